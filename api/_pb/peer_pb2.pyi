@@ -1,0 +1,83 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class BootstrapState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BOOTSTRAP_STATE_UNSPECIFIED: _ClassVar[BootstrapState]
+    BOOTSTRAP_STATE_ACCEPTED: _ClassVar[BootstrapState]
+    BOOTSTRAP_STATE_DECIDED: _ClassVar[BootstrapState]
+    BOOTSTRAP_STATE_ABORTED: _ClassVar[BootstrapState]
+    BOOTSTRAP_STATE_REFUSED: _ClassVar[BootstrapState]
+BOOTSTRAP_STATE_UNSPECIFIED: BootstrapState
+BOOTSTRAP_STATE_ACCEPTED: BootstrapState
+BOOTSTRAP_STATE_DECIDED: BootstrapState
+BOOTSTRAP_STATE_ABORTED: BootstrapState
+BOOTSTRAP_STATE_REFUSED: BootstrapState
+
+class BootstrapMember(_message.Message):
+    __slots__ = ("node_id", "name", "address")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    name: str
+    address: str
+    def __init__(self, node_id: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
+
+class BootstrapProposal(_message.Message):
+    __slots__ = ("cluster_id", "coordinator", "members")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    COORDINATOR_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: str
+    coordinator: str
+    members: _containers.RepeatedCompositeFieldContainer[BootstrapMember]
+    def __init__(self, cluster_id: _Optional[str] = ..., coordinator: _Optional[str] = ..., members: _Optional[_Iterable[_Union[BootstrapMember, _Mapping]]] = ...) -> None: ...
+
+class BootstrapReply(_message.Message):
+    __slots__ = ("state", "cluster_id")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    state: BootstrapState
+    cluster_id: str
+    def __init__(self, state: _Optional[_Union[BootstrapState, str]] = ..., cluster_id: _Optional[str] = ...) -> None: ...
+
+class BootstrapQuery(_message.Message):
+    __slots__ = ("cluster_id",)
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: str
+    def __init__(self, cluster_id: _Optional[str] = ...) -> None: ...
+
+class JoinRequest(_message.Message):
+    __slots__ = ("cluster_id", "node")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: str
+    node: BootstrapMember
+    def __init__(self, cluster_id: _Optional[str] = ..., node: _Optional[_Union[BootstrapMember, _Mapping]] = ...) -> None: ...
+
+class JoinReply(_message.Message):
+    __slots__ = ("cluster_id", "members")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: str
+    members: _containers.RepeatedCompositeFieldContainer[BootstrapMember]
+    def __init__(self, cluster_id: _Optional[str] = ..., members: _Optional[_Iterable[_Union[BootstrapMember, _Mapping]]] = ...) -> None: ...
+
+class ProposeRequest(_message.Message):
+    __slots__ = ("command",)
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    command: bytes
+    def __init__(self, command: _Optional[bytes] = ...) -> None: ...
+
+class ProposeReply(_message.Message):
+    __slots__ = ("result",)
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    result: bytes
+    def __init__(self, result: _Optional[bytes] = ...) -> None: ...

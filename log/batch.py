@@ -1,0 +1,238 @@
+"""The batch: unit of append, checksum, replication, deduplication and fetch.
+
+A batch is a header of 80 bytes and a body. Little-endian throughout:
+
+======  ====  ==============  ==================================================================
+offset  size  field           meaning
+======  ====  ==============  ==================================================================
+0       4     magic           ``QLB`` and the format version, 1
+4       4     body_crc        CRC-32C of the body, computed by the producer
+8       4     body_length     bytes of the body as stored
+12      4     record_count    records in the body; 0 unless kind is RECORDS
+16      8     index           the batch's number in the Raft log, from 1
+24      8     term            the leader's term
+32      8     base_offset     offset of the first record; of the next record when there is none
+40      8     timestamp_ms    when the leader appended it, never decreasing along the log
+48      8     producer_id     0: no deduplication
+56      8     sequence        the producer's number of the first record
+64      4     producer_epoch
+68      1     kind            see :class:`Kind`
+69      1     codec           0: the body is stored as it is
+70      6     reserved        zero
+76      4     header_crc      CRC-32C of bytes 0 to 75
+======  ====  ==============  ==================================================================
+
+The body of a RECORDS batch is the protobuf message ``quorumlog.log.v1.RecordBatch``.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from fastcrc.crc32 import iscsi as crc32c
+
+from quorumlog.errors import ProtocolError
+from quorumlog.types import MAX_BATCH_BYTES, Buffer, Index, Offset, Term
+
+MAGIC: Final = int.from_bytes(b"QLB\x01", "little")
+HEADER_SIZE: Final = 80
+MAX_BODY_BYTES: Final = MAX_BATCH_BYTES
+MAX_RECORDS_PER_BATCH: Final = 1_000_000
+
+_FIELDS = struct.Struct("<IIIIQQQQQQIBB6x")
+_CRC = struct.Struct("<I")
+_CRC_AT = HEADER_SIZE - _CRC.size
+
+
+class Kind(IntEnum):
+    RECORDS = 0
+    NOOP = 1
+    """A new leader's first batch (Raft §8)."""
+    CONFIG = 2
+    """The voters and learners of this group (Raft §6)."""
+    COMMAND = 3
+    """A command to the group's state machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchHeader:
+    body_crc: int
+    body_length: int
+    record_count: int
+    index: Index
+    term: Term
+    base_offset: Offset
+    timestamp_ms: int
+    producer_id: int = 0
+    sequence: int = 0
+    producer_epoch: int = 0
+    kind: Kind = Kind.RECORDS
+    codec: int = 0
+
+    @property
+    def next_offset(self) -> Offset:
+        return Offset(self.base_offset + self.record_count)
+
+    @property
+    def size_bytes(self) -> int:
+        """Header and body, as stored."""
+        return HEADER_SIZE + self.body_length
+
+    def encode(self) -> bytes:
+        fields = _FIELDS.pack(
+            MAGIC,
+            self.body_crc,
+            self.body_length,
+            self.record_count,
+            self.index,
+            self.term,
+            self.base_offset,
+            self.timestamp_ms,
+            self.producer_id,
+            self.sequence,
+            self.producer_epoch,
+            self.kind,
+            self.codec,
+        )
+        return fields + _CRC.pack(crc32c(fields))
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A batch before the leader gave it its place: what the producer made."""
+
+    body: Buffer
+    body_crc: int
+    record_count: int
+    kind: Kind = Kind.RECORDS
+    codec: int = 0
+    producer_id: int = 0
+    producer_epoch: int = 0
+    sequence: int = 0
+
+    @staticmethod
+    def of(body: Buffer, record_count: int = 0, kind: Kind = Kind.RECORDS) -> "Draft":
+        """A draft without a producer, its checksum computed here."""
+        return Draft(body, crc32c(body), record_count, kind)
+
+    def stamp(self, index: int, term: int, base_offset: int, timestamp_ms: int) -> "Batch":
+        header = BatchHeader(
+            self.body_crc,
+            len(self.body),
+            self.record_count,
+            Index(index),
+            Term(term),
+            Offset(base_offset),
+            timestamp_ms,
+            self.producer_id,
+            self.sequence,
+            self.producer_epoch,
+            self.kind,
+            self.codec,
+        )
+        return Batch(header, header.encode(), self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch in its place. ``head`` is the encoded header; the buffers are never changed."""
+
+    header: BatchHeader
+    head: Buffer
+    body: Buffer
+
+    @property
+    def size_bytes(self) -> int:
+        return HEADER_SIZE + len(self.body)
+
+
+def decode_header(buffer: Buffer, at: int = 0) -> BatchHeader:
+    """The header at byte ``at`` of ``buffer``.
+
+    Raises:
+        ProtocolError: too short, wrong magic or checksum, or a field out of its bounds. The body is
+            not looked at.
+    """
+    if len(buffer) - at < HEADER_SIZE:
+        raise ProtocolError(f"a batch header has {HEADER_SIZE} bytes, here are {len(buffer) - at}")
+    (
+        magic,
+        body_crc,
+        body_length,
+        record_count,
+        index,
+        term,
+        base_offset,
+        timestamp_ms,
+        producer_id,
+        sequence,
+        producer_epoch,
+        kind,
+        codec,
+    ) = _FIELDS.unpack_from(buffer, at)
+    if magic != MAGIC:
+        raise ProtocolError(f"batch magic is {magic:#010x}, expected {MAGIC:#010x}")
+    (header_crc,) = _CRC.unpack_from(buffer, at + _CRC_AT)
+    computed = crc32c(memoryview(buffer)[at : at + _CRC_AT])
+    if computed != header_crc:
+        raise ProtocolError(f"header checksum is {header_crc:#010x}, computed {computed:#010x}")
+    if body_length > MAX_BODY_BYTES:
+        raise ProtocolError(f"body length {body_length} is over the limit {MAX_BODY_BYTES}")
+    if kind > Kind.COMMAND:
+        raise ProtocolError(f"unknown batch kind {kind}")
+    if record_count > MAX_RECORDS_PER_BATCH:
+        raise ProtocolError(f"record count {record_count} is over the limit")
+    if (record_count == 0) == (kind == Kind.RECORDS):
+        raise ProtocolError(f"a {Kind(kind).name} batch cannot have {record_count} records")
+    return BatchHeader(
+        body_crc,
+        body_length,
+        record_count,
+        index,
+        term,
+        base_offset,
+        timestamp_ms,
+        producer_id,
+        sequence,
+        producer_epoch,
+        Kind(kind),
+        codec,
+    )
+
+
+def check_body(header: BatchHeader, body: Buffer) -> None:
+    """Raise ProtocolError unless ``body`` has the length and checksum its header says."""
+    if len(body) != header.body_length:
+        raise ProtocolError(f"body has {len(body)} bytes, its header says {header.body_length}")
+    computed = crc32c(body)
+    if computed != header.body_crc:
+        raise ProtocolError(f"body checksum is {header.body_crc:#010x}, computed {computed:#010x}")
+
+
+def iterate_batches(buffer: Buffer) -> Iterator[Batch]:
+    """The batches that stand one after the other in ``buffer``, as views of it, fully checked.
+
+    Raises:
+        ProtocolError: at the first batch that is damaged or incomplete.
+    """
+    view = memoryview(buffer)
+    at = 0
+    while at < len(view):
+        header = decode_header(view, at)
+        body_at = at + HEADER_SIZE
+        end = body_at + header.body_length
+        body = view[body_at:end]
+        check_body(header, body)
+        yield Batch(header, view[at:body_at], body)
+        at = end
+
+
+def join_batches(batches: Sequence[Batch]) -> bytes:
+    """The batches as they stand on disk and on the wire."""
+    parts: list[Buffer] = []
+    for batch in batches:
+        parts.append(batch.head)
+        parts.append(batch.body)
+    return b"".join(parts)

@@ -1,0 +1,3 @@
+"""quorumlog: a replicated, append-only commit log."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,63 @@
+"""The words of the log, as types: offset, index and position are never mixed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NewType
+
+Offset = NewType("Offset", int)
+"""A record's number within a partition, dense from 0: what users see."""
+
+Index = NewType("Index", int)
+"""A batch's number in a partition's Raft log, dense from 1."""
+
+Position = NewType("Position", int)
+"""A byte in a file."""
+
+Term = NewType("Term", int)
+"""A Raft term, from 0 (no leader was ever elected)."""
+
+NodeId = NewType("NodeId", str)
+"""A node's identity for life, kept in its data directory (32 hexadecimal digits)."""
+
+GroupId = NewType("GroupId", int)
+"""A Raft group's number: 0 is the cluster's metadata, every partition has one of its own."""
+
+Buffer = bytes | bytearray | memoryview
+
+METADATA_GROUP = GroupId(0)
+
+DEFAULT_TOPIC = "default"
+"""The topic the proglog-compatible service ``log.v1.Log`` reads and writes."""
+
+MAX_RECORD_BYTES = 1024 * 1024
+"""Default limit of one record's key + value + headers, in bytes."""
+
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+"""Limit of one batch's body, in bytes, on client, leader and follower alike."""
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+"""Limit of one gRPC message, in bytes: some batches and their envelope."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as it is read.
+
+    ``timestamp_ms`` is when the leader appended it (milliseconds since the Unix epoch, never
+    decreasing within a partition). A record without a value is a tombstone.
+    """
+
+    offset: Offset
+    value: bytes | None
+    key: bytes | None = None
+    headers: Mapping[str, bytes] = field(default_factory=dict)
+    timestamp_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RecordData:
+    """One record as it is written: what the log does not assign."""
+
+    value: bytes | None
+    key: bytes | None = None
+    headers: Mapping[str, bytes] | None = None
