@@ -1,0 +1,25 @@
+"""Settings of the replicas of one node."""
+
+from dataclasses import dataclass, field
+
+from quorumlog.errors import ConfigError
+from quorumlog.replication.core.config import RaftConfig
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicationConfig:
+    raft: RaftConfig = field(default_factory=RaftConfig)
+    max_pending_bytes: int = 32 * 1024 * 1024
+    """Appended and not yet committed, per replica: a leader over it answers ``Overloaded``."""
+    apply_chunk_bytes: int = 4 * 1024 * 1024
+    """Applied in one turn of the event loop; more delays heartbeats of other groups."""
+    disk_full_retry_s: float = 1.0
+    """How long a replica whose disk is full waits before it tries to write again."""
+
+    def __post_init__(self) -> None:
+        if self.max_pending_bytes < 4 * 1024 * 1024:
+            raise ConfigError("max_pending_bytes must hold one batch: at least 4 MiB")
+        if self.apply_chunk_bytes < 1:
+            raise ConfigError("apply_chunk_bytes must be positive")
+        if self.disk_full_retry_s <= 0:
+            raise ConfigError("disk_full_retry_s must be positive")

@@ -1,0 +1,162 @@
+"""All Raft groups of one node: opens, closes and removes replicas and hands messages to them."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from quorumlog.errors import Closed, InvariantViolation
+from quorumlog.log.batch import Kind
+from quorumlog.log.hard_state import HardState, HardStateFile
+from quorumlog.log.log import Log, LogConfig
+from quorumlog.ports import Clock, Disk, PeerTransport, Worker
+from quorumlog.replication.config import ReplicationConfig
+from quorumlog.replication.core.core import RaftCore
+from quorumlog.replication.core.members import Members
+from quorumlog.replication.core.ready import Event
+from quorumlog.replication.replica import Replica
+from quorumlog.replication.state_machine import StateMachine
+from quorumlog.types import GroupId, Index, NodeId
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What the disk had of a group."""
+
+    log: Log
+    hard_state_file: HardStateFile
+    hard_state: HardState
+    configurations: tuple[tuple[Index, Members], ...]
+
+
+class GroupHost:
+    """Replicas live in ``directory/<group>/``: segments, indexes, ``hard-state``.
+
+    Every call is made in one event loop. ``events`` receives what a core reports: elections,
+    leaders, configurations.
+    """
+
+    def __init__(
+        self,
+        *,
+        node_id: NodeId,
+        directory: str,
+        disk: Disk,
+        clock: Clock,
+        worker: Worker,
+        transport: PeerTransport,
+        rng: random.Random,
+        config: ReplicationConfig | None = None,
+        events: Callable[[Replica, Event], None] = lambda replica, event: None,
+    ) -> None:
+        self.node_id = node_id
+        self.replicas: dict[GroupId, Replica] = {}
+        self._directory = directory
+        self._disk = disk
+        self._clock = clock
+        self._worker = worker
+        self._transport = transport
+        self._rng = rng
+        self._config = config or ReplicationConfig()
+        self._events = events
+        self._closed = False
+        transport.on_message(self._receive)
+
+    def path_of(self, group: GroupId) -> str:
+        return f"{self._directory}/{group}"
+
+    async def open_group(
+        self,
+        group: GroupId,
+        members: Members,
+        state_machine: StateMachine,
+        log_config: LogConfig,
+    ) -> Replica:
+        """Open the group's log, creating it when there is none, and take part in the group.
+
+        ``members`` is the configuration before any that stands in the log.
+
+        Raises:
+            Corrupt: the log or the hard state is damaged; nothing was changed.
+            DiskFull, UnusableDirectory, OSError.
+        """
+        if group in self.replicas:
+            raise InvariantViolation(f"group {group} is open already")
+        opened = await self._worker.run(lambda: self._open_files(group, log_config))
+        if self._closed or group in self.replicas:
+            opened.log.close()
+            opened.hard_state_file.close()
+            raise Closed("this node is closing")
+        core = RaftCore(
+            node_id=self.node_id,
+            config=self._config.raft,
+            log=opened.log,
+            hard_state=opened.hard_state,
+            members=members,
+            config_entries=opened.configurations,
+            rng=self._rng,
+            now=self._clock.monotonic_s(),
+        )
+        replica = Replica(
+            group=group,
+            core=core,
+            log=opened.log,
+            hard_state_file=opened.hard_state_file,
+            state_machine=state_machine,
+            config=self._config,
+            clock=self._clock,
+            worker=self._worker,
+            send=self._transport.send,
+            on_event=self._events,
+        )
+        self.replicas[group] = replica
+        recovery = opened.log.recovery
+        _log.info("group_opened", group=group, last_index=opened.log.last_index, recovery=recovery)
+        return replica
+
+    def _open_files(self, group: GroupId, log_config: LogConfig) -> _Opened:
+        directory = self.path_of(group)
+        self._disk.make_directory(directory)
+        # The hard state first: with a damaged one this node must not even look as if it had a log.
+        hard_state_file = HardStateFile(self._disk, f"{directory}/hard-state")
+        try:
+            hard_state = hard_state_file.load()
+            log = Log.open(self._disk, directory, log_config, self._clock)
+            configurations = tuple(
+                (header.index, Members.decode(log.slice(header.index, 1)[0].body))
+                for header in log.headers(log.start_index)
+                if header.kind is Kind.CONFIG
+            )
+        except BaseException:
+            hard_state_file.close()
+            raise
+        return _Opened(log, hard_state_file, hard_state, configurations)
+
+    async def close_group(self, group: GroupId) -> None:
+        replica = self.replicas.pop(group, None)
+        if replica is not None:
+            await replica.close()
+
+    async def remove_group(self, group: GroupId) -> None:
+        """Close the group and delete its data: only for a group whose deletion was committed."""
+        await self.close_group(group)
+        path = self.path_of(group)
+        await self._worker.run(lambda: self._remove(path))
+
+    def _remove(self, path: str) -> None:
+        if self._disk.exists(path):
+            self._disk.remove_directory(path)
+            self._disk.sync_directory(self._directory)
+
+    async def close(self) -> None:
+        self._closed = True
+        for group in sorted(self.replicas):
+            await self.close_group(group)
+
+    def _receive(self, sender: NodeId, group: GroupId, payload: memoryview) -> None:
+        replica = self.replicas.get(group)
+        if replica is not None:
+            replica.receive(sender, payload)

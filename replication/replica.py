@@ -1,0 +1,386 @@
+"""One Raft group on this node: drives a :class:`RaftCore`, its log and its state machine.
+
+Everything here runs in the event loop, by plain calls. Inputs (a message, a timer, a proposal, the end of a
+flush) go to the core at once; what comes out is taken once per turn of the loop (``_drain``), so that
+whatever arrived in that turn shares one message per follower and one flush. Flushes run on the worker, one
+at a time: what promises something about the disk leaves only after the flush that covers it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from quorumlog.errors import (
+    Closed,
+    DiskFull,
+    InvalidArgument,
+    LogFenced,
+    NotLeader,
+    OutcomeUnknown,
+    Overloaded,
+    ProtocolError,
+)
+from quorumlog.log.batch import Batch, Draft, Kind
+from quorumlog.log.hard_state import HardState, HardStateFile
+from quorumlog.log.log import Log
+from quorumlog.ports import Clock, Worker
+from quorumlog.replication.config import ReplicationConfig
+from quorumlog.replication.core.core import RaftCore, Role
+from quorumlog.replication.core.members import Members
+from quorumlog.replication.core.messages import Message
+from quorumlog.replication.core.ready import Event, LeaderChanged, SteppedDown
+from quorumlog.replication.state_machine import StateMachine
+from quorumlog.replication.watermark import Watermark
+from quorumlog.replication.wire import decode, encode
+from quorumlog.types import GroupId, Index, NodeId
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Proposal:
+    index: Index
+    term: int
+    size_bytes: int
+    outcome: "asyncio.Future[Any]"
+
+
+class Replica:
+    """Made by :class:`~quorumlog.replication.host.GroupHost`."""
+
+    def __init__(
+        self,
+        *,
+        group: GroupId,
+        core: RaftCore,
+        log: Log,
+        hard_state_file: HardStateFile,
+        state_machine: StateMachine,
+        config: ReplicationConfig,
+        clock: Clock,
+        worker: Worker,
+        send: Callable[[NodeId, GroupId, bytes], None],
+        on_event: Callable[["Replica", Event], None],
+    ) -> None:
+        self.group = group
+        self.core = core
+        self.log = log
+        self.state_machine = state_machine
+        self.applied_index = Index(log.start_index - 1)
+        self.high_watermark = Watermark(log.start_offset)
+        self.failure: Exception | None = None
+        self._hard_state_file = hard_state_file
+        self._config = config
+        self._clock = clock
+        self._worker = worker
+        self._send = send
+        self._on_event = on_event
+        self._loop = asyncio.get_running_loop()
+        self._proposals: deque[_Proposal] = deque()
+        self._pending_bytes = 0
+        self._serving_term = -1
+        self._unsaved_hard_state: HardState | None = None
+        self._durable_messages: list[tuple[NodeId, Message]] = []
+        self._flush: asyncio.Future[Any] | None = None
+        self._disk_full: DiskFull | None = None
+        self._drain_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._schedule_drain()
+
+    # -- what is known here --------------------------------------------------------------------
+
+    @property
+    def serving(self) -> bool:
+        """This node leads, and everything committed before its term has been applied."""
+        return (
+            self.core.role is Role.LEADER
+            and self._serving_term == self.core.term
+            and self.failure is None
+        )
+
+    # -- inputs --------------------------------------------------------------------------------
+
+    def propose(self, draft: Draft) -> "asyncio.Future[Any]":
+        """Append ``draft`` to the group's log. The future gives what the state machine returned.
+
+        The order of calls is the order in the log. Cancelling the future changes nothing.
+
+        Raises (here, nothing was appended):
+            NotLeader: without a hint; the caller knows the addresses.
+            Overloaded, DiskFull, LogFenced, Closed.
+        The future raises:
+            OutcomeUnknown: this node was deposed or closed; the batch may or may not survive.
+            NotLeader: another batch was committed in its place; it will never appear.
+        """
+        self._check_accepts()
+        size_bytes = len(draft.body)
+        if self._pending_bytes and self._pending_bytes + size_bytes > self._config.max_pending_bytes:
+            raise Overloaded(
+                f"{self._pending_bytes} bytes wait to be committed here and the limit is "
+                f"{self._config.max_pending_bytes}: try again in a moment"
+            )
+        return self._append(lambda wall_ms, now: self.core.propose([draft], wall_ms, now)[0])
+
+    def propose_members(self, members: Members) -> "asyncio.Future[Any]":
+        """Change the group's configuration; raises as :meth:`propose` and ``InvalidArgument``."""
+        self._check_accepts()
+        return self._append(lambda wall_ms, now: self.core.propose_members(members, wall_ms, now))
+
+    def campaign(self) -> None:
+        if self.failure is None and not self._closed:
+            self.core.campaign(self._clock.monotonic_s())
+            self._schedule_drain()
+
+    def transfer_leadership(self, target: NodeId) -> None:
+        self._check_accepts()
+        self.core.transfer_leadership(target, self._clock.monotonic_s())
+        self._schedule_drain()
+
+    def receive(self, sender: NodeId, payload: memoryview) -> None:
+        if self.failure is not None or self._closed:
+            return
+        try:
+            message = decode(payload)
+        except ProtocolError as error:
+            _log.warning("peer_message_refused", group=self.group, peer=sender, error=str(error))
+            return
+        self._guarded(self.core.receive, sender, message, self._clock.monotonic_s())
+        self._schedule_drain()
+
+    async def close(self) -> None:
+        """Stop, flush what is pending, close the log. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._flush is not None:
+            await asyncio.wait([self._flush])
+        self._fail_proposals(OutcomeUnknown("this node closed before the batch was committed"))
+        self.high_watermark.close(Closed("this replica is closed"))
+        await self._worker.run(self._close_files)
+
+    def _close_files(self) -> None:
+        try:
+            if self.failure is None and self._unsaved_hard_state is not None:
+                self._hard_state_file.save(self._unsaved_hard_state)
+        finally:
+            self._hard_state_file.close()
+            self.log.close()
+
+    def _check_accepts(self) -> None:
+        if self._closed:
+            raise Closed("this replica is closed")
+        if self.failure is not None:
+            raise LogFenced(f"this replica is fenced: {self.failure}") from self.failure
+        if self._disk_full is not None:
+            raise DiskFull(str(self._disk_full)) from self._disk_full
+        if not self.serving:
+            raise NotLeader()
+
+    def _append(self, propose: Callable[[int, float], Batch]) -> "asyncio.Future[Any]":
+        try:
+            batch = propose(self._clock.wall_ms(), self._clock.monotonic_s())
+        except (NotLeader, InvalidArgument):
+            raise
+        except Exception as error:
+            self._fence(error)
+            raise LogFenced(f"this replica is fenced: {error}") from error
+        outcome: asyncio.Future[Any] = self._loop.create_future()
+        size_bytes = batch.size_bytes
+        self._proposals.append(
+            _Proposal(batch.header.index, batch.header.term, size_bytes, outcome)
+        )
+        self._pending_bytes += size_bytes
+        self.state_machine.appended(batch.header)
+        self._schedule_drain()
+        return outcome
+
+    # -- outputs -------------------------------------------------------------------------------
+
+    def _schedule_drain(self) -> None:
+        if not self._drain_scheduled:
+            self._drain_scheduled = True
+            self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._drain_scheduled = False
+        if self.failure is not None or self._closed:
+            return
+        self._guarded(self._take_ready)
+        self._start_flush()
+        self._arm_timer()
+
+    def _take_ready(self) -> None:
+        core = self.core
+        while core.has_ready:
+            ready = core.take_ready()
+            for peer, message in ready.messages:
+                self._send(peer, self.group, encode(message))
+            if ready.hard_state is not None:
+                self._unsaved_hard_state = ready.hard_state
+            self._durable_messages.extend(ready.durable_messages)
+            for event in ready.events:
+                self._handle(event)
+        if core.commit_index > self.applied_index:
+            self._apply()
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, SteppedDown):
+            self._fail_proposals(
+                OutcomeUnknown("the leader was deposed before the batch was committed")
+            )
+            self.state_machine.leadership_lost()
+            _log.info("leadership_lost", group=self.group, term=event.term)
+        elif isinstance(event, LeaderChanged):
+            _log.debug("leader_changed", group=self.group, leader=event.leader, term=event.term)
+        self._on_event(self, event)
+
+    def _apply(self) -> None:
+        commit_index = self.core.commit_index
+        self.log.advance_commit_floor(commit_index)
+        applied_bytes = 0
+        while self.applied_index < commit_index:
+            first = Index(self.applied_index + 1)
+            for batch in self.log.slice(first, self._config.apply_chunk_bytes):
+                if batch.header.index > commit_index:
+                    break
+                self._apply_batch(batch)
+                applied_bytes += batch.size_bytes
+            if applied_bytes >= self._config.apply_chunk_bytes:
+                self._schedule_drain()
+                break
+
+    def _apply_batch(self, batch: Batch) -> None:
+        header = batch.header
+        result = self.state_machine.apply(batch)
+        self.applied_index = header.index
+        if header.kind is Kind.NOOP and self.core.role is Role.LEADER:
+            if header.term == self.core.term:
+                self._serving_term = header.term
+                _log.info("leadership_won", group=self.group, term=header.term)
+        self.high_watermark.advance(header.next_offset)
+        while self._proposals and self._proposals[0].index <= header.index:
+            proposal = self._proposals.popleft()
+            self._pending_bytes -= proposal.size_bytes
+            if proposal.outcome.done():
+                continue
+            if proposal.index == header.index and proposal.term == header.term:
+                proposal.outcome.set_result(result)
+            else:
+                proposal.outcome.set_exception(
+                    NotLeader("another leader's batch was committed in place of this one")
+                )
+
+    def _fail_proposals(self, error: Exception) -> None:
+        proposals, self._proposals = self._proposals, deque()
+        self._pending_bytes = 0
+        for proposal in proposals:
+            if not proposal.outcome.done():
+                proposal.outcome.set_exception(error)
+
+    # -- the disk ------------------------------------------------------------------------------
+
+    def _start_flush(self) -> None:
+        if self._flush is not None or self._disk_full is not None or self.failure is not None:
+            return
+        hard_state, self._unsaved_hard_state = self._unsaved_hard_state, None
+        messages, self._durable_messages = self._durable_messages, []
+        if hard_state is None and not self.log.dirty:
+            self._send_all(messages)
+            return
+
+        def persist() -> Any:
+            if hard_state is not None:
+                self._hard_state_file.save(hard_state)
+            return self.log.flush() if self.log.dirty else None
+
+        self._flush = asyncio.ensure_future(self._worker.run(persist))
+        self._flush.add_done_callback(
+            lambda done: self._flush_ended(done, hard_state, messages)
+        )
+
+    def _flush_ended(
+        self,
+        done: "asyncio.Future[Any]",
+        hard_state: HardState | None,
+        messages: list[tuple[NodeId, Message]],
+    ) -> None:
+        self._flush = None
+        if done.cancelled() or self.failure is not None:
+            return
+        error = done.exception()
+        if isinstance(error, DiskFull):
+            # Nothing was promised yet: keep all of it for the flush that has space again.
+            if self._unsaved_hard_state is None:
+                self._unsaved_hard_state = hard_state
+            self._durable_messages[:0] = messages
+            self._disk_full = error
+            _log.error("disk_full", group=self.group, error=str(error))
+            self._loop.call_later(self._config.disk_full_retry_s, self._retry_full_disk)
+            return
+        if error is not None:
+            self._fence(error)
+            return
+        flushed = done.result()
+        self._send_all(messages)
+        if flushed is not None and not self._closed:
+            self._guarded(
+                self.core.persisted,
+                flushed.last_index,
+                flushed.last_term,
+                self._clock.monotonic_s(),
+            )
+        # Not scheduled for a later turn: a flush's end is what acknowledgements wait for.
+        self._drain()
+
+    def _retry_full_disk(self) -> None:
+        self._disk_full = None
+        self._schedule_drain()
+
+    def _send_all(self, messages: list[tuple[NodeId, Message]]) -> None:
+        for peer, message in messages:
+            self._send(peer, self.group, encode(message))
+
+    # -- timers and failures -------------------------------------------------------------------
+
+    def _arm_timer(self) -> None:
+        if self._timer is None and self.failure is None:
+            delay_s = self.core.deadline - self._clock.monotonic_s()
+            self._timer = self._loop.call_later(max(0.0, delay_s), self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        # The deadline mostly moved on since the timer was set: setting it again now is cheaper than
+        # cancelling and setting it at every message.
+        self._timer = None
+        if self.failure is not None or self._closed:
+            return
+        now = self._clock.monotonic_s()
+        if now >= self.core.deadline:
+            self._guarded(self.core.tick, now)
+        self._drain()
+
+    def _guarded(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call into the core, the log or the state machine: what they raise fences the replica."""
+        try:
+            function(*arguments)
+        except Exception as error:
+            self._fence(error)
+
+    def _fence(self, error: BaseException) -> None:
+        """Stop taking part: after this nothing here may vote, acknowledge or be read as current."""
+        if self.failure is not None:
+            return
+        self.failure = error if isinstance(error, Exception) else LogFenced(repr(error))
+        _log.error("replica_fenced", group=self.group, error=str(error), exc_info=error)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._fail_proposals(OutcomeUnknown(f"this replica is fenced: {error}"))
+        self.state_machine.leadership_lost()
+

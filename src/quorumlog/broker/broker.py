@@ -1,0 +1,260 @@
+"""What a node does for its clients: append, fetch, find offsets, say who leads.
+
+The gRPC services stand on this; so do the simulator and a node embedded in a program.
+"""
+
+import asyncio
+
+from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.controller import Controller
+from quorumlog.broker.metadata import MetadataState, PartitionInfo
+from quorumlog.broker.partition import PartitionMachine
+from quorumlog.broker.port import (
+    At,
+    ClusterView,
+    Earliest,
+    Fetch,
+    Latest,
+    OffsetInfo,
+    PartitionStatus,
+    ProduceAck,
+    Start,
+)
+from quorumlog.broker.producers import Duplicate, InFlight
+from quorumlog.errors import InvalidArgument, NotLeader, OffsetOutOfRange, Unavailable
+from quorumlog.log.batch import Draft
+from quorumlog.ports import Membership, MemberState
+from quorumlog.replication.host import GroupHost
+from quorumlog.replication.replica import Replica
+from quorumlog.types import GroupId, NodeId
+
+_TRANSFER_TIMEOUT_S = 5.0
+
+
+class Broker:
+    """Implements :class:`~quorumlog.broker.port.BrokerPort` over a node's replicas."""
+
+    def __init__(
+        self, *, node_id: NodeId, host: GroupHost, controller: Controller, membership: Membership
+    ) -> None:
+        self.node_id = node_id
+        self.metadata: MetadataState = controller.metadata
+        self._host = host
+        self._controller = controller
+        self._membership = membership
+        self._in_flight: dict[tuple[GroupId, int], asyncio.Future[ProduceAck]] = {}
+
+    # -- records -------------------------------------------------------------------------------
+
+    def submit(self, topic: str, partition: int, draft: Draft) -> "asyncio.Future[ProduceAck]":
+        """Append one batch; the future is done when it is committed and applied here.
+
+        The order of calls is the order in the log. A batch that this producer sent before is not
+        appended again: its first acknowledgement is given again.
+
+        Raises (here, nothing was appended):
+            UnknownTopic, PartitionOutOfRange, NotLeader, Overloaded, DiskFull, LogFenced,
+            OutOfOrderSequence, DuplicateSequence, ProducerFenced.
+        The future raises:
+            OutcomeUnknown, NotLeader.
+        """
+        info = self.metadata.partition(topic, partition)
+        replica = self._leading(info)
+        machine = self._controller.partitions[info.group]
+        if draft.producer_id:
+            found = machine.pending.check(
+                draft.producer_id, draft.producer_epoch, draft.sequence, draft.record_count
+            )
+            if isinstance(found, Duplicate):
+                return self._acknowledged(found)
+            if isinstance(found, InFlight):
+                return self._in_flight[info.group, found.index]
+        return self._propose(replica, info, machine, draft)
+
+    def _acknowledged(self, duplicate: Duplicate) -> "asyncio.Future[ProduceAck]":
+        done: asyncio.Future[ProduceAck] = asyncio.get_running_loop().create_future()
+        done.set_result(ProduceAck(duplicate.base_offset, duplicate.timestamp_ms))
+        return done
+
+    def _propose(
+        self, replica: Replica, info: PartitionInfo, machine: PartitionMachine, draft: Draft
+    ) -> "asyncio.Future[ProduceAck]":
+        try:
+            outcome = replica.propose(draft)
+        except NotLeader as error:
+            raise NotLeader(leader=self._leader_address(info)) from error
+        key = (info.group, int(replica.log.last_index))
+        self._in_flight[key] = outcome
+        outcome.add_done_callback(lambda done: self._in_flight.pop(key, None))
+        return outcome
+
+    async def fetch(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        max_bytes: int,
+        max_wait_s: float,
+        allow_follower: bool = False,
+    ) -> Fetch:
+        """Committed batches from ``offset`` on; see :class:`BrokerPort`.
+
+        Raises:
+            UnknownTopic, PartitionOutOfRange, NotLeader, OffsetOutOfRange, Corrupt.
+        """
+        info = self.metadata.partition(topic, partition)
+        replica = self._leading(info) if not allow_follower else self._hosted(info)
+        watermark = replica.high_watermark
+        if offset == watermark.value and max_wait_s > 0:
+            await watermark.wait_above(offset, max_wait_s)
+            if not allow_follower:
+                self._leading(info)
+        start, end = replica.log.start_offset, watermark.value
+        if not start <= offset <= end:
+            raise OffsetOutOfRange(offset, start, end)
+        if offset == end:
+            return Fetch(b"", offset, start, end)
+        fetched = replica.log.fetch(offset, max_bytes, end)
+        return Fetch(fetched.data, fetched.next_offset, start, end)
+
+    async def find_offset(self, topic: str, partition: int, start: Start) -> OffsetInfo:
+        """Turn a place to start at into an offset; raises as :meth:`fetch`."""
+        info = self.metadata.partition(topic, partition)
+        replica = self._leading(info)
+        first, end = replica.log.start_offset, replica.high_watermark.value
+        if isinstance(start, Earliest):
+            offset = first
+        elif isinstance(start, Latest):
+            offset = end
+        elif isinstance(start, At):
+            if not first <= start.offset <= end:
+                raise OffsetOutOfRange(start.offset, first, end)
+            offset = start.offset
+        else:
+            offset = replica.log.offset_for_time(start.timestamp_ms, end)
+        return OffsetInfo(offset, first, end)
+
+    # -- metadata ------------------------------------------------------------------------------
+
+    async def allocate_producer(self) -> tuple[int, int]:
+        """A new producer id and its epoch; never given out before, by any node."""
+        command = metadata_pb2.Command(allocate_producer=metadata_pb2.AllocateProducer())
+        result = await self.propose_metadata(command)
+        return result.producer_id, 0
+
+    async def propose_metadata(self, command: metadata_pb2.Command) -> metadata_pb2.Result:
+        """Raises as :meth:`Controller.propose`."""
+        return await self._controller.propose(command)
+
+    async def wait_metadata(self, index: int, timeout_s: float) -> bool:
+        """Wait until this node has applied the metadata log through ``index``."""
+        replica = self._controller.replica
+        return await self._controller.wait_applied(
+            lambda: replica.applied_index >= index, timeout_s
+        )
+
+    def alive_nodes(self) -> list[NodeId]:
+        """Registered nodes that gossip sees alive, and this one: who may take a replica."""
+        alive = {
+            member.tags.get("id")
+            for member in self._membership.members()
+            if member.state is MemberState.ALIVE
+        }
+        return [
+            NodeId(node.id)
+            for node in self.metadata.nodes()
+            if node.id in alive or node.id == self.node_id
+        ]
+
+    def partition_status(self, group: GroupId) -> PartitionStatus:
+        """Exact where this node leads, what it last heard where it follows, a guess elsewhere."""
+        replica = self._host.replicas.get(group)
+        if replica is None:
+            return PartitionStatus(None, 0, 0, 0, exact=False)
+        return PartitionStatus(
+            replica.core.leader_id,
+            replica.core.term,
+            replica.log.start_offset,
+            replica.high_watermark.value,
+            exact=replica.serving,
+        )
+
+    def cluster_status(self) -> ClusterView:
+        replica = self._controller.replica
+        members = replica.core.members
+        roles = {node: "learner" for node in members.learners}
+        roles.update({node: "voter" for node in members.voters})
+        return ClusterView(
+            cluster_id=self._controller.cluster_id,
+            leader=replica.core.leader_id,
+            term=replica.core.term,
+            commit_index=replica.core.commit_index,
+            roles=roles,
+            members=self._membership.members(),
+        )
+
+    async def transfer_leadership(
+        self, topic: str, partition: int, target: NodeId | None
+    ) -> NodeId:
+        """Hand the partition to ``target`` or to the first other replica; the new leader.
+
+        Raises:
+            NotLeader: ask the leader. InvalidArgument: the target has no replica.
+            Unavailable: it did not take over within 5 s; the old leader goes on.
+        """
+        info = self.metadata.partition(topic, partition)
+        replica = self._leading(info)
+        others = [node for node in info.replicas if node != self.node_id]
+        chosen = target or next(iter(self._alive_first(others)), None)
+        if chosen is None or chosen not in info.replicas:
+            raise InvalidArgument(
+                f"{chosen or 'no other node'} has no replica of {topic}/{partition}; "
+                f"its replicas are on {', '.join(info.replicas)}"
+            )
+        if chosen == self.node_id:
+            return self.node_id
+        replica.transfer_leadership(chosen)
+        deadline = asyncio.get_running_loop().time() + _TRANSFER_TIMEOUT_S
+        while replica.core.leader_id != chosen:
+            if asyncio.get_running_loop().time() > deadline:
+                raise Unavailable(f"{chosen} did not take over in time: is it up and caught up?")
+            await asyncio.sleep(0.01)
+        return chosen
+
+    def _alive_first(self, nodes: list[NodeId]) -> list[NodeId]:
+        alive = set(self.alive_nodes())
+        return sorted(nodes, key=lambda node: node not in alive)
+
+    # -- who leads -----------------------------------------------------------------------------
+
+    def address_of(self, node: NodeId | None) -> str | None:
+        """Where a node's gRPC endpoint is: gossip knows first, the metadata remembers."""
+        if node is None:
+            return None
+        for member in self._membership.members():
+            if member.tags.get("id") == node and member.state is MemberState.ALIVE:
+                return member.tags.get("rpc")
+        known = (candidate.address for candidate in self.metadata.nodes() if candidate.id == node)
+        return next(known, None)
+
+    def _hosted(self, info: PartitionInfo) -> Replica:
+        replica = self._host.replicas.get(info.group)
+        if replica is None:
+            raise NotLeader(
+                "this node has no replica of the partition", self._leader_address(info)
+            )
+        return replica
+
+    def _leading(self, info: PartitionInfo) -> Replica:
+        replica = self._hosted(info)
+        if not replica.serving:
+            raise NotLeader(leader=self._leader_address(info))
+        return replica
+
+    def _leader_address(self, info: PartitionInfo) -> str | None:
+        replica = self._host.replicas.get(info.group)
+        if replica is None:
+            return self.address_of(next((r for r in info.replicas if r != self.node_id), None))
+        leader = replica.core.leader_id
+        return None if leader == self.node_id else self.address_of(leader)
+

@@ -1,0 +1,171 @@
+"""What the services ask of a node's broker, and the values that go between them.
+
+``Broker`` is the real one; tests and the simulator may put another behind the same services.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.metadata import MetadataState
+from quorumlog.log.batch import Draft
+from quorumlog.ports import Member
+from quorumlog.types import Buffer, GroupId, NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Earliest:
+    """The first record the log still has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """The high watermark: the next record to be committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """The first record appended at or after this time (milliseconds since the Unix epoch)."""
+
+    timestamp_ms: int
+
+
+Start = Earliest | Latest | At | Since
+
+
+@dataclass(frozen=True, slots=True)
+class ProduceAck:
+    """The batch is committed: its first record's offset and when the leader appended it."""
+
+    base_offset: int
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """``data`` holds whole RECORDS batches one after the other, as on disk; empty at the end.
+
+    The first batch may begin before the offset asked for. ``next_offset`` is where to go on,
+    also past batches that hold no records.
+    """
+
+    data: Buffer
+    next_offset: int
+    log_start_offset: int
+    high_watermark: int
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetInfo:
+    offset: int
+    log_start_offset: int
+    high_watermark: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionStatus:
+    """A partition as one node knows it; ``exact`` when that node is its leader.
+
+    A node that hosts no replica names the preferred leader as a hint and zeros.
+    """
+
+    leader: NodeId | None
+    term: int
+    log_start_offset: int
+    high_watermark: int
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """The metadata group as this node knows it, and what gossip sees.
+
+    ``roles`` maps node ids to ``voter`` or ``learner``; ``leader`` is None while none is known.
+    """
+
+    cluster_id: str
+    leader: NodeId | None
+    term: int
+    commit_index: int
+    roles: dict[NodeId, str]
+    members: list[Member]
+
+
+class BrokerPort(Protocol):
+    """One node's broker. Every call belongs to the event loop and raises typed errors."""
+
+    @property
+    def node_id(self) -> NodeId: ...
+
+    @property
+    def metadata(self) -> MetadataState:
+        """The metadata as far as this node has applied it: one object for the broker's life."""
+        ...
+
+    def submit(
+        self, topic: str, partition: int, draft: Draft
+    ) -> "asyncio.Future[ProduceAck]":
+        """Append a batch; the future is done when it is committed and applied.
+
+        The order of the calls is the order in the log. Raises at once where the batch cannot be
+        appended (UnknownTopic, PartitionOutOfRange, NotLeader, Overloaded, SequenceError, …); the
+        future fails with OutcomeUnknown when leadership is lost first. A duplicate is acknowledged with
+        the offset of the first time, perhaps by the same future. Callers must not cancel it.
+        """
+        ...
+
+    async def fetch(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        max_bytes: int,
+        max_wait_s: float,
+        allow_follower: bool = False,
+    ) -> Fetch:
+        """Committed batches from ``offset`` on: about ``max_bytes``, at least one.
+
+        At the high watermark it waits up to ``max_wait_s`` for more (an event, not a poll) and then
+        answers without data. ``allow_follower``: any replica answers with the prefix it
+        knows to be committed; otherwise only the leader does.
+
+        Raises:
+            UnknownTopic, PartitionOutOfRange, NotLeader, OffsetOutOfRange.
+        """
+        ...
+
+    async def find_offset(self, topic: str, partition: int, start: Start) -> OffsetInfo:
+        """Where ``start`` is; ``At`` is checked against the log's range (OffsetOutOfRange)."""
+        ...
+
+    async def allocate_producer(self) -> tuple[int, int]:
+        """A producer id that no one had before, and its epoch."""
+        ...
+
+    async def propose_metadata(self, command: metadata_pb2.Command) -> metadata_pb2.Result:
+        """Have the metadata group apply ``command``, through its leader wherever that is.
+
+        Returns when it is committed and applied at the leader; this node's ``metadata`` may be
+        behind. Raises NotLeader, Unavailable or OutcomeUnknown when there is no result.
+        """
+        ...
+
+    def partition_status(self, group: GroupId) -> PartitionStatus: ...
+
+    def cluster_status(self) -> ClusterView: ...
+
+    async def transfer_leadership(
+        self, topic: str, partition: int, target: NodeId | None
+    ) -> NodeId:
+        """Hand a partition's leadership over and return the new leader; None: the best follower."""
+        ...
+
+    def alive_nodes(self) -> list[NodeId]:
+        """Registered nodes that gossip sees alive, sorted: who may take a replica."""
+        ...
