@@ -1,8 +1,9 @@
 """The words of the log, as types: offset, index and position are never mixed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NewType
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple, NewType
 
 Offset = NewType("Offset", int)
 """A record's number within a partition, dense from 0: what users see."""
@@ -39,18 +40,22 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """Limit of one gRPC message, in bytes: some batches and their envelope."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+NO_HEADERS: Mapping[str, bytes] = MappingProxyType({})
+"""The headers of a record that has none: shared, cannot be changed."""
+
+
+class Record(NamedTuple):
     """One record as it is read.
 
     ``timestamp_ms`` is when the leader appended it (milliseconds since the Unix epoch, never
-    decreasing within a partition). A record without a value is a tombstone.
+    decreasing within a partition). A record without a value is a tombstone. A tuple, because
+    a reader makes millions of them: half the cost of a frozen dataclass.
     """
 
     offset: Offset
     value: bytes | None
     key: bytes | None = None
-    headers: Mapping[str, bytes] = field(default_factory=dict)
+    headers: Mapping[str, bytes] = NO_HEADERS
     timestamp_ms: int = 0
 
 

@@ -1,0 +1,78 @@
+"""Two slots, written in turn: a small value that is replaced without ever being absent.
+
+Each slot stands in a page of its own, so that a write torn by a power cut damages one of them at
+most; the valid slot with the higher number counts. Little-endian:
+
+======  ====  ========  ========================================================================
+offset  size  field     meaning
+======  ====  ========  ========================================================================
+0       4     magic     says what the payload is, and its version
+4       8     number    counts the writes, from 1
+12      n     payload   of a size fixed by the kind of slot
+12+n    4     crc       CRC-32C of bytes 0 to 12+n-1
+======  ====  ========  ========================================================================
+"""
+
+import struct
+from typing import Final
+
+from fastcrc.crc32 import iscsi as crc32c
+
+from quorumlog.ports import File
+
+SLOT_STRIDE: Final = 4096
+"""Bytes from one slot to the other: the largest unit a disk writes at once."""
+
+_HEAD = struct.Struct("<4sQ")
+_CRC = struct.Struct("<I")
+
+
+class SlotPair:
+    """A pair of slots at ``position`` of a file, for payloads of ``payload_bytes``."""
+
+    def __init__(self, magic: bytes, position: int, payload_bytes: int) -> None:
+        self._magic = magic
+        self._position = position
+        self._payload_bytes = payload_bytes
+        self._number = 0
+
+    @property
+    def slot_bytes(self) -> int:
+        return _HEAD.size + self._payload_bytes + _CRC.size
+
+    @property
+    def end(self) -> int:
+        """The first byte behind both pages."""
+        return self._position + 2 * SLOT_STRIDE
+
+    def load(self, file: File) -> bytes | None:
+        """The newest valid payload, or None when neither slot is valid."""
+        newest: bytes | None = None
+        self._number = 0
+        for parity in (0, 1):
+            raw = file.read_at(self._position + parity * SLOT_STRIDE, self.slot_bytes)
+            found = self._decode(raw)
+            if found is not None and found[0] > self._number:
+                self._number, newest = found
+        return newest
+
+    def store(self, file: File, payload: bytes) -> None:
+        """Write ``payload`` over the older slot. Durable after the file's next sync.
+
+        The next ``store`` may come only after that sync, or a power cut could tear both slots.
+        """
+        number = self._number + 1
+        head = _HEAD.pack(self._magic, number) + payload
+        at = self._position + number % 2 * SLOT_STRIDE
+        file.write_at(at, [head + _CRC.pack(crc32c(head))])
+        # Only now: what failed half way is overwritten, and the valid slot left alone.
+        self._number = number
+
+    def _decode(self, raw: bytes) -> tuple[int, bytes] | None:
+        if len(raw) < self.slot_bytes:
+            return None
+        magic, number = _HEAD.unpack_from(raw)
+        (crc,) = _CRC.unpack_from(raw, self.slot_bytes - _CRC.size)
+        if magic != self._magic or crc != crc32c(raw[: -_CRC.size]):
+            return None
+        return number, raw[_HEAD.size : -_CRC.size]
