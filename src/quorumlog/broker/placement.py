@@ -27,9 +27,9 @@ def place(
     """The replicas of ``partitions`` new partitions, preferred leader first; counted into ``load``.
 
     The leader is the candidate that leads least, the others are those that hold least. Ties go
-    round: to the next candidates after the leader in the order of their ids, so that the
-    partitions of one leader do not all share the same followers. Equal inputs give equal results whatever
-    the order of ``candidates``. Costs partitions x replicas x candidates.
+    round: to the next candidates after the leader in the order of their ids, so that not all
+    partitions share the same followers. Equal inputs give equal results, whatever the order of
+    ``candidates``. Costs partitions x candidates.
     """
     nodes = sorted(set(candidates))
     if not 1 <= replicas <= len(nodes):

@@ -108,15 +108,13 @@ class BrokerPort(Protocol):
         """The metadata as far as this node has applied it: one object for the broker's life."""
         ...
 
-    def submit(
-        self, topic: str, partition: int, draft: Draft
-    ) -> "asyncio.Future[ProduceAck]":
+    def submit(self, topic: str, partition: int, draft: Draft) -> "asyncio.Future[ProduceAck]":
         """Append a batch; the future is done when it is committed and applied.
 
         The order of the calls is the order in the log. Raises at once where the batch cannot be
         appended (UnknownTopic, PartitionOutOfRange, NotLeader, Overloaded, SequenceError, …); the
-        future fails with OutcomeUnknown when leadership is lost first. A duplicate is acknowledged with
-        the offset of the first time, perhaps by the same future. Callers must not cancel it.
+        future fails with OutcomeUnknown when leadership is lost first. A duplicate is
+        acknowledged with its first offset, perhaps by the same future: callers must not cancel it.
         """
         ...
 

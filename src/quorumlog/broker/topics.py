@@ -1,4 +1,4 @@
-"""Nodes, topics and partitions as the metadata group knows them, and the rules for their settings."""
+"""Nodes, topics and partitions as the metadata group knows them, and the rules for settings."""
 
 import re
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _NAME = re.compile(rf"[a-zA-Z0-9._-]{{1,{MAX_NAME_CHARACTERS}}}")
 class NodeInfo:
     """``address`` is the ``host:port`` of the node's gRPC endpoint."""
 
-    node_id: NodeId
+    id: NodeId
     name: str
     address: str
     version: str

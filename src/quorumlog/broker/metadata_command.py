@@ -1,0 +1,47 @@
+"""The metadata group's commands: what can be checked of them without the state."""
+
+from google.protobuf.message import DecodeError
+
+from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.topics import check_fsync, check_partition_count, check_topic_name
+from quorumlog.errors import InvalidArgument
+
+
+def parse_command(encoded: bytes) -> metadata_pb2.Command:
+    """The command, when this release knows all of it.
+
+    Raises:
+        InvalidArgument: not a command, one of another release, or one with fields of another
+            release: what is not known cannot be obeyed, and must not be skipped.
+    """
+    try:
+        command = metadata_pb2.Command.FromString(encoded)
+    except DecodeError as error:
+        raise InvalidArgument(f"not a metadata command: {error}") from error
+    size_bytes = command.ByteSize()
+    command.DiscardUnknownFields()
+    if command.WhichOneof("command") is None or command.ByteSize() != size_bytes:
+        raise InvalidArgument("a metadata command that this release does not know")
+    return command
+
+
+def check_command(command: metadata_pb2.Command) -> None:
+    """Raise InvalidArgument for what no state could accept; to be asked before proposing."""
+    match command.WhichOneof("command"):
+        case "register_node":
+            node = command.register_node.node
+            if not node.id or not node.address:
+                raise InvalidArgument("a node registers with its id and its address")
+        case "create_topic":
+            check_topic_name(command.create_topic.name)
+            check_partition_count(command.create_topic.partitions)
+            if command.create_topic.config.fsync:
+                check_fsync(command.create_topic.config.fsync)
+        case "alter_topic":
+            check_topic_name(command.alter_topic.name)
+            if command.alter_topic.partitions:
+                check_partition_count(command.alter_topic.partitions)
+            if command.alter_topic.config.fsync:
+                check_fsync(command.alter_topic.config.fsync)
+        case "delete_topic":
+            check_topic_name(command.delete_topic.name)

@@ -1,0 +1,218 @@
+"""Idempotent producers: which batches of whom this partition has, so that a retry appends nothing.
+
+:class:`ProducerTable` is a function of the partition's committed log, equal on every replica.
+:class:`PendingProducers` lays over it what the leader has appended and not yet applied. A producer
+keeps one sequence of record numbers per partition and epoch, from 0 and without gaps; each batch
+has to begin where the one before it ended.
+"""
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from quorumlog.errors import (
+    DuplicateSequence,
+    OutOfOrderSequence,
+    ProducerFenced,
+    SequenceError,
+)
+from quorumlog.log.batch import BatchHeader, Kind
+from quorumlog.types import Index
+
+REMEMBERED_BATCHES: Final = 5
+"""Batches per producer whose offsets are known; a client has no more in flight per partition."""
+
+MAX_PRODUCERS: Final = 10_000
+"""Producers remembered per partition; then the one whose last batch is the oldest is forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """The batch is committed: acknowledge it again as it was acknowledged first."""
+
+    base_offset: int
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """The batch is in the log at ``index`` and not yet committed: wait for that one."""
+
+    index: Index
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    sequence: int
+    record_count: int
+    base_offset: int
+    timestamp_ms: int
+
+
+@dataclass(slots=True)
+class _Producer:
+    epoch: int
+    next_sequence: int
+    batches: deque[_Applied] = field(default_factory=lambda: deque(maxlen=REMEMBERED_BATCHES))
+
+
+class ProducerTable:
+    """What the committed log says of each producer. Memory: at most ``max_producers`` entries."""
+
+    def __init__(self, max_producers: int = MAX_PRODUCERS) -> None:
+        self._max_producers = max_producers
+        # The order is that of each producer's last batch in the log: the same on every replica.
+        self._producers: OrderedDict[int, _Producer] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._producers)
+
+    def applied(self, header: BatchHeader) -> None:
+        """Take note of a committed batch. The log is the truth: this never refuses one."""
+        if header.producer_id == 0 or header.kind is not Kind.RECORDS:
+            return
+        producer = self._producers.get(header.producer_id)
+        if producer is None or producer.epoch != header.producer_epoch:
+            producer = _Producer(header.producer_epoch, 0)
+            self._producers[header.producer_id] = producer
+        producer.next_sequence = header.sequence + header.record_count
+        producer.batches.append(
+            _Applied(header.sequence, header.record_count, header.base_offset, header.timestamp_ms)
+        )
+        self._producers.move_to_end(header.producer_id)
+        if len(self._producers) > self._max_producers:
+            self._producers.popitem(last=False)
+
+    def check(
+        self, producer_id: int, epoch: int, sequence: int, record_count: int
+    ) -> Duplicate | None:
+        """None when the batch is the producer's next one (or has no producer: id 0).
+
+        A producer that is not known, new or forgotten, begins at sequence 0; so does a new epoch.
+
+        Raises:
+            OutOfOrderSequence: batches before it are missing.
+            DuplicateSequence: committed before, and its offset is forgotten.
+            ProducerFenced: there is a newer epoch.
+            SequenceError: it holds committed and new records together.
+        """
+        if producer_id == 0:
+            return None
+        producer = self._producers.get(producer_id)
+        if producer is None:
+            _check_next(0, sequence)
+            return None
+        _check_epoch(producer_id, producer.epoch, epoch)
+        next_sequence = producer.next_sequence if epoch == producer.epoch else 0
+        if sequence >= next_sequence:
+            _check_next(next_sequence, sequence)
+            return None
+        found = self.find(producer_id, epoch, sequence, record_count)
+        if found is None:
+            raise _past_error(next_sequence, sequence, record_count)
+        return found
+
+    def find(
+        self, producer_id: int, epoch: int, sequence: int, record_count: int
+    ) -> Duplicate | None:
+        """The batch, where it is one of the producer's last ones."""
+        producer = self._producers.get(producer_id)
+        if producer is not None and producer.epoch == epoch:
+            for batch in producer.batches:
+                if (batch.sequence, batch.record_count) == (sequence, record_count):
+                    return Duplicate(batch.base_offset, batch.timestamp_ms)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    epoch: int
+    sequence: int
+    record_count: int
+    index: Index
+
+
+class PendingProducers:
+    """The leader's view: the table and, over it, its own batches that are not applied yet.
+
+    Bounded by the replica's bound on uncommitted bytes: one small entry per batch.
+    """
+
+    def __init__(self, table: ProducerTable) -> None:
+        self._table = table
+        self._pending: dict[int, deque[_Pending]] = {}
+
+    def __len__(self) -> int:
+        return sum(len(batches) for batches in self._pending.values())
+
+    def appended(self, header: BatchHeader) -> None:
+        """A batch that ``check`` let pass is in this leader's log."""
+        if header.producer_id == 0 or header.kind is not Kind.RECORDS:
+            return
+        self._pending.setdefault(header.producer_id, deque()).append(
+            _Pending(header.producer_epoch, header.sequence, header.record_count, header.index)
+        )
+
+    def applied(self, header: BatchHeader) -> None:
+        """The table has this batch now, and with it all before it."""
+        batches = self._pending.get(header.producer_id)
+        if batches is None:
+            return
+        while batches and batches[0].index <= header.index:
+            batches.popleft()
+        if not batches:
+            del self._pending[header.producer_id]
+
+    def clear(self) -> None:
+        """Leadership is lost: whether what is pending will be committed is not known here."""
+        self._pending.clear()
+
+    def check(
+        self, producer_id: int, epoch: int, sequence: int, record_count: int
+    ) -> Duplicate | InFlight | None:
+        """As :meth:`ProducerTable.check`, with what is pending counted as appended."""
+        batches = self._pending.get(producer_id)
+        if batches is None:
+            return self._table.check(producer_id, epoch, sequence, record_count)
+        last = batches[-1]
+        _check_epoch(producer_id, last.epoch, epoch)
+        next_sequence = last.sequence + last.record_count if epoch == last.epoch else 0
+        if sequence >= next_sequence:
+            _check_next(next_sequence, sequence)
+            return None
+        for batch in batches:
+            if (batch.epoch, batch.sequence, batch.record_count) == (epoch, sequence, record_count):
+                return InFlight(batch.index)
+        # Not check(): the table may have forgotten this producer since, and must not start it anew.
+        found = self._table.find(producer_id, epoch, sequence, record_count)
+        if found is None:
+            raise _past_error(next_sequence, sequence, record_count)
+        return found
+
+
+def _check_epoch(producer_id: int, current: int, epoch: int) -> None:
+    if epoch < current:
+        raise ProducerFenced(
+            f"producer {producer_id} has gone on to epoch {current}, this batch is of {epoch}: "
+            "another process took over"
+        )
+
+
+def _check_next(next_sequence: int, sequence: int) -> None:
+    if sequence != next_sequence:
+        raise OutOfOrderSequence(next_sequence, sequence)
+
+
+def _past_error(next_sequence: int, sequence: int, record_count: int) -> SequenceError:
+    """Why a batch that begins before ``next_sequence`` and is not a known one is refused."""
+    end = sequence + record_count
+    if end > next_sequence:
+        # Not a DuplicateSequence: the producer would take the new records for committed ones.
+        return SequenceError(
+            f"records [{sequence}, {next_sequence}) of this batch were appended before and "
+            f"[{next_sequence}, {end}) were not: a batch is sent again as it was"
+        )
+    return DuplicateSequence(
+        f"records [{sequence}, {end}) of this producer were appended before, too long ago to "
+        "know at which offset"
+    )
