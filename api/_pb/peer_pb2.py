@@ -24,31 +24,35 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cquorumlog/api/_pb/peer.proto\x12\x11quorumlog.peer.v1\"A\n\x0f\x42ootstrapMember\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"q\n\x11\x42ootstrapProposal\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63oordinator\x18\x02 \x01(\t\x12\x33\n\x07members\x18\x03 \x03(\x0b\x32\".quorumlog.peer.v1.BootstrapMember\"V\n\x0e\x42ootstrapReply\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.quorumlog.peer.v1.BootstrapState\x12\x12\n\ncluster_id\x18\x02 \x01(\t\"$\n\x0e\x42ootstrapQuery\x12\x12\n\ncluster_id\x18\x01 \x01(\t\"S\n\x0bJoinRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x30\n\x04node\x18\x02 \x01(\x0b\x32\".quorumlog.peer.v1.BootstrapMember\"T\n\tJoinReply\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x33\n\x07members\x18\x02 \x03(\x0b\x32\".quorumlog.peer.v1.BootstrapMember\"!\n\x0eProposeRequest\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\x0c\"\x1e\n\x0cProposeReply\x12\x0e\n\x06result\x18\x01 \x01(\x0c*\xa6\x01\n\x0e\x42ootstrapState\x12\x1f\n\x1b\x42OOTSTRAP_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x42OOTSTRAP_STATE_ACCEPTED\x10\x01\x12\x1b\n\x17\x42OOTSTRAP_STATE_DECIDED\x10\x02\x12\x1b\n\x17\x42OOTSTRAP_STATE_ABORTED\x10\x03\x12\x1b\n\x17\x42OOTSTRAP_STATE_REFUSED\x10\x04\x32\x88\x04\n\x04Peer\x12[\n\x10\x42ootstrapPrepare\x12$.quorumlog.peer.v1.BootstrapProposal\x1a!.quorumlog.peer.v1.BootstrapReply\x12Z\n\x0f\x42ootstrapDecide\x12$.quorumlog.peer.v1.BootstrapProposal\x1a!.quorumlog.peer.v1.BootstrapReply\x12Y\n\x0e\x42ootstrapAbort\x12$.quorumlog.peer.v1.BootstrapProposal\x1a!.quorumlog.peer.v1.BootstrapReply\x12W\n\x0f\x42ootstrapStatus\x12!.quorumlog.peer.v1.BootstrapQuery\x1a!.quorumlog.peer.v1.BootstrapReply\x12\x44\n\x04Join\x12\x1e.quorumlog.peer.v1.JoinRequest\x1a\x1c.quorumlog.peer.v1.JoinReply\x12M\n\x07Propose\x12!.quorumlog.peer.v1.ProposeRequest\x1a\x1f.quorumlog.peer.v1.ProposeReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cquorumlog/api/_pb/peer.proto\x12\x11quorumlog.peer.v1\"a\n\x05Hello\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x12\n\nprocess_id\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\"U\n\nHelloReply\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x18.quorumlog.peer.v1.Hello\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"A\n\x0f\x42ootstrapMember\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"q\n\x11\x42ootstrapProposal\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63oordinator\x18\x02 \x01(\t\x12\x33\n\x07members\x18\x03 \x03(\x0b\x32\".quorumlog.peer.v1.BootstrapMember\"g\n\x0e\x42ootstrapReply\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.quorumlog.peer.v1.BootstrapState\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\"$\n\x0e\x42ootstrapQuery\x12\x12\n\ncluster_id\x18\x01 \x01(\t\"S\n\x0bJoinRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x30\n\x04node\x18\x02 \x01(\x0b\x32\".quorumlog.peer.v1.BootstrapMember\"T\n\tJoinReply\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x33\n\x07members\x18\x02 \x03(\x0b\x32\".quorumlog.peer.v1.BootstrapMember\"!\n\x0eProposeRequest\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\x0c\"\x1e\n\x0cProposeReply\x12\x0e\n\x06result\x18\x01 \x01(\x0c*\xa6\x01\n\x0e\x42ootstrapState\x12\x1f\n\x1b\x42OOTSTRAP_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x42OOTSTRAP_STATE_ACCEPTED\x10\x01\x12\x1b\n\x17\x42OOTSTRAP_STATE_DECIDED\x10\x02\x12\x1b\n\x17\x42OOTSTRAP_STATE_ABORTED\x10\x03\x12\x1b\n\x17\x42OOTSTRAP_STATE_REFUSED\x10\x04\x32\xcd\x04\n\x04Peer\x12\x43\n\x08\x41nnounce\x12\x18.quorumlog.peer.v1.Hello\x1a\x1d.quorumlog.peer.v1.HelloReply\x12[\n\x10\x42ootstrapPrepare\x12$.quorumlog.peer.v1.BootstrapProposal\x1a!.quorumlog.peer.v1.BootstrapReply\x12Z\n\x0f\x42ootstrapDecide\x12$.quorumlog.peer.v1.BootstrapProposal\x1a!.quorumlog.peer.v1.BootstrapReply\x12Y\n\x0e\x42ootstrapAbort\x12$.quorumlog.peer.v1.BootstrapProposal\x1a!.quorumlog.peer.v1.BootstrapReply\x12W\n\x0f\x42ootstrapStatus\x12!.quorumlog.peer.v1.BootstrapQuery\x1a!.quorumlog.peer.v1.BootstrapReply\x12\x44\n\x04Join\x12\x1e.quorumlog.peer.v1.JoinRequest\x1a\x1c.quorumlog.peer.v1.JoinReply\x12M\n\x07Propose\x12!.quorumlog.peer.v1.ProposeRequest\x1a\x1f.quorumlog.peer.v1.ProposeReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quorumlog.api._pb.peer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BOOTSTRAPSTATE']._serialized_start=598
-  _globals['_BOOTSTRAPSTATE']._serialized_end=764
-  _globals['_BOOTSTRAPMEMBER']._serialized_start=51
-  _globals['_BOOTSTRAPMEMBER']._serialized_end=116
-  _globals['_BOOTSTRAPPROPOSAL']._serialized_start=118
-  _globals['_BOOTSTRAPPROPOSAL']._serialized_end=231
-  _globals['_BOOTSTRAPREPLY']._serialized_start=233
-  _globals['_BOOTSTRAPREPLY']._serialized_end=319
-  _globals['_BOOTSTRAPQUERY']._serialized_start=321
-  _globals['_BOOTSTRAPQUERY']._serialized_end=357
-  _globals['_JOINREQUEST']._serialized_start=359
-  _globals['_JOINREQUEST']._serialized_end=442
-  _globals['_JOINREPLY']._serialized_start=444
-  _globals['_JOINREPLY']._serialized_end=528
-  _globals['_PROPOSEREQUEST']._serialized_start=530
-  _globals['_PROPOSEREQUEST']._serialized_end=563
-  _globals['_PROPOSEREPLY']._serialized_start=565
-  _globals['_PROPOSEREPLY']._serialized_end=595
-  _globals['_PEER']._serialized_start=767
-  _globals['_PEER']._serialized_end=1287
+  _globals['_BOOTSTRAPSTATE']._serialized_start=801
+  _globals['_BOOTSTRAPSTATE']._serialized_end=967
+  _globals['_HELLO']._serialized_start=51
+  _globals['_HELLO']._serialized_end=148
+  _globals['_HELLOREPLY']._serialized_start=150
+  _globals['_HELLOREPLY']._serialized_end=235
+  _globals['_BOOTSTRAPMEMBER']._serialized_start=237
+  _globals['_BOOTSTRAPMEMBER']._serialized_end=302
+  _globals['_BOOTSTRAPPROPOSAL']._serialized_start=304
+  _globals['_BOOTSTRAPPROPOSAL']._serialized_end=417
+  _globals['_BOOTSTRAPREPLY']._serialized_start=419
+  _globals['_BOOTSTRAPREPLY']._serialized_end=522
+  _globals['_BOOTSTRAPQUERY']._serialized_start=524
+  _globals['_BOOTSTRAPQUERY']._serialized_end=560
+  _globals['_JOINREQUEST']._serialized_start=562
+  _globals['_JOINREQUEST']._serialized_end=645
+  _globals['_JOINREPLY']._serialized_start=647
+  _globals['_JOINREPLY']._serialized_end=731
+  _globals['_PROPOSEREQUEST']._serialized_start=733
+  _globals['_PROPOSEREQUEST']._serialized_end=766
+  _globals['_PROPOSEREPLY']._serialized_start=768
+  _globals['_PROPOSEREPLY']._serialized_end=798
+  _globals['_PEER']._serialized_start=970
+  _globals['_PEER']._serialized_end=1559
 # @@protoc_insertion_point(module_scope)

@@ -20,6 +20,30 @@ BOOTSTRAP_STATE_DECIDED: BootstrapState
 BOOTSTRAP_STATE_ABORTED: BootstrapState
 BOOTSTRAP_STATE_REFUSED: BootstrapState
 
+class Hello(_message.Message):
+    __slots__ = ("format", "cluster_id", "node_id", "process_id", "address")
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    format: int
+    cluster_id: str
+    node_id: str
+    process_id: str
+    address: str
+    def __init__(self, format: _Optional[int] = ..., cluster_id: _Optional[str] = ..., node_id: _Optional[str] = ..., process_id: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
+
+class HelloReply(_message.Message):
+    __slots__ = ("hello", "error", "message")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    error: str
+    message: str
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., error: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
 class BootstrapMember(_message.Message):
     __slots__ = ("node_id", "name", "address")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -41,12 +65,14 @@ class BootstrapProposal(_message.Message):
     def __init__(self, cluster_id: _Optional[str] = ..., coordinator: _Optional[str] = ..., members: _Optional[_Iterable[_Union[BootstrapMember, _Mapping]]] = ...) -> None: ...
 
 class BootstrapReply(_message.Message):
-    __slots__ = ("state", "cluster_id")
+    __slots__ = ("state", "cluster_id", "node_id")
     STATE_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
     state: BootstrapState
     cluster_id: str
-    def __init__(self, state: _Optional[_Union[BootstrapState, str]] = ..., cluster_id: _Optional[str] = ...) -> None: ...
+    node_id: str
+    def __init__(self, state: _Optional[_Union[BootstrapState, str]] = ..., cluster_id: _Optional[str] = ..., node_id: _Optional[str] = ...) -> None: ...
 
 class BootstrapQuery(_message.Message):
     __slots__ = ("cluster_id",)

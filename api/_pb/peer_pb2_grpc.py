@@ -34,6 +34,11 @@ class PeerStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.Announce = channel.unary_unary(
+                '/quorumlog.peer.v1.Peer/Announce',
+                request_serializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.Hello.SerializeToString,
+                response_deserializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.HelloReply.FromString,
+                _registered_method=True)
         self.BootstrapPrepare = channel.unary_unary(
                 '/quorumlog.peer.v1.Peer/BootstrapPrepare',
                 request_serializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.BootstrapProposal.SerializeToString,
@@ -68,6 +73,13 @@ class PeerStub(object):
 
 class PeerServicer(object):
     """Missing associated documentation comment in .proto file."""
+
+    def Announce(self, request, context):
+        """Before it takes part, a node asks the others whether its identity is its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def BootstrapPrepare(self, request, context):
         """Missing associated documentation comment in .proto file."""
@@ -108,6 +120,11 @@ class PeerServicer(object):
 
 def add_PeerServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'Announce': grpc.unary_unary_rpc_method_handler(
+                    servicer.Announce,
+                    request_deserializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.Hello.FromString,
+                    response_serializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.HelloReply.SerializeToString,
+            ),
             'BootstrapPrepare': grpc.unary_unary_rpc_method_handler(
                     servicer.BootstrapPrepare,
                     request_deserializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.BootstrapProposal.FromString,
@@ -148,6 +165,33 @@ def add_PeerServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Peer(object):
     """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def Announce(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorumlog.peer.v1.Peer/Announce',
+            quorumlog_dot_api_dot___pb_dot_peer__pb2.Hello.SerializeToString,
+            quorumlog_dot_api_dot___pb_dot_peer__pb2.HelloReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def BootstrapPrepare(request,

@@ -58,7 +58,7 @@ class Broker:
         The future raises:
             OutcomeUnknown, NotLeader.
         """
-        info = self.metadata.partition(topic, partition)
+        info = self._partition(topic, partition)
         replica = self._leading(info)
         machine = self._controller.partitions[info.group]
         if draft.producer_id:
@@ -102,7 +102,7 @@ class Broker:
         Raises:
             UnknownTopic, PartitionOutOfRange, NotLeader, OffsetOutOfRange, Corrupt.
         """
-        info = self.metadata.partition(topic, partition)
+        info = self._partition(topic, partition)
         replica = self._leading(info) if not allow_follower else self._hosted(info)
         watermark = replica.high_watermark
         if offset == watermark.value and max_wait_s > 0:
@@ -119,7 +119,7 @@ class Broker:
 
     async def find_offset(self, topic: str, partition: int, start: Start) -> OffsetInfo:
         """Turn a place to start at into an offset; raises as :meth:`fetch`."""
-        info = self.metadata.partition(topic, partition)
+        info = self._partition(topic, partition)
         replica = self._leading(info)
         first, end = replica.log.start_offset, replica.high_watermark.value
         if isinstance(start, Earliest):
@@ -202,7 +202,7 @@ class Broker:
             NotLeader: ask the leader. InvalidArgument: the target has no replica.
             Unavailable: it did not take over within 5 s; the old leader goes on.
         """
-        info = self.metadata.partition(topic, partition)
+        info = self._partition(topic, partition)
         replica = self._leading(info)
         others = [node for node in info.replicas if node != self.node_id]
         chosen = target or next(iter(self._alive_first(others)), None)
@@ -224,6 +224,11 @@ class Broker:
     def _alive_first(self, nodes: list[NodeId]) -> list[NodeId]:
         alive = set(self.alive_nodes())
         return sorted(nodes, key=lambda node: node not in alive)
+
+    def _partition(self, topic: str, partition: int) -> PartitionInfo:
+        if not self._controller.caught_up:
+            raise Unavailable("this node is still learning the cluster's metadata: try again")
+        return self.metadata.partition(topic, partition)
 
     # -- who leads -----------------------------------------------------------------------------
 

@@ -69,7 +69,6 @@ class Controller:
         self,
         *,
         node_id: NodeId,
-        cluster_id: str,
         host: GroupHost,
         membership: Membership,
         calls: PeerCalls,
@@ -77,7 +76,7 @@ class Controller:
     ) -> None:
         """``log_config`` makes the settings of a partition's log from its topic's fsync policy."""
         self.node_id = node_id
-        self.cluster_id = cluster_id
+        self.cluster_id = ""
         self.metadata = MetadataState()
         self.partitions: dict[GroupId, PartitionMachine] = {}
         self._host = host
@@ -87,17 +86,21 @@ class Controller:
         self._fsync: dict[GroupId, str] = {}
         self._removed: list[GroupId] = []
         self._replica: Replica | None = None
+        self._first_last_index = 0
+        self._caught_up = False
         self._changed = asyncio.Event()
         self._tend = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._applied: list[asyncio.Future[None]] = []
         self.metadata.on_change(self._metadata_changed)
 
-    async def start(self, members: Members) -> None:
+    async def start(self, cluster_id: str, members: Members) -> None:
         """Open group 0, whose first configuration is ``members``, and begin to follow it."""
+        self.cluster_id = cluster_id
         self._replica = await self._host.open_group(
             METADATA_GROUP, members, MetadataMachine(self.metadata), self._log_config("always")
         )
+        self._first_last_index = self._replica.log.last_index
         self._membership.on_change(lambda member: self._tend.set())
         self._tasks = [
             asyncio.create_task(self._forever(self._reconcile, self._changed, None)),
@@ -115,6 +118,19 @@ class Controller:
         if self._replica is None:
             raise Unavailable("this node is not in a cluster yet: try again in a moment")
         return self._replica
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether this node knows the metadata as of its start: before, "there is no such topic"
+        may be a mistake."""
+        if not self._caught_up and self._replica is not None:
+            core, log = self._replica.core, self._replica.log
+            self._caught_up = (
+                core.leader_id is not None
+                and self._replica.applied_index >= min(self._first_last_index, log.last_index)
+                and self._replica.applied_index >= core.commit_index > 0
+            )
+        return self._caught_up
 
     # -- commands ------------------------------------------------------------------------------
 

@@ -1,0 +1,77 @@
+"""The Peer service: what nodes ask of each other, beside the replication stream."""
+
+from typing import Any, Protocol
+
+from quorumlog.api import status
+from quorumlog.api._pb import peer_pb2, peer_pb2_grpc
+from quorumlog.errors import OutcomeUnknown, QuorumlogError
+
+
+class PeerPort(Protocol):
+    """What the node answers with."""
+
+    def announce(self, hello: peer_pb2.Hello) -> peer_pb2.HelloReply: ...
+
+    async def bootstrap_prepare(
+        self, proposal: peer_pb2.BootstrapProposal
+    ) -> peer_pb2.BootstrapReply: ...
+
+    async def bootstrap_decide(
+        self, proposal: peer_pb2.BootstrapProposal
+    ) -> peer_pb2.BootstrapReply: ...
+
+    async def bootstrap_abort(
+        self, proposal: peer_pb2.BootstrapProposal
+    ) -> peer_pb2.BootstrapReply: ...
+
+    def bootstrap_status(self, cluster_id: str) -> peer_pb2.BootstrapReply: ...
+
+    async def join(self, request: peer_pb2.JoinRequest) -> peer_pb2.JoinReply: ...
+
+    async def propose(self, command: bytes) -> bytes: ...
+
+
+class PeerService(peer_pb2_grpc.PeerServicer):
+    def __init__(self, port: PeerPort) -> None:
+        self._port = port
+
+    async def Announce(self, request: peer_pb2.Hello, context: Any) -> peer_pb2.HelloReply:
+        return self._port.announce(request)
+
+    async def BootstrapPrepare(
+        self, request: peer_pb2.BootstrapProposal, context: Any
+    ) -> peer_pb2.BootstrapReply:
+        return await self._port.bootstrap_prepare(request)
+
+    async def BootstrapDecide(
+        self, request: peer_pb2.BootstrapProposal, context: Any
+    ) -> peer_pb2.BootstrapReply:
+        return await self._port.bootstrap_decide(request)
+
+    async def BootstrapAbort(
+        self, request: peer_pb2.BootstrapProposal, context: Any
+    ) -> peer_pb2.BootstrapReply:
+        return await self._port.bootstrap_abort(request)
+
+    async def BootstrapStatus(
+        self, request: peer_pb2.BootstrapQuery, context: Any
+    ) -> peer_pb2.BootstrapReply:
+        return self._port.bootstrap_status(request.cluster_id)
+
+    async def Join(self, request: peer_pb2.JoinRequest, context: Any) -> peer_pb2.JoinReply:
+        try:
+            return await self._port.join(request)
+        except QuorumlogError as error:
+            return await status.abort(context, error)
+
+    async def Propose(
+        self, request: peer_pb2.ProposeRequest, context: Any
+    ) -> peer_pb2.ProposeReply:
+        try:
+            return peer_pb2.ProposeReply(result=await self._port.propose(request.command))
+        except TimeoutError:
+            return await status.abort(
+                context, OutcomeUnknown("the command was not committed in time")
+            )
+        except QuorumlogError as error:
+            return await status.abort(context, error)

@@ -1,0 +1,274 @@
+"""How a node gets into a cluster: an existing one, or one that N nodes form exactly once.
+
+Forming is a two-phase commit with a single decider (docs/design/0001). Nodes that expect N and see N such
+nodes that are in no cluster: the one with the smallest id coordinates. It accepts its own proposal first,
+durably; every member accepts at most one proposal at a time, durably; when all N have, the coordinator decides
+by writing the cluster id into its identity. It alone may abort, and only before that. A member that accepted
+and hears nothing asks the coordinator. A node that sees a cluster joins it and never forms another.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, Protocol
+
+import structlog
+
+from quorumlog.api._pb import peer_pb2
+from quorumlog.errors import QuorumlogError
+from quorumlog.node.identity import Identity, Proposal, Seat
+from quorumlog.ports import Member, Membership, MemberState
+from quorumlog.types import NodeId
+
+_log = structlog.get_logger()
+
+_ROUND_S = 0.2
+_GIVE_UP_ROUNDS = 15
+"""The coordinator aborts when a member did not accept in this many rounds: it may be gone for good."""
+_REMIND_ROUNDS = 25
+
+Accepted = peer_pb2.BOOTSTRAP_STATE_ACCEPTED
+Decided = peer_pb2.BOOTSTRAP_STATE_DECIDED
+Aborted = peer_pb2.BOOTSTRAP_STATE_ABORTED
+Refused = peer_pb2.BOOTSTRAP_STATE_REFUSED
+
+
+class Calls(Protocol):
+    async def call(self, address: str, method: str, request: Any, timeout_s: float = ...) -> Any:
+        """A call of the Peer service at ``address``; raises QuorumlogError."""
+        ...
+
+
+class Bootstrap:
+    """Runs until the node's identity has a cluster id; answers for it for ever after."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        seat: Seat,
+        expect: int,
+        save: Callable[[Identity], Awaitable[None]],
+        membership: Membership,
+        calls: Calls,
+        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+    ) -> None:
+        """``seat`` is this node's own; ``expect`` 0: only ever join a cluster that exists."""
+        self.identity = identity
+        self._seat = seat
+        self._expect = expect
+        self._save = save
+        self._membership = membership
+        self._calls = calls
+        self._new_id = new_id
+        self._lock = asyncio.Lock()
+        self._rounds = 0
+
+    async def run(self) -> Identity:
+        """Return when this node is in a cluster."""
+        rounds = 0
+        while not self.identity.cluster_id:
+            try:
+                await self._round()
+            except QuorumlogError as error:
+                _log.debug("bootstrap_round_failed", error=str(error))
+            if self.identity.cluster_id:
+                break
+            if rounds % _REMIND_ROUNDS == _REMIND_ROUNDS - 1:
+                self._say_what_is_missing()
+            rounds += 1
+            await asyncio.sleep(_ROUND_S)
+        return self.identity
+
+    # -- one round -----------------------------------------------------------------------------
+
+    async def _round(self) -> None:
+        proposal = self.identity.accepted
+        if proposal is not None:
+            if proposal.coordinator == self.identity.node_id:
+                await self._coordinate(proposal)
+            else:
+                await self._ask_coordinator(proposal)
+            return
+        clusters = {member.tags["cluster"] for member in self._alive() if member.tags["cluster"]}
+        if len(clusters) == 1:
+            await self._join()
+        elif len(clusters) > 1:
+            _log.error("two_clusters_seen", clusters=sorted(clusters), hint="check --join")
+        elif self._expect:
+            await self._propose()
+
+    def _alive(self) -> list[Member]:
+        """Other nodes that gossip sees, of this program."""
+        return [
+            member
+            for member in self._membership.members()
+            if member.state is MemberState.ALIVE
+            and {"id", "rpc", "cluster", "expect"} <= member.tags.keys()
+            and member.tags["id"] != self.identity.node_id
+        ]
+
+    async def _join(self) -> None:
+        for member in self._alive():
+            if not member.tags["cluster"]:
+                continue
+            request = peer_pb2.JoinRequest(
+                cluster_id=member.tags["cluster"], node=_member(self._seat)
+            )
+            reply = await self._calls.call(member.tags["rpc"], "Join", request)
+            async with self._lock:
+                if self.identity.accepted is None:
+                    await self._enter(reply.cluster_id, _seats(reply.members))
+            return
+
+    async def _propose(self) -> None:
+        candidates = [
+            Seat(NodeId(member.tags["id"]), member.name, member.tags["rpc"])
+            for member in self._alive()
+            if member.tags["expect"] == str(self._expect)
+        ]
+        seats = sorted([*candidates, self._seat], key=lambda seat: seat.node_id)[: self._expect]
+        if len(seats) < self._expect or seats[0].node_id != self.identity.node_id:
+            return
+        async with self._lock:
+            if self.identity.accepted is not None or self.identity.cluster_id:
+                return
+            proposal = Proposal(self._new_id(), self.identity.node_id, tuple(seats))
+            await self._keep(replace(self.identity, accepted=proposal))
+            self._rounds = 0
+        await self._coordinate(proposal)
+
+    async def _coordinate(self, proposal: Proposal) -> None:
+        states = await self._tell(proposal, "BootstrapPrepare")
+        if all(state == Accepted for state in states):
+            async with self._lock:
+                await self._enter(proposal.cluster_id, proposal.seats)
+            _log.info("cluster_formed", cluster=proposal.cluster_id, nodes=len(proposal.seats))
+            await self._tell(proposal, "BootstrapDecide")
+            return
+        self._rounds += 1
+        if Refused in states or self._rounds >= _GIVE_UP_ROUNDS:
+            async with self._lock:
+                await self._keep(replace(self.identity, accepted=None))
+            _log.info("bootstrap_aborted", cluster=proposal.cluster_id)
+            await self._tell(proposal, "BootstrapAbort")
+
+    async def _tell(self, proposal: Proposal, method: str) -> list[int]:
+        """What the other members answered; 0 for who did not."""
+        others = [seat for seat in proposal.seats if seat.node_id != self.identity.node_id]
+        message = _encode(proposal)
+
+        async def tell(seat: Seat) -> int:
+            try:
+                reply = await self._calls.call(seat.address, method, message, 2.0)
+            except QuorumlogError as error:
+                _log.debug("bootstrap_member_silent", node=seat.node_id, error=str(error))
+                return 0
+            return int(reply.state) if reply.node_id == seat.node_id else 0
+
+        return list(await asyncio.gather(*(tell(seat) for seat in others)))
+
+    async def _ask_coordinator(self, proposal: Proposal) -> None:
+        known = (seat.address for seat in proposal.seats if seat.node_id == proposal.coordinator)
+        seen = (m.tags["rpc"] for m in self._alive() if m.tags["id"] == proposal.coordinator)
+        address = next(seen, None) or next(known)
+        query = peer_pb2.BootstrapQuery(cluster_id=proposal.cluster_id)
+        reply = await self._calls.call(address, "BootstrapStatus", query)
+        if reply.node_id != proposal.coordinator:
+            return
+        async with self._lock:
+            if self.identity.accepted != proposal:
+                return
+            if reply.state == Decided:
+                await self._enter(proposal.cluster_id, proposal.seats)
+            elif reply.state == Aborted:
+                await self._keep(replace(self.identity, accepted=None))
+
+    async def _enter(self, cluster_id: str, voters: tuple[Seat, ...]) -> None:
+        if not self.identity.cluster_id:
+            await self._keep(Identity(self.identity.node_id, cluster_id, voters))
+
+    async def _keep(self, identity: Identity) -> None:
+        await self._save(identity)
+        self.identity = identity
+
+    def _say_what_is_missing(self) -> None:
+        if self.identity.accepted is not None:
+            _log.warning("waiting_for_bootstrap", coordinator=self.identity.accepted.coordinator)
+        else:
+            _log.warning(
+                "waiting_for_nodes", expect=self._expect or "a cluster", seen=len(self._alive()) + 1
+            )
+
+    # -- what other nodes ask --------------------------------------------------------------------
+
+    def _reply(self, state: int) -> peer_pb2.BootstrapReply:
+        cluster_id = self.identity.cluster_id
+        if not cluster_id and self.identity.accepted is not None:
+            cluster_id = self.identity.accepted.cluster_id
+        return peer_pb2.BootstrapReply(
+            state=peer_pb2.BootstrapState.ValueType(state),
+            cluster_id=cluster_id,
+            node_id=self.identity.node_id,
+        )
+
+    async def prepare(self, message: peer_pb2.BootstrapProposal) -> peer_pb2.BootstrapReply:
+        """Accept a coordinator's proposal, durably, unless this node is promised already."""
+        proposal = _decode(message)
+        async with self._lock:
+            if self.identity.cluster_id or self._own_seat_missing(proposal):
+                return self._reply(Refused)
+            if self.identity.accepted is None:
+                await self._keep(replace(self.identity, accepted=proposal))
+            return self._reply(Accepted if self.identity.accepted == proposal else Refused)
+
+    def _own_seat_missing(self, proposal: Proposal) -> bool:
+        return all(seat.node_id != self.identity.node_id for seat in proposal.seats)
+
+    async def decide(self, message: peer_pb2.BootstrapProposal) -> peer_pb2.BootstrapReply:
+        """The coordinator decided: the cluster exists."""
+        proposal = _decode(message)
+        async with self._lock:
+            if self.identity.accepted == proposal:
+                await self._enter(proposal.cluster_id, proposal.seats)
+            entered = self.identity.cluster_id == proposal.cluster_id
+            return self._reply(Decided if entered else Refused)
+
+    async def abort(self, message: peer_pb2.BootstrapProposal) -> peer_pb2.BootstrapReply:
+        """The coordinator gave its proposal up."""
+        proposal = _decode(message)
+        async with self._lock:
+            if self.identity.accepted == proposal:
+                await self._keep(replace(self.identity, accepted=None))
+            return self._reply(Aborted)
+
+    def status(self, cluster_id: str) -> peer_pb2.BootstrapReply:
+        """What became of a proposal this node coordinates."""
+        if self.identity.cluster_id == cluster_id:
+            return self._reply(Decided)
+        accepted = self.identity.accepted
+        undecided = accepted is not None and accepted.cluster_id == cluster_id
+        # A coordinator accepts its own proposal before anybody hears of it: what it does not have
+        # accepted, and is not in, it has aborted.
+        return self._reply(Accepted if undecided or self._lock.locked() else Aborted)
+
+
+def _member(seat: Seat) -> peer_pb2.BootstrapMember:
+    return peer_pb2.BootstrapMember(node_id=seat.node_id, name=seat.name, address=seat.address)
+
+
+def _seats(members: Any) -> tuple[Seat, ...]:
+    return tuple(Seat(NodeId(m.node_id), m.name, m.address) for m in members)
+
+
+def _encode(proposal: Proposal) -> peer_pb2.BootstrapProposal:
+    return peer_pb2.BootstrapProposal(
+        cluster_id=proposal.cluster_id,
+        coordinator=proposal.coordinator,
+        members=[_member(seat) for seat in proposal.seats],
+    )
+
+
+def _decode(message: peer_pb2.BootstrapProposal) -> Proposal:
+    return Proposal(message.cluster_id, NodeId(message.coordinator), _seats(message.members))

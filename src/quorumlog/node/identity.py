@@ -1,0 +1,110 @@
+"""Who this node is, kept in its data directory: a wiped directory is a new node.
+
+``node.json`` is replaced atomically and durably; it is written when the node is born, when it accepts a
+bootstrap proposal and when it enters a cluster: never while it works.
+"""
+
+import json
+import uuid
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from quorumlog.errors import Corrupt, UnusableDirectory
+from quorumlog.ports import Disk
+from quorumlog.types import NodeId
+
+_FILE = "node.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A member of a cluster's first configuration."""
+
+    node_id: NodeId
+    name: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A cluster about to be; ``aborted`` proposals are forgotten, so they are not kept."""
+
+    cluster_id: str
+    coordinator: NodeId
+    seats: tuple[Seat, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    node_id: NodeId
+    cluster_id: str = ""
+    """Empty before the node is in a cluster; never changes afterwards."""
+    voters: tuple[Seat, ...] = ()
+    """Of the metadata group when this node entered: the configuration before its log."""
+    accepted: Proposal | None = None
+    """The bootstrap proposal this node has promised itself to."""
+
+
+class IdentityFile:
+    def __init__(self, disk: Disk, directory: str) -> None:
+        self._disk = disk
+        self._directory = directory
+        self._path = f"{directory}/{_FILE}"
+
+    def load_or_create(self) -> Identity:
+        """The identity in the directory, a new one in a new directory.
+
+        Raises:
+            Corrupt: there is one and it cannot be read: a new one would be another node.
+            UnusableDirectory: there is none, and yet there is data.
+        """
+        if not self._disk.exists(self._path):
+            if self._disk.exists(f"{self._directory}/groups"):
+                raise UnusableDirectory(
+                    f"{self._directory} has data and no {_FILE}: whose data it is is not known; "
+                    "restore the file, or start with an empty directory as a new node"
+                )
+            identity = Identity(NodeId(uuid.uuid4().hex))
+            self.save(identity)
+            return identity
+        file = self._disk.open_readonly(self._path)
+        try:
+            raw = file.read_at(0, file.size_bytes())
+        finally:
+            file.close()
+        try:
+            return _decode(json.loads(raw))
+        except (ValueError, KeyError, TypeError) as error:
+            raise Corrupt(self._path, 0, f"a node identity of format {_FORMAT}", repr(error)) from error
+
+    def save(self, identity: Identity) -> None:
+        """Durable when it returns."""
+        raw = json.dumps({"format": _FORMAT, **asdict(identity)}, indent=2).encode()
+        temporary = f"{self._path}.new"
+        file = self._disk.open(temporary, create=True)
+        try:
+            file.truncate(0)
+            file.write_at(0, [raw])
+            file.sync()
+        finally:
+            file.close()
+        self._disk.rename(temporary, self._path)
+        self._disk.sync_directory(self._directory)
+
+
+def _seats(raw: Any) -> tuple[Seat, ...]:
+    return tuple(Seat(NodeId(seat["node_id"]), seat["name"], seat["address"]) for seat in raw)
+
+
+def _decode(raw: Any) -> Identity:
+    if raw["format"] != _FORMAT:
+        raise ValueError(f"format {raw['format']}")
+    identity = Identity(NodeId(raw["node_id"]), raw["cluster_id"], _seats(raw["voters"]))
+    accepted = raw["accepted"]
+    if accepted is None:
+        return identity
+    proposal = Proposal(
+        accepted["cluster_id"], NodeId(accepted["coordinator"]), _seats(accepted["seats"])
+    )
+    return replace(identity, accepted=proposal)

@@ -1,0 +1,350 @@
+"""The composition root: one node, from its settings to its services.
+
+Everything is wired here and nowhere else. ``Node`` is what ``quorumlog serve`` runs and what a program
+embeds::
+
+    async with quorumlog.Node(NodeConfig(data_dir="data")) as node:
+        ...
+"""
+
+import asyncio
+import contextlib
+import random
+import uuid
+from types import TracebackType
+from typing import Self
+
+import grpc
+import structlog
+
+import quorumlog
+from quorumlog.api._pb import peer_pb2
+from quorumlog.api.peer_calls import GrpcPeerCalls
+from quorumlog.api.peers import GrpcPeers
+from quorumlog.broker.broker import Broker
+from quorumlog.broker.controller import Controller
+from quorumlog.discovery.gossip import Gossip
+from quorumlog.errors import DuplicateNode, QuorumlogError, WrongCluster
+from quorumlog.log.log import LogConfig
+from quorumlog.node.bootstrap import Bootstrap
+from quorumlog.node.config import NodeConfig
+from quorumlog.node.identity import Identity, Seat
+from quorumlog.node.peer_port import NodePeerPort
+from quorumlog.node.server import bind_server
+from quorumlog.node.storage import DataDirectory
+from quorumlog.ports import Member, MemberState
+from quorumlog.replication.config import ReplicationConfig
+from quorumlog.replication.core.config import RaftConfig
+from quorumlog.replication.core.members import Members
+from quorumlog.replication.core.ready import Event
+from quorumlog.replication.host import GroupHost
+from quorumlog.replication.replica import Replica
+from quorumlog.system import SystemClock, SystemDisk, ThreadWorker
+from quorumlog.types import NodeId
+
+_log = structlog.get_logger()
+
+_DISK_THREADS = 4
+_ANNOUNCE_ROUNDS = 6
+_ANNOUNCE_PAUSE_S = 1.0
+_HAND_OVER_S = 2.0
+_STOP_GRACE_S = 0.5
+
+
+class Node:
+    """A member of a cluster, inside this process and its running event loop.
+
+    ``start`` returns when the node serves; with ``expect`` 1 it is then ready to produce and consume,
+    otherwise :meth:`wait_ready` waits for the cluster. ``failed`` is set when the node found out that it must
+    not go on (its identity is somebody else's, its data another cluster's); ``close`` it then.
+    """
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.address = ""
+        """HOST:PORT of the gRPC endpoint as others dial it; known once started."""
+        self.gossip_address = ""
+        self.failure: QuorumlogError | None = None
+        self.failed = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._rng = random.Random()
+        self._process_id = uuid.uuid4().hex
+        self._stack = contextlib.AsyncExitStack()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closed = False
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take the data directory, bind the ports, find the others.
+
+        Raises (nothing is left behind):
+            LogLocked, UnusableDirectory, Corrupt, DiskFull: the data directory.
+            AddressInUse: a port.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def _start(self) -> None:
+        config, stack = self.config, self._stack
+        worker = ThreadWorker(_DISK_THREADS)
+        stack.callback(worker.close)
+        disk = SystemDisk()
+        self._data = await worker.run(lambda: DataDirectory.open(disk, config.data_dir))
+        stack.callback(self._data.release)
+        identity = self._data.identity
+        self.node_id = identity.node_id
+        self.name = config.name or f"node-{identity.node_id[:8]}"
+
+        self._server, self.address = bind_server(config)
+        self._calls = GrpcPeerCalls(self._resolve)
+        stack.push_async_callback(self._calls.close)
+        self._peers = GrpcPeers(
+            node_id=self.node_id,
+            process_id=self._process_id,
+            address=self.address,
+            resolve=self._resolve,
+            rng=self._rng,
+        )
+        stack.push_async_callback(self._peers.close)
+        self._gossip = await Gossip.start(
+            name=self.name,
+            bind=config.gossip_address,
+            advertise=None,
+            seeds=config.join,
+            tags=self._tags(identity.cluster_id),
+            rng=self._rng,
+        )
+        stack.push_async_callback(self._gossip.close)
+        self.gossip_address = "{}:{}".format(*self._gossip.address)
+        self.host = GroupHost(
+            node_id=self.node_id,
+            directory=self._data.groups,
+            disk=disk,
+            clock=SystemClock(),
+            worker=worker,
+            transport=self._peers,
+            rng=self._rng,
+            config=self._replication_config(),
+            events=self._replica_event,
+        )
+        stack.push_async_callback(self.host.close)
+        self._controller = Controller(
+            node_id=self.node_id,
+            host=self.host,
+            membership=self._gossip,
+            calls=self._calls,
+            log_config=self._log_config,
+        )
+        stack.push_async_callback(self._controller.close)
+        self.broker = Broker(
+            node_id=self.node_id,
+            host=self.host,
+            controller=self._controller,
+            membership=self._gossip,
+        )
+        self._bootstrap = Bootstrap(
+            identity=identity,
+            seat=Seat(self.node_id, self.name, self.address),
+            expect=config.expect,
+            save=lambda changed: worker.run(lambda: self._data.save(changed)),
+            membership=self._gossip,
+            calls=self._calls,
+        )
+        peer_port = NodePeerPort(self._peers, self._bootstrap, self._controller)
+        await self._server.start(self.broker, peer_port, self._peers.rpc_handler(), config)
+        stack.push_async_callback(self._server.stop, _STOP_GRACE_S)
+        self._gossip.on_change(self._member_changed)
+        self._tasks = [asyncio.create_task(self._enter_cluster())]
+        _log.info(
+            "node_started",
+            node=self.node_id,
+            name=self.name,
+            listen=self.address,
+            gossip=self.gossip_address,
+            data_dir=config.data_dir,
+            version=quorumlog.__version__,
+        )
+
+    async def wait_ready(self, timeout_s: float | None = None) -> None:
+        """Wait until the node knows its cluster's metadata.
+
+        Raises:
+            TimeoutError; what stands in ``failure``.
+        """
+        async with asyncio.timeout(timeout_s):
+            waits = [asyncio.ensure_future(e.wait()) for e in (self._ready, self.failed)]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
+        if self.failure is not None:
+            raise self.failure
+
+    async def close(self) -> None:
+        """Hand leadership over, flush, leave and stop; within seconds. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self.failure is None:
+            await self._hand_over()
+            await self._gossip.leave()
+        await self._stack.aclose()
+        _log.info("node_stopped", node=self.node_id)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        if self.config.expect == 1:
+            await self.wait_ready()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # -- into the cluster ----------------------------------------------------------------------
+
+    async def _enter_cluster(self) -> None:
+        try:
+            identity = await self._bootstrap.run()
+            await self._announce(identity)
+            self._peers.cluster_id = identity.cluster_id
+            self._gossip.set_tags(self._tags(identity.cluster_id))
+            voters = Members(tuple(seat.node_id for seat in identity.voters))
+            await self._controller.start(identity.cluster_id, voters)
+            self._controller.metadata.on_change(lambda change: self._update_peers())
+            self._update_peers()
+            while not self._controller.caught_up:
+                await asyncio.sleep(0.02)
+        except QuorumlogError as error:
+            _log.error("node_failed", error=str(error))
+            self.failure = error
+            self.failed.set()
+            return
+        self._server.set_serving()
+        self._ready.set()
+        _log.info("node_ready", node=self.node_id, cluster=identity.cluster_id)
+
+    async def _announce(self, identity: Identity) -> None:
+        """Ask the others whether this identity is free.
+
+        A node that was just restarted may still look alive to some for a moment: only a persistent
+        no counts.
+        """
+        hello = peer_pb2.Hello(
+            format=self._peers.hello().format,
+            cluster_id=identity.cluster_id,
+            node_id=self.node_id,
+            process_id=self._process_id,
+            address=self.address,
+        )
+        for remaining in reversed(range(_ANNOUNCE_ROUNDS)):
+            replies = await asyncio.gather(
+                *(self._ask(address, hello) for address in sorted(self._others(identity)))
+            )
+            errors = {reply.error: reply.message for reply in replies if reply is not None}
+            if DuplicateNode.reason in errors:
+                if remaining == 0:
+                    raise DuplicateNode(errors[DuplicateNode.reason])
+            elif WrongCluster.reason in errors and "" not in errors:
+                raise WrongCluster(errors[WrongCluster.reason])
+            else:
+                return
+            await asyncio.sleep(_ANNOUNCE_PAUSE_S)
+
+    def _others(self, identity: Identity) -> set[str]:
+        seen = {
+            member.tags["rpc"]
+            for member in self._gossip.members()
+            if member.state is MemberState.ALIVE and "rpc" in member.tags
+        }
+        return (seen | {seat.address for seat in identity.voters}) - {self.address}
+
+    async def _ask(self, address: str, hello: peer_pb2.Hello) -> peer_pb2.HelloReply | None:
+        try:
+            reply: peer_pb2.HelloReply = await self._calls.call(address, "Announce", hello, 1.0)
+        except QuorumlogError:
+            return None
+        return reply
+
+    def _tags(self, cluster_id: str) -> dict[str, str]:
+        return {
+            "id": self.node_id,
+            "cluster": cluster_id,
+            "rpc": self.address,
+            "expect": str(self.config.expect),
+            "ver": quorumlog.__version__,
+        }
+
+    # -- who is where --------------------------------------------------------------------------
+
+    def _resolve(self, node: NodeId) -> str | None:
+        address = self.broker.address_of(node)
+        if address is None:
+            seats = self._bootstrap.identity.voters
+            address = next((seat.address for seat in seats if seat.node_id == node), None)
+        return address
+
+    def _member_changed(self, member: Member) -> None:
+        self._update_peers()
+
+    def _replica_event(self, replica: Replica, event: Event) -> None:
+        self._update_peers()
+
+    def _update_peers(self) -> None:
+        cluster_id = self._peers.cluster_id
+        if not cluster_id:
+            return
+        peers = {seat.node_id for seat in self._bootstrap.identity.voters}
+        peers.update(NodeId(node.id) for node in self._controller.metadata.nodes())
+        peers.update(
+            NodeId(member.tags["id"])
+            for member in self._gossip.members()
+            if member.tags.get("cluster") == cluster_id
+        )
+        self._peers.set_peers(peers)
+
+    async def _hand_over(self) -> None:
+        """Give the groups this node leads to others, so that nobody waits for an election."""
+        led = [replica for replica in self.host.replicas.values() if replica.serving]
+        for replica in led:
+            others = [node for node in replica.core.members.voters if node != self.node_id]
+            target = next((node for node in others if self._peers.connected(node)), None)
+            if target is not None:
+                with contextlib.suppress(QuorumlogError):
+                    replica.transfer_leadership(target)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _HAND_OVER_S
+        while any(replica.serving for replica in led) and loop.time() < deadline:
+            if not any(replica.core.transferring for replica in led):
+                break
+            await asyncio.sleep(0.02)
+
+    # -- settings of the parts -----------------------------------------------------------------
+
+    def _replication_config(self) -> ReplicationConfig:
+        return ReplicationConfig(
+            raft=RaftConfig(
+                election_timeout_s=self.config.election_timeout_ms / 1000,
+                heartbeat_s=self.config.heartbeat_ms / 1000,
+            )
+        )
+
+    def _log_config(self, fsync: str) -> LogConfig:
+        return LogConfig(
+            segment_bytes=self.config.segment_bytes,
+            fsync=fsync,
+            fsync_interval_s=self.config.fsync_interval_ms / 1000,
+        )

@@ -1,0 +1,50 @@
+"""What this node answers to the requests of other nodes."""
+
+from quorumlog.api._pb import peer_pb2
+from quorumlog.api.peers import GrpcPeers
+from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.controller import Controller
+from quorumlog.errors import Unavailable, WrongCluster
+from quorumlog.node.bootstrap import Bootstrap
+
+
+class NodePeerPort:
+    """Implements :class:`quorumlog.api.peer_service.PeerPort`."""
+
+    def __init__(self, peers: GrpcPeers, bootstrap: Bootstrap, controller: Controller) -> None:
+        self._peers = peers
+        self._bootstrap = bootstrap
+        self._controller = controller
+        self.announce = peers.answer
+        self.bootstrap_prepare = bootstrap.prepare
+        self.bootstrap_decide = bootstrap.decide
+        self.bootstrap_abort = bootstrap.abort
+        self.bootstrap_status = bootstrap.status
+
+    async def join(self, request: peer_pb2.JoinRequest) -> peer_pb2.JoinReply:
+        """Register a node with this cluster.
+
+        Raises:
+            Unavailable: there is no cluster here yet. WrongCluster: another one was meant.
+        """
+        identity = self._bootstrap.identity
+        if not identity.cluster_id:
+            raise Unavailable("this node is not in a cluster yet")
+        if request.cluster_id != identity.cluster_id:
+            raise WrongCluster(f"this node is of cluster {identity.cluster_id}")
+        node = metadata_pb2.Node(
+            id=request.node.node_id, name=request.node.name, address=request.node.address
+        )
+        await self._controller.propose(
+            metadata_pb2.Command(register_node=metadata_pb2.RegisterNode(node=node))
+        )
+        members = [
+            peer_pb2.BootstrapMember(node_id=seat.node_id, name=seat.name, address=seat.address)
+            for seat in identity.voters
+        ]
+        return peer_pb2.JoinReply(cluster_id=identity.cluster_id, members=members)
+
+    async def propose(self, command: bytes) -> bytes:
+        """Apply a metadata command here, as the leader; the encoded result."""
+        result = await self._controller.propose_here(command)
+        return result.SerializeToString()

@@ -1,0 +1,64 @@
+"""A node's data directory: one process at a time, one identity for life.
+
+``node.lock`` the lock, ``node.json`` the identity, ``groups/<group>/`` the logs.
+"""
+
+from typing import Self
+
+from quorumlog.errors import DiskFull, LogLocked, UnusableDirectory
+from quorumlog.node.identity import Identity, IdentityFile
+from quorumlog.ports import Disk, Lock
+
+_ENOSPC = 28
+
+
+class DataDirectory:
+    def __init__(self, disk: Disk, path: str, lock: Lock) -> None:
+        self.groups = f"{path}/groups"
+        self._lock = lock
+        self._file = IdentityFile(disk, path)
+        self.identity: Identity = self._file.load_or_create()
+        disk.make_directory(self.groups)
+
+    @classmethod
+    def open(cls, disk: Disk, path: str) -> Self:
+        """Lock the directory, creating it when it is missing. Blocking.
+
+        Raises:
+            LogLocked: another process runs on it. UnusableDirectory, DiskFull, Corrupt.
+        """
+        try:
+            disk.make_directory(path)
+            lock = disk.lock(f"{path}/node.lock")
+        except BlockingIOError as error:
+            raise LogLocked(
+                f"{path} is in use by another quorumlog process: stop that one, "
+                "or give this node a directory of its own with --data-dir"
+            ) from error
+        except OSError as error:
+            raise _unusable(path, error) from error
+        try:
+            return cls(disk, path, lock)
+        except OSError as error:
+            lock.release()
+            raise _unusable(path, error) from error
+        except BaseException:
+            lock.release()
+            raise
+
+    def save(self, identity: Identity) -> None:
+        """Durable when it returns. Blocking."""
+        self._file.save(identity)
+        self.identity = identity
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def _unusable(path: str, error: OSError) -> UnusableDirectory | DiskFull:
+    if error.errno == _ENOSPC:
+        return DiskFull(f"the disk of {path} is full: make space, then start the node again")
+    return UnusableDirectory(
+        f"{path} cannot be used ({error.strerror}): choose another one with --data-dir, "
+        "or give this user the right to write there"
+    )
