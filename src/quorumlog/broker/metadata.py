@@ -23,8 +23,8 @@ from quorumlog.broker.topics import (
 from quorumlog.errors import (
     InvalidArgument,
     InvariantViolation,
+    NotFound,
     PartitionOutOfRange,
-    QuorumlogError,
     TopicExists,
     UnknownTopic,
 )
@@ -181,7 +181,7 @@ class MetadataState:
         try:
             check_command(parsed)
             changes = self._dispatch(parsed, result)
-        except QuorumlogError as error:
+        except (InvalidArgument, NotFound, TopicExists) as error:
             result = metadata_pb2.Result(
                 error=error.reason, message=str(error), details=error.details(), index=index
             )

@@ -1,0 +1,186 @@
+"""``quorumlog.v1.Admin``: topics, cluster status, routing, leadership."""
+
+from collections import Counter
+from typing import Final
+
+from quorumlog.api._pb import quorumlog_pb2, quorumlog_pb2_grpc
+from quorumlog.api.convert import node_message, topic_message
+from quorumlog.api.status import CallContext, aborting
+from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.metadata import raise_for
+from quorumlog.broker.metadata_command import check_command
+from quorumlog.broker.metadata_wait import wait_for_metadata
+from quorumlog.broker.port import BrokerPort, ClusterView
+from quorumlog.errors import InvalidArgument, OutcomeUnknown
+from quorumlog.types import NodeId
+
+DEFAULT_REPLICAS: Final = 3
+
+CATCH_UP_TIMEOUT_S: Final = 5.0
+"""How long a change of a topic waits for the answering node to know of it."""
+
+
+class AdminService(quorumlog_pb2_grpc.AdminServicer):
+    """Every node answers: changes go by way of the metadata's leader, reads come from here."""
+
+    def __init__(self, broker: BrokerPort, version: str = "") -> None:
+        """``version``: this node's release, as Status reports it."""
+        self._broker = broker
+        self._version = version
+
+    # ------------------------------------------------------------------------------------ topics
+
+    @aborting
+    async def CreateTopic(
+        self, request: quorumlog_pb2.CreateTopicRequest, context: CallContext
+    ) -> quorumlog_pb2.Topic:
+        await self._propose(create_topic(self._broker, request))
+        return self._describe(request.name)
+
+    @aborting
+    async def AlterTopic(
+        self, request: quorumlog_pb2.AlterTopicRequest, context: CallContext
+    ) -> quorumlog_pb2.Topic:
+        command = metadata_pb2.AlterTopic(
+            name=request.name,
+            partitions=request.partitions,
+            config=metadata_pb2.TopicConfig(fsync=request.config.fsync),
+            candidates=self._broker.alive_nodes(),
+        )
+        await self._propose(metadata_pb2.Command(alter_topic=command))
+        return self._describe(request.name)
+
+    @aborting
+    async def DeleteTopic(
+        self, request: quorumlog_pb2.DeleteTopicRequest, context: CallContext
+    ) -> quorumlog_pb2.DeleteTopicResponse:
+        command = metadata_pb2.DeleteTopic(name=request.name)
+        await self._propose(metadata_pb2.Command(delete_topic=command))
+        return quorumlog_pb2.DeleteTopicResponse()
+
+    @aborting
+    async def DescribeTopic(
+        self, request: quorumlog_pb2.DescribeTopicRequest, context: CallContext
+    ) -> quorumlog_pb2.Topic:
+        return self._describe(request.name)
+
+    @aborting
+    async def ListTopics(
+        self, request: quorumlog_pb2.ListTopicsRequest, context: CallContext
+    ) -> quorumlog_pb2.ListTopicsResponse:
+        topics = self._broker.metadata.topics()
+        return quorumlog_pb2.ListTopicsResponse(
+            topics=[topic_message(self._broker, topic) for topic in topics]
+        )
+
+    async def _propose(self, command: metadata_pb2.Command) -> None:
+        await propose(self._broker, command)
+
+    def _describe(self, name: str) -> quorumlog_pb2.Topic:
+        return topic_message(self._broker, self._broker.metadata.topic(name))
+
+    # ----------------------------------------------------------------------------------- cluster
+
+    @aborting
+    async def Status(
+        self, request: quorumlog_pb2.ClusterStatusRequest, context: CallContext
+    ) -> quorumlog_pb2.ClusterStatus:
+        view = self._broker.cluster_status()
+        topics = self._broker.metadata.topics()
+        partitions = [partition for topic in topics for partition in topic.partitions]
+        leaders = [self._broker.partition_status(each.group).leader for each in partitions]
+        nodes = self._nodes(view)
+        leads = Counter(leaders)
+        holds = Counter(node for each in partitions for node in each.replicas)
+        for node in nodes:
+            node.leads = leads[NodeId(node.id)]
+            node.replicas = holds[NodeId(node.id)]
+        return quorumlog_pb2.ClusterStatus(
+            cluster_id=view.cluster_id,
+            node_id=self._broker.node_id,
+            version=self._version,
+            nodes=nodes,
+            leader=view.leader or "",
+            term=view.term,
+            commit_index=view.commit_index,
+            topics=len(topics),
+            partitions=len(partitions),
+            partitions_without_leader=leads[None],
+        )
+
+    @aborting
+    async def GetMetadata(
+        self, request: quorumlog_pb2.MetadataRequest, context: CallContext
+    ) -> quorumlog_pb2.Metadata:
+        metadata = self._broker.metadata
+        view = self._broker.cluster_status()
+        names = sorted(set(request.topics)) or [topic.name for topic in metadata.topics()]
+        return quorumlog_pb2.Metadata(
+            cluster_id=view.cluster_id,
+            nodes=self._nodes(view),
+            topics=[self._describe(name) for name in names if metadata.has_topic(name)],
+            unknown_topics=[name for name in names if not metadata.has_topic(name)],
+        )
+
+    @aborting
+    async def TransferLeadership(
+        self, request: quorumlog_pb2.TransferLeadershipRequest, context: CallContext
+    ) -> quorumlog_pb2.TransferLeadershipResponse:
+        partition = self._broker.metadata.partition(request.topic, request.partition)
+        target = NodeId(request.target) if request.target else None
+        if target is not None and target not in partition.replicas:
+            raise InvalidArgument(
+                f"{target} has no replica of {request.topic}/{request.partition}: "
+                f"its replicas are on {', '.join(partition.replicas)}"
+            )
+        leader = await self._broker.transfer_leadership(request.topic, request.partition, target)
+        return quorumlog_pb2.TransferLeadershipResponse(leader=leader)
+
+    def _nodes(self, view: ClusterView) -> list[quorumlog_pb2.Node]:
+        """Every registered node, sorted by id, with what gossip sees of it."""
+        members = {member.tags.get("id"): member for member in view.members}
+        nodes = []
+        for known in self._broker.metadata.nodes():
+            node = node_message(known)
+            node.role = view.roles.get(known.id, "")
+            member = members.get(known.id)
+            if member is not None:
+                node.state = member.state.value
+                address = member.tags.get("rpc", "")
+                node.gossip_address = address if address != known.address else ""
+            nodes.append(node)
+        return nodes
+
+
+def create_topic(
+    broker: BrokerPort, request: quorumlog_pb2.CreateTopicRequest
+) -> metadata_pb2.Command:
+    """The command, with the defaults in the places of zeros and the candidates of this moment."""
+    candidates = broker.alive_nodes()
+    command = metadata_pb2.CreateTopic(
+        name=request.name,
+        partitions=request.partitions or 1,
+        replicas=request.replicas or max(1, min(DEFAULT_REPLICAS, len(candidates))),
+        config=metadata_pb2.TopicConfig(fsync=request.config.fsync),
+        candidates=candidates,
+    )
+    return metadata_pb2.Command(create_topic=command)
+
+
+async def propose(broker: BrokerPort, command: metadata_pb2.Command) -> None:
+    """Have ``command`` applied, and return when this node has applied it as well.
+
+    Raises:
+        OutcomeUnknown: it is done, and this node did not hear of it within 5 s.
+        Whatever the metadata says against it, or proposing raises.
+    """
+    check_command(command)
+    result = raise_for(await broker.propose_metadata(command))
+    metadata = broker.metadata
+    if not await wait_for_metadata(
+        metadata, lambda: metadata.applied_index >= result.index, CATCH_UP_TIMEOUT_S
+    ):
+        raise OutcomeUnknown(
+            "the change was made, but this node did not hear of it in time: look again with "
+            "`quorumlog topic list`"
+        )

@@ -1,0 +1,106 @@
+"""``quorumlog.v1.Log``: produce, fetch, consume."""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import aclosing
+
+from quorumlog.api._pb import quorumlog_pb2, quorumlog_pb2_grpc
+from quorumlog.api.convert import draft_of, fetch_response, produce_response, start_of
+from quorumlog.api.limits import Limits
+from quorumlog.api.pipeline import ProducePipeline, Submission
+from quorumlog.api.status import CallContext, abort, aborting
+from quorumlog.broker.port import At, BrokerPort, ProduceAck
+from quorumlog.errors import QuorumlogError
+
+
+class LogService(quorumlog_pb2_grpc.LogServicer):
+    """Checks, converts and hands on; the broker decides. One instance serves a node's calls."""
+
+    def __init__(self, broker: BrokerPort, limits: Limits | None = None) -> None:
+        self._broker = broker
+        self._limits = limits or Limits()
+
+    @aborting
+    async def Produce(
+        self, request: quorumlog_pb2.ProduceRequest, context: CallContext
+    ) -> quorumlog_pb2.ProduceResponse:
+        draft = draft_of(request.batch, self._limits)
+        outcome = self._broker.submit(request.topic, request.partition, draft)
+        # A caller that leaves must not cancel a future which its retry may be waiting for.
+        return produce_response(await asyncio.shield(outcome), request.request_id)
+
+    async def ProduceStream(
+        self, requests: AsyncIterable[quorumlog_pb2.ProduceRequest], context: CallContext
+    ) -> AsyncIterator[quorumlog_pb2.ProduceResponse]:
+        pipeline = ProducePipeline(self._accept, self._limits)
+        async with aclosing(pipeline.answers(requests)) as answers:
+            async for answer in answers:
+                yield produce_response(answer.outcome, answer.request_id)
+
+    def _accept(self, request: quorumlog_pb2.ProduceRequest) -> Submission:
+        outcome: asyncio.Future[ProduceAck] | QuorumlogError
+        try:
+            draft = draft_of(request.batch, self._limits)
+            outcome = self._broker.submit(request.topic, request.partition, draft)
+        except QuorumlogError as error:
+            outcome = error
+        lane = (request.topic, request.partition)
+        return Submission(lane, request.request_id, len(request.batch.body), outcome)
+
+    @aborting
+    async def Fetch(
+        self, request: quorumlog_pb2.FetchRequest, context: CallContext
+    ) -> quorumlog_pb2.FetchResponse:
+        offset = await self._offset(request.topic, request.partition, request.start)
+        wait_s = min(request.max_wait_ms / 1000, self._limits.max_wait_s)
+        fetch = await self._broker.fetch(
+            request.topic, request.partition, offset, self._fetch_bytes(request.max_bytes), wait_s
+        )
+        return fetch_response(fetch)
+
+    async def Consume(
+        self, request: quorumlog_pb2.ConsumeRequest, context: CallContext
+    ) -> AsyncIterator[quorumlog_pb2.FetchResponse]:
+        """Follows from the tail by waiting in the broker; gRPC's flow control paces the reading."""
+        topic, partition = request.topic, request.partition
+        max_bytes = self._fetch_bytes(request.max_bytes)
+        wait_s = self._limits.heartbeat_s if request.follow else 0.0
+        try:
+            offset = await self._offset(topic, partition, request.start)
+            while True:
+                fetch = await self._broker.fetch(topic, partition, offset, max_bytes, wait_s)
+                yield fetch_response(fetch)
+                offset = fetch.next_offset
+                if not request.follow and offset >= fetch.high_watermark:
+                    return
+        except QuorumlogError as error:
+            await abort(context, error)
+
+    @aborting
+    async def ListOffsets(
+        self, request: quorumlog_pb2.ListOffsetsRequest, context: CallContext
+    ) -> quorumlog_pb2.ListOffsetsResponse:
+        found = await self._broker.find_offset(
+            request.topic, request.partition, start_of(request.start)
+        )
+        return quorumlog_pb2.ListOffsetsResponse(
+            offset=found.offset,
+            log_start_offset=found.log_start_offset,
+            high_watermark=found.high_watermark,
+        )
+
+    @aborting
+    async def InitProducer(
+        self, request: quorumlog_pb2.InitProducerRequest, context: CallContext
+    ) -> quorumlog_pb2.InitProducerResponse:
+        producer_id, epoch = await self._broker.allocate_producer()
+        return quorumlog_pb2.InitProducerResponse(producer_id=producer_id, producer_epoch=epoch)
+
+    async def _offset(self, topic: str, partition: int, message: quorumlog_pb2.Start) -> int:
+        start = start_of(message)
+        if isinstance(start, At):
+            return start.offset
+        return (await self._broker.find_offset(topic, partition, start)).offset
+
+    def _fetch_bytes(self, asked: int) -> int:
+        return min(asked or self._limits.fetch_bytes, self._limits.max_fetch_bytes)

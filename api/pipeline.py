@@ -1,0 +1,138 @@
+"""A produce stream: many requests under way, answers in order within each partition.
+
+Requests are handed to the broker as they arrive, without waiting for the ones before; an answer
+leaves as soon as all earlier requests of its *lane* (its partition) are answered. One task per
+stream reads; what happens per request is callbacks only.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Hashable
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
+
+from quorumlog.api.limits import Limits
+from quorumlog.broker.port import ProduceAck
+from quorumlog.errors import OutcomeUnknown, QuorumlogError
+from quorumlog.types import MAX_MESSAGE_BYTES
+
+Request = TypeVar("Request")
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A request that was handed on: its lane, its size, and what comes or came of it."""
+
+    lane: Hashable
+    request_id: int
+    size_bytes: int
+    outcome: "asyncio.Future[ProduceAck] | QuorumlogError"
+
+    def settled(self) -> bool:
+        return isinstance(self.outcome, QuorumlogError) or self.outcome.done()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    request_id: int
+    outcome: ProduceAck | QuorumlogError
+
+
+class ProducePipeline(Generic[Request]):
+    """Serves one stream, once.
+
+    At ``max_unanswered_requests``, or with less room in ``max_unanswered_bytes`` than the largest
+    message takes, it stops reading; gRPC's flow control then stops the client. A request counts
+    until its answer was taken, so a client that does not read its answers is stopped too.
+    """
+
+    def __init__(self, accept: Callable[[Request], Submission], limits: Limits) -> None:
+        """``accept`` submits one request and never raises typed errors: they are its outcome."""
+        self._accept = accept
+        self._max_requests = limits.max_unanswered_requests
+        self._max_bytes = limits.max_unanswered_bytes - MAX_MESSAGE_BYTES
+        self._lanes: dict[Hashable, deque[Submission]] = {}
+        self._ready: deque[Submission] = deque()
+        self._unanswered_requests = 0
+        self._unanswered_bytes = 0
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def answers(self, requests: AsyncIterable[Request]) -> AsyncGenerator[Answer]:
+        """Answers until ``requests`` has ended and all of it is answered.
+
+        Close it (``contextlib.aclosing``) to stop reading; what was submitted stays submitted.
+        Raises what reading ``requests`` raises.
+        """
+        reader = asyncio.create_task(self._read(requests))
+        reader.add_done_callback(lambda done: self._wake.set())
+        try:
+            while True:
+                while self._ready:
+                    submission = self._ready.popleft()
+                    yield Answer(submission.request_id, _outcome(submission))
+                    self._release(submission)
+                if reader.done():
+                    reader.result()
+                    if not self._unanswered_requests:
+                        return
+                self._wake.clear()
+                await self._wake.wait()
+        finally:
+            reader.cancel()
+            await asyncio.wait([reader])
+
+    async def _read(self, requests: AsyncIterable[Request]) -> None:
+        async for request in requests:
+            submission = self._accept(request)
+            self._unanswered_requests += 1
+            self._unanswered_bytes += submission.size_bytes
+            self._lanes.setdefault(submission.lane, deque()).append(submission)
+            if isinstance(submission.outcome, QuorumlogError):
+                self._settle(submission.lane)
+            else:
+                # Runs in a later turn of the loop, also where the future is done already.
+                submission.outcome.add_done_callback(partial(self._committed, submission.lane))
+            while self._full():
+                self._room.clear()
+                await self._room.wait()
+
+    def _full(self) -> bool:
+        return (
+            self._unanswered_requests >= self._max_requests
+            or self._unanswered_bytes > self._max_bytes
+        )
+
+    def _release(self, submission: Submission) -> None:
+        self._unanswered_requests -= 1
+        self._unanswered_bytes -= submission.size_bytes
+        self._room.set()
+
+    def _committed(self, key: Hashable, outcome: "asyncio.Future[ProduceAck]") -> None:
+        self._settle(key)
+
+    def _settle(self, key: Hashable) -> None:
+        """Move what is settled at the head of the lane to the answers."""
+        lane = self._lanes.get(key)
+        if lane is None:
+            return
+        while lane and lane[0].settled():
+            self._ready.append(lane.popleft())
+        if not lane:
+            del self._lanes[key]
+        self._wake.set()
+
+
+def _outcome(submission: Submission) -> ProduceAck | QuorumlogError:
+    """Raises what is no typed error: a bug ends the stream, its outcomes stay unknown."""
+    if isinstance(submission.outcome, QuorumlogError):
+        return submission.outcome
+    if submission.outcome.cancelled():
+        return OutcomeUnknown("the request was given up before it was committed")
+    error = submission.outcome.exception()
+    if error is None:
+        return submission.outcome.result()
+    if isinstance(error, QuorumlogError):
+        return error
+    raise error
