@@ -42,6 +42,8 @@ def split_frame(frame: bytes) -> Iterator[tuple[GroupId, memoryview]]:
         group, length = _HEAD.unpack_from(view, at)
         at += HEAD_SIZE
         if length > len(view) - at:
-            raise ProtocolError(f"a message of {length} bytes in a frame with {len(view) - at} left")
+            raise ProtocolError(
+                f"a message of {length} bytes in a frame with {len(view) - at} left"
+            )
         yield GroupId(group), view[at : at + length]
         at += length

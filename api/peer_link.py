@@ -59,7 +59,8 @@ class PeerLink:
         write: Callable[[bytes], Awaitable[None]],
         handler: MessageHandler,
     ) -> None:
-        """Carry messages both ways until the stream breaks; a newer stream replaces an older one."""
+        """Carry messages both ways until the stream breaks; a newer stream replaces an older
+        one."""
         previous = self._stream
         if previous is not None:
             previous.cancel()
@@ -71,7 +72,8 @@ class PeerLink:
         self._stream = stream
         _log.info("peer_connected", peer=self.peer)
         try:
-            # Not `await stream`: that would pass a cancellation of this task off as one of the stream.
+            # Not `await stream`: that would pass a cancellation of this task off as one of the
+            # stream.
             await asyncio.wait([stream])
             if not stream.cancelled():
                 stream.result()

@@ -1,7 +1,8 @@
 """Replication between nodes: one bidirectional gRPC stream of raw frames per pair of nodes.
 
-The node with the smaller id dials. The first message each way says who is there (``Hello``); a stream of
-another cluster, and of a second process with an id that is already connected, is refused.
+The node with the smaller id dials. The first message each way says who is there (``Hello``); a
+stream of another cluster, and of a second process with an id that is already connected, is
+refused.
 """
 
 import asyncio
@@ -139,9 +140,7 @@ class GrpcPeers:
         try:
             self.check(hello)
         except QuorumlogError as error:
-            return peer_pb2.HelloReply(
-                hello=self.hello(), error=error.reason, message=str(error)
-            )
+            return peer_pb2.HelloReply(hello=self.hello(), error=error.reason, message=str(error))
         return peer_pb2.HelloReply(hello=self.hello())
 
     # -- the two ends of a stream ----------------------------------------------------------------
@@ -170,7 +169,9 @@ class GrpcPeers:
                     await self._dial(link, address)
                     backoff_s = _BACKOFF_S[0]
                 except (grpc.aio.AioRpcError, TimeoutError, QuorumlogError) as error:
-                    _log.debug("peer_unreachable", peer=link.peer, address=address, error=str(error))
+                    _log.debug(
+                        "peer_unreachable", peer=link.peer, address=address, error=str(error)
+                    )
             await asyncio.sleep(backoff_s * self._rng.uniform(0.5, 1.0))
             backoff_s = min(backoff_s * 2, _BACKOFF_S[1])
 

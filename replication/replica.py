@@ -1,9 +1,10 @@
 """One Raft group on this node: drives a :class:`RaftCore`, its log and its state machine.
 
-Everything here runs in the event loop, by plain calls. Inputs (a message, a timer, a proposal, the end of a
-flush) go to the core at once; what comes out is taken once per turn of the loop (``_drain``), so that
-whatever arrived in that turn shares one message per follower and one flush. Flushes run on the worker, one
-at a time: what promises something about the disk leaves only after the flush that covers it.
+Everything here runs in the event loop, by plain calls. Inputs (a message, a timer, a proposal,
+the end of a flush) go to the core at once; what comes out is taken once per turn of the loop
+(``_drain``), so that whatever arrived in that turn shares one message per follower and one flush.
+Flushes run on the worker, one at a time: what promises something about the disk leaves only after
+the flush that covers it.
 """
 
 import asyncio
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from quorumlog.log.log import Log
+from quorumlog.replication.core.core import RaftCore, Role
+from quorumlog.replication.wire import decode, encode
 
 from quorumlog.errors import (
     Closed,
@@ -26,16 +30,13 @@ from quorumlog.errors import (
 )
 from quorumlog.log.batch import Batch, Draft, Kind
 from quorumlog.log.hard_state import HardState, HardStateFile
-from quorumlog.log.log import Log
 from quorumlog.ports import Clock, Worker
 from quorumlog.replication.config import ReplicationConfig
-from quorumlog.replication.core.core import RaftCore, Role
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.messages import Message
 from quorumlog.replication.core.ready import Event, LeaderChanged, SteppedDown
 from quorumlog.replication.state_machine import StateMachine
 from quorumlog.replication.watermark import Watermark
-from quorumlog.replication.wire import decode, encode
 from quorumlog.types import GroupId, Index, NodeId
 
 _log = structlog.get_logger()
@@ -119,7 +120,10 @@ class Replica:
         """
         self._check_accepts()
         size_bytes = len(draft.body)
-        if self._pending_bytes and self._pending_bytes + size_bytes > self._config.max_pending_bytes:
+        if (
+            self._pending_bytes
+            and self._pending_bytes + size_bytes > self._config.max_pending_bytes
+        ):
             raise Overloaded(
                 f"{self._pending_bytes} bytes wait to be committed here and the limit is "
                 f"{self._config.max_pending_bytes}: try again in a moment"
@@ -260,10 +264,10 @@ class Replica:
         header = batch.header
         result = self.state_machine.apply(batch)
         self.applied_index = header.index
-        if header.kind is Kind.NOOP and self.core.role is Role.LEADER:
-            if header.term == self.core.term:
-                self._serving_term = header.term
-                _log.info("leadership_won", group=self.group, term=header.term)
+        own_noop = header.kind is Kind.NOOP and header.term == self.core.term
+        if own_noop and self.core.role is Role.LEADER:
+            self._serving_term = header.term
+            _log.info("leadership_won", group=self.group, term=header.term)
         self.high_watermark.advance(header.next_offset)
         while self._proposals and self._proposals[0].index <= header.index:
             proposal = self._proposals.popleft()
@@ -301,9 +305,7 @@ class Replica:
             return self.log.flush() if self.log.dirty else None
 
         self._flush = asyncio.ensure_future(self._worker.run(persist))
-        self._flush.add_done_callback(
-            lambda done: self._flush_ended(done, hard_state, messages)
-        )
+        self._flush.add_done_callback(lambda done: self._flush_ended(done, hard_state, messages))
 
     def _flush_ended(
         self,
@@ -383,4 +385,3 @@ class Replica:
             self._timer = None
         self._fail_proposals(OutcomeUnknown(f"this replica is fenced: {error}"))
         self.state_machine.leadership_lost()
-

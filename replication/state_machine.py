@@ -11,8 +11,8 @@ class StateMachine(Protocol):
     def apply(self, batch: Batch) -> object:
         """Take one committed batch, in the order of the log, each exactly once per process.
 
-        The result goes to whoever proposed the batch on this node. Outcomes that the proposer has to
-        hear of are results, not exceptions: an exception fences the replica.
+        The result goes to whoever proposed the batch on this node. Outcomes that the proposer has
+        to hear of are results, not exceptions: an exception fences the replica.
         """
         ...
 

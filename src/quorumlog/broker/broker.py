@@ -146,13 +146,6 @@ class Broker:
         """Raises as :meth:`Controller.propose`."""
         return await self._controller.propose(command)
 
-    async def wait_metadata(self, index: int, timeout_s: float) -> bool:
-        """Wait until this node has applied the metadata log through ``index``."""
-        replica = self._controller.replica
-        return await self._controller.wait_applied(
-            lambda: replica.applied_index >= index, timeout_s
-        )
-
     def alive_nodes(self) -> list[NodeId]:
         """Registered nodes that gossip sees alive, and this one: who may take a replica."""
         alive = {
@@ -170,7 +163,7 @@ class Broker:
         """Exact where this node leads, what it last heard where it follows, a guess elsewhere."""
         replica = self._host.replicas.get(group)
         if replica is None:
-            return PartitionStatus(None, 0, 0, 0, exact=False)
+            return PartitionStatus(self._preferred_leader(group), 0, 0, 0, exact=False)
         return PartitionStatus(
             replica.core.leader_id,
             replica.core.term,
@@ -178,6 +171,10 @@ class Broker:
             replica.high_watermark.value,
             exact=replica.serving,
         )
+
+    def _preferred_leader(self, group: GroupId) -> NodeId | None:
+        partitions = (each for topic in self.metadata.topics() for each in topic.partitions)
+        return next((each.replicas[0] for each in partitions if each.group == group), None)
 
     def cluster_status(self) -> ClusterView:
         replica = self._controller.replica
@@ -239,15 +236,13 @@ class Broker:
         for member in self._membership.members():
             if member.tags.get("id") == node and member.state is MemberState.ALIVE:
                 return member.tags.get("rpc")
-        known = (candidate.address for candidate in self.metadata.nodes() if candidate.id == node)
-        return next(known, None)
+        known = self.metadata.node(node)
+        return known.address if known else None
 
     def _hosted(self, info: PartitionInfo) -> Replica:
         replica = self._host.replicas.get(info.group)
         if replica is None:
-            raise NotLeader(
-                "this node has no replica of the partition", self._leader_address(info)
-            )
+            raise NotLeader("this node has no replica of the partition", self._leader_address(info))
         return replica
 
     def _leading(self, info: PartitionInfo) -> Replica:
@@ -262,4 +257,3 @@ class Broker:
             return self.address_of(next((r for r in info.replicas if r != self.node_id), None))
         leader = replica.core.leader_id
         return None if leader == self.node_id else self.address_of(leader)
-

@@ -1,8 +1,8 @@
 """The metadata group on this node: takes commands, keeps the node list true, opens partitions.
 
-Gossip proposes, Raft decides: the leader of group 0 turns what gossip says of nodes (a new one, a new
-address) into commands; a suspicion alone changes nothing. What the committed metadata says about this
-node's partitions is carried out by one reconciling task, on every node.
+Gossip proposes, Raft decides: the leader of group 0 turns what gossip says of nodes (a new one, a
+new address) into commands; a suspicion alone changes nothing. What the committed metadata says
+about this node's partitions is carried out by one reconciling task, on every node.
 """
 
 import asyncio
@@ -12,7 +12,15 @@ from typing import Protocol
 import structlog
 
 from quorumlog.broker._pb import metadata_pb2
-from quorumlog.broker.metadata import Change, MetadataState, PartitionRemoved, raise_for
+from quorumlog.broker.metadata import (
+    Applied,
+    Change,
+    MetadataState,
+    NodeInfo,
+    PartitionRemoved,
+    raise_for,
+)
+from quorumlog.broker.metadata_command import check_command, parse_command
 from quorumlog.broker.partition import PartitionMachine
 from quorumlog.errors import NotLeader, OutcomeUnknown, QuorumlogError, Unavailable
 from quorumlog.log.batch import Batch, BatchHeader, Draft, Kind
@@ -29,8 +37,9 @@ _TEND_INTERVAL_S = 1.0
 _RETRY_S = 0.1
 _PROPOSE_TIMEOUT_S = 10.0
 _FIRST_CAMPAIGNS_S = (0.02, 0.1)
-"""A new partition's first replica asks for votes this long after it opened, unless there is a leader:
-others open theirs in the same moment, and the first one is where the placement wants the leader."""
+"""A new partition's first replica asks for votes this long after it opened, unless there is a
+leader: others open theirs in the same moment, and the first one is where the placement wants the
+leader."""
 
 
 class PeerCalls(Protocol):
@@ -45,12 +54,16 @@ class PeerCalls(Protocol):
 
 
 class MetadataMachine:
-    """A replication ``StateMachine`` over :class:`MetadataState`; results are ``Result`` messages."""
+    """A replication ``StateMachine`` over :class:`MetadataState`; results are ``Result``
+    messages."""
 
-    def __init__(self, metadata: MetadataState) -> None:
+    def __init__(self, metadata: MetadataState, applied: Callable[[], None]) -> None:
+        """``applied`` is called for every batch, whatever it holds."""
         self._metadata = metadata
+        self._applied = applied
 
     def apply(self, batch: Batch) -> metadata_pb2.Result | None:
+        self._applied()
         if batch.header.kind is not Kind.COMMAND:
             return None
         return self._metadata.apply(bytes(batch.body), batch.header.index)
@@ -60,6 +73,14 @@ class MetadataMachine:
 
     def leadership_lost(self) -> None:
         """Nothing was kept of what is not committed."""
+
+
+def register(node: NodeInfo) -> metadata_pb2.Command:
+    """The command that makes ``node`` known, or known with what has changed."""
+    message = metadata_pb2.Node(
+        id=node.id, name=node.name, address=node.address, version=node.version
+    )
+    return metadata_pb2.Command(register_node=metadata_pb2.RegisterNode(node=message))
 
 
 class Controller:
@@ -91,14 +112,17 @@ class Controller:
         self._changed = asyncio.Event()
         self._tend = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._applied: list[asyncio.Future[None]] = []
+        self._waiting: list[asyncio.Future[None]] = []
         self.metadata.on_change(self._metadata_changed)
 
     async def start(self, cluster_id: str, members: Members) -> None:
         """Open group 0, whose first configuration is ``members``, and begin to follow it."""
         self.cluster_id = cluster_id
         self._replica = await self._host.open_group(
-            METADATA_GROUP, members, MetadataMachine(self.metadata), self._log_config("always")
+            METADATA_GROUP,
+            members,
+            MetadataMachine(self.metadata, self._batch_applied),
+            self._log_config("always"),
         )
         self._first_last_index = self._replica.log.last_index
         self._membership.on_change(lambda member: self._tend.set())
@@ -161,8 +185,10 @@ class Controller:
         """Apply a command as the leader.
 
         Raises:
+            InvalidArgument: this release does not know the command, or it can never be done.
             NotLeader, and what :meth:`Replica.propose` raises.
         """
+        check_command(parse_command(encoded))
         result = await asyncio.wait_for(
             self.replica.propose(Draft.of(encoded, kind=Kind.COMMAND)), _PROPOSE_TIMEOUT_S
         )
@@ -181,26 +207,36 @@ class Controller:
             raise NotLeader("the metadata group has no leader now")
         return metadata_pb2.Result.FromString(await self._calls.propose(leader, encoded))
 
-    async def wait_applied(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait until ``condition`` holds, looked at after every change of the metadata."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
-        while not condition():
-            changed = loop.create_future()
-            self._applied.append(changed)
-            try:
-                await asyncio.wait_for(changed, max(0.0, deadline - loop.time()))
-            except TimeoutError:
-                return condition()
+    async def wait_applied(
+        self, condition: Callable[[], bool], timeout_s: float | None = None
+    ) -> bool:
+        """Wait until ``condition`` holds, looked at whenever this node applied a batch."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not condition():
+                    changed = asyncio.get_running_loop().create_future()
+                    self._waiting.append(changed)
+                    await changed
+        except TimeoutError:
+            return condition()
         return True
 
     # -- following the metadata ----------------------------------------------------------------
 
     def _metadata_changed(self, change: Change) -> None:
+        if isinstance(change, Applied):
+            return
         if isinstance(change, PartitionRemoved):
             self._removed.append(change.partition.group)
         self._changed.set()
-        waiting, self._applied = self._applied, []
+
+    def _batch_applied(self) -> None:
+        if self._waiting:
+            # The replica counts the batch as applied only after the state machine has it.
+            asyncio.get_running_loop().call_soon(self._wake)
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
         for changed in waiting:
             if not changed.done():
                 changed.set_result(None)
@@ -212,13 +248,8 @@ class Controller:
             self.partitions.pop(group, None)
             await self._host.remove_group(group)
             self._removed.pop(0)
-        wanted = {
-            partition.group: (topic.config.fsync, partition)
-            for topic in self.metadata.topics()
-            for partition in topic.partitions
-            if self.node_id in partition.replicas
-        }
-        for group, (fsync, partition) in wanted.items():
+        for topic, partition in self.metadata.groups_of(self.node_id):
+            group, fsync = partition.group, topic.config.fsync
             if group in self._host.replicas:
                 if self._fsync[group] == fsync:
                     continue
@@ -249,22 +280,11 @@ class Controller:
             tags = member.tags
             if member.state is not MemberState.ALIVE or tags.get("cluster") != self.cluster_id:
                 continue
-            node = metadata_pb2.Node(
-                id=tags["id"], name=member.name, address=tags["rpc"], version=tags.get("ver", "")
-            )
-            if self.knows(node):
-                continue
-            command = metadata_pb2.Command(register_node=metadata_pb2.RegisterNode(node=node))
-            raise_for(await self.propose_here(command.SerializeToString(deterministic=True)))
+            node = NodeInfo(NodeId(tags["id"]), member.name, tags["rpc"], tags.get("ver", ""))
+            if self.metadata.node(node.id) != node:
+                command = register(node)
+                raise_for(await self.propose_here(command.SerializeToString(deterministic=True)))
         await self._add_learner()
-
-    def knows(self, node: metadata_pb2.Node) -> bool:
-        """Whether the metadata has ``node`` as it is."""
-        return any(
-            (known.id, known.name, known.address, known.version)
-            == (node.id, node.name, node.address, node.version)
-            for known in self.metadata.nodes()
-        )
 
     async def _add_learner(self) -> None:
         """Every registered node follows the metadata: who does not vote on it learns it."""
@@ -279,7 +299,8 @@ class Controller:
     async def _forever(
         self, work: Callable[[], Awaitable[None]], wake: asyncio.Event, interval_s: float | None
     ) -> None:
-        """Run ``work`` whenever ``wake`` is set or the interval went by; again soon if it failed."""
+        """Run ``work`` whenever ``wake`` is set or the interval went by; again soon if it
+        failed."""
         while True:
             try:
                 async with asyncio.timeout(interval_s):

@@ -1,10 +1,11 @@
 """How a node gets into a cluster: an existing one, or one that N nodes form exactly once.
 
-Forming is a two-phase commit with a single decider (docs/design/0001). Nodes that expect N and see N such
-nodes that are in no cluster: the one with the smallest id coordinates. It accepts its own proposal first,
-durably; every member accepts at most one proposal at a time, durably; when all N have, the coordinator decides
-by writing the cluster id into its identity. It alone may abort, and only before that. A member that accepted
-and hears nothing asks the coordinator. A node that sees a cluster joins it and never forms another.
+Forming is a two-phase commit with a single decider (docs/design/0001). Nodes that expect N and
+see N such nodes that are in no cluster: the one with the smallest id coordinates. It accepts its
+own proposal first, durably; every member accepts at most one proposal at a time, durably; when
+all N have, the coordinator decides by writing the cluster id into its identity. It alone may
+abort, and only before that. A member that accepted and hears nothing asks the coordinator. A node
+that sees a cluster joins it and never forms another.
 """
 
 import asyncio
@@ -25,7 +26,8 @@ _log = structlog.get_logger()
 
 _ROUND_S = 0.2
 _GIVE_UP_ROUNDS = 15
-"""The coordinator aborts when a member did not accept in this many rounds: it may be gone for good."""
+"""The coordinator aborts when a member did not accept in this many rounds: it may be gone for
+good."""
 _REMIND_ROUNDS = 25
 
 Accepted = peer_pb2.BOOTSTRAP_STATE_ACCEPTED

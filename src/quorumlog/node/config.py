@@ -20,25 +20,29 @@ _CLIENT_VARIABLES = {"QUORUMLOG_SERVER"}
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """Every setting has the name of its flag with ``_`` for ``-``; ``QUORUMLOG_DATA_DIR`` and so on."""
+    """Every setting has the name of its flag with ``_`` for ``-``; ``QUORUMLOG_DATA_DIR`` and so
+    on."""
 
     data_dir: str = "./quorumlog-data"
     """Directory of identity, logs and votes; made when missing. One node each."""
     listen: str = "127.0.0.1:7400"
-    """HOST:PORT of the gRPC endpoint; port 0 takes a free one. Other machines need a reachable address."""
+    """HOST:PORT of the gRPC endpoint; port 0 takes a free one. Other machines need a reachable
+    address."""
     gossip: str = ""
     """HOST:PORT of the gossip endpoint (UDP and TCP); empty: listen's host, port 7946."""
     advertise: str = ""
     """HOST:PORT that other nodes and clients use; empty: listen. Needed when listen is 0.0.0.0."""
     join: tuple[str, ...] = ()
-    """HOST:PORT of the gossip endpoint of any nodes of the cluster; in the environment with commas."""
+    """HOST:PORT of the gossip endpoint of any nodes of the cluster; in the environment with
+    commas."""
     name: str = ""
     """A name for people, up to 64 characters; empty: made of the node id."""
     bootstrap_expect: int = -1
-    """Form a cluster when this many nodes see each other; 0: only join one. -1: 1 without join, else 0."""
+    """Form a cluster when this many nodes see each other; 0: only join one. -1: 1 without join,
+    else 0."""
     election_timeout_ms: int = 300
-    """A follower waits [1, 2) times this for its leader; more tolerates slower disks, less fails over
-    faster. 50 to 60,000."""
+    """A follower waits [1, 2) times this for its leader; more tolerates slower disks, less fails
+    over faster. 50 to 60,000."""
     heartbeat_ms: int = 50
     """Between a leader's signs of life; at most a third of election_timeout_ms."""
     segment_bytes: int = 64 * 1024 * 1024
@@ -153,7 +157,9 @@ def _read_file(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
     try:
         raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"the configuration file {path} cannot be read: {error.strerror}") from error
+        raise ConfigError(
+            f"the configuration file {path} cannot be read: {error.strerror}"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the configuration file {path} is not TOML: {error}") from error
     values: dict[str, Any] = {}

@@ -1,7 +1,7 @@
 """Who this node is, kept in its data directory: a wiped directory is a new node.
 
-``node.json`` is replaced atomically and durably; it is written when the node is born, when it accepts a
-bootstrap proposal and when it enters a cluster: never while it works.
+``node.json`` is replaced atomically and durably; it is written when the node is born, when it
+accepts a bootstrap proposal and when it enters a cluster: never while it works.
 """
 
 import json
@@ -76,7 +76,9 @@ class IdentityFile:
         try:
             return _decode(json.loads(raw))
         except (ValueError, KeyError, TypeError) as error:
-            raise Corrupt(self._path, 0, f"a node identity of format {_FORMAT}", repr(error)) from error
+            raise Corrupt(
+                self._path, 0, f"a node identity of format {_FORMAT}", repr(error)
+            ) from error
 
     def save(self, identity: Identity) -> None:
         """Durable when it returns."""

@@ -13,7 +13,8 @@ from quorumlog.node.node import Node
 
 
 def run(config: NodeConfig) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code: 0 stopped, 1 failed (a line on stderr says why)."""
+    """Serve until SIGTERM or SIGINT; the exit code: 0 stopped, 1 failed (a line on stderr says
+    why)."""
     configure_logging(config.log_level)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:

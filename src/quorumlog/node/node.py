@@ -1,7 +1,7 @@
 """The composition root: one node, from its settings to its services.
 
-Everything is wired here and nowhere else. ``Node`` is what ``quorumlog serve`` runs and what a program
-embeds::
+Everything is wired here and nowhere else. ``Node`` is what ``quorumlog serve`` runs and what a
+program embeds::
 
     async with quorumlog.Node(NodeConfig(data_dir="data")) as node:
         ...
@@ -14,7 +14,6 @@ import uuid
 from types import TracebackType
 from typing import Self
 
-import grpc
 import structlog
 
 import quorumlog
@@ -54,9 +53,10 @@ _STOP_GRACE_S = 0.5
 class Node:
     """A member of a cluster, inside this process and its running event loop.
 
-    ``start`` returns when the node serves; with ``expect`` 1 it is then ready to produce and consume,
-    otherwise :meth:`wait_ready` waits for the cluster. ``failed`` is set when the node found out that it must
-    not go on (its identity is somebody else's, its data another cluster's); ``close`` it then.
+    ``start`` returns when the node serves; with ``expect`` 1 it is then ready to produce and
+    consume, otherwise :meth:`wait_ready` waits for the cluster. ``failed`` is set when the node
+    found out that it must not go on (its identity is somebody else's, its data another
+    cluster's); ``close`` it then.
     """
 
     def __init__(self, config: NodeConfig) -> None:
@@ -226,14 +226,13 @@ class Node:
             await self._controller.start(identity.cluster_id, voters)
             self._controller.metadata.on_change(lambda change: self._update_peers())
             self._update_peers()
-            while not self._controller.caught_up:
-                await asyncio.sleep(0.02)
+            await self._controller.wait_applied(lambda: self._controller.caught_up)
         except QuorumlogError as error:
             _log.error("node_failed", error=str(error))
             self.failure = error
             self.failed.set()
             return
-        self._server.set_serving()
+        await self._server.set_serving()
         self._ready.set()
         _log.info("node_ready", node=self.node_id, cluster=identity.cluster_id)
 

@@ -2,10 +2,11 @@
 
 from quorumlog.api._pb import peer_pb2
 from quorumlog.api.peers import GrpcPeers
-from quorumlog.broker._pb import metadata_pb2
-from quorumlog.broker.controller import Controller
+from quorumlog.broker.controller import Controller, register
+from quorumlog.broker.metadata import NodeInfo
 from quorumlog.errors import Unavailable, WrongCluster
 from quorumlog.node.bootstrap import Bootstrap
+from quorumlog.types import NodeId
 
 
 class NodePeerPort:
@@ -32,12 +33,9 @@ class NodePeerPort:
             raise Unavailable("this node is not in a cluster yet")
         if request.cluster_id != identity.cluster_id:
             raise WrongCluster(f"this node is of cluster {identity.cluster_id}")
-        node = metadata_pb2.Node(
-            id=request.node.node_id, name=request.node.name, address=request.node.address
-        )
-        await self._controller.propose(
-            metadata_pb2.Command(register_node=metadata_pb2.RegisterNode(node=node))
-        )
+        seat = request.node
+        node = NodeInfo(NodeId(seat.node_id), seat.name, seat.address, "")
+        await self._controller.propose(register(node))
         members = [
             peer_pb2.BootstrapMember(node_id=seat.node_id, name=seat.name, address=seat.address)
             for seat in identity.voters
