@@ -38,11 +38,25 @@ class Broker:
         self, *, node_id: NodeId, host: GroupHost, controller: Controller, membership: Membership
     ) -> None:
         self.node_id = node_id
-        self.metadata: MetadataState = controller.metadata
+        self._metadata = controller.metadata
         self._host = host
         self._controller = controller
         self._membership = membership
         self._in_flight: dict[tuple[GroupId, int], asyncio.Future[ProduceAck]] = {}
+
+    @property
+    def metadata(self) -> MetadataState:
+        """What the cluster has, as far as this node has applied it.
+
+        Raises:
+            Unavailable: the node has just started: its "there is no such topic" might be a mistake.
+        """
+        if not self._controller.caught_up:
+            raise Unavailable(
+                "this node is still learning the cluster's metadata: try again in a moment; "
+                "if it lasts, is a majority of the cluster's voters up?"
+            )
+        return self._metadata
 
     # -- records -------------------------------------------------------------------------------
 
@@ -58,7 +72,7 @@ class Broker:
         The future raises:
             OutcomeUnknown, NotLeader.
         """
-        info = self._partition(topic, partition)
+        info = self.metadata.partition(topic, partition)
         replica = self._leading(info)
         machine = self._controller.partitions[info.group]
         if draft.producer_id:
@@ -85,7 +99,12 @@ class Broker:
             raise NotLeader(leader=self._leader_address(info)) from error
         key = (info.group, int(replica.log.last_index))
         self._in_flight[key] = outcome
-        outcome.add_done_callback(lambda done: self._in_flight.pop(key, None))
+
+        def forget(done: "asyncio.Future[ProduceAck]") -> None:
+            if self._in_flight.get(key) is done:
+                del self._in_flight[key]
+
+        outcome.add_done_callback(forget)
         return outcome
 
     async def fetch(
@@ -102,7 +121,7 @@ class Broker:
         Raises:
             UnknownTopic, PartitionOutOfRange, NotLeader, OffsetOutOfRange, Corrupt.
         """
-        info = self._partition(topic, partition)
+        info = self.metadata.partition(topic, partition)
         replica = self._leading(info) if not allow_follower else self._hosted(info)
         watermark = replica.high_watermark
         if offset == watermark.value and max_wait_s > 0:
@@ -119,7 +138,7 @@ class Broker:
 
     async def find_offset(self, topic: str, partition: int, start: Start) -> OffsetInfo:
         """Turn a place to start at into an offset; raises as :meth:`fetch`."""
-        info = self._partition(topic, partition)
+        info = self.metadata.partition(topic, partition)
         replica = self._leading(info)
         first, end = replica.log.start_offset, replica.high_watermark.value
         if isinstance(start, Earliest):
@@ -155,7 +174,7 @@ class Broker:
         }
         return [
             NodeId(node.id)
-            for node in self.metadata.nodes()
+            for node in self._metadata.nodes()
             if node.id in alive or node.id == self.node_id
         ]
 
@@ -173,7 +192,7 @@ class Broker:
         )
 
     def _preferred_leader(self, group: GroupId) -> NodeId | None:
-        partitions = (each for topic in self.metadata.topics() for each in topic.partitions)
+        partitions = (each for topic in self._metadata.topics() for each in topic.partitions)
         return next((each.replicas[0] for each in partitions if each.group == group), None)
 
     def cluster_status(self) -> ClusterView:
@@ -199,7 +218,7 @@ class Broker:
             NotLeader: ask the leader. InvalidArgument: the target has no replica.
             Unavailable: it did not take over within 5 s; the old leader goes on.
         """
-        info = self._partition(topic, partition)
+        info = self.metadata.partition(topic, partition)
         replica = self._leading(info)
         others = [node for node in info.replicas if node != self.node_id]
         chosen = target or next(iter(self._alive_first(others)), None)
@@ -222,11 +241,6 @@ class Broker:
         alive = set(self.alive_nodes())
         return sorted(nodes, key=lambda node: node not in alive)
 
-    def _partition(self, topic: str, partition: int) -> PartitionInfo:
-        if not self._controller.caught_up:
-            raise Unavailable("this node is still learning the cluster's metadata: try again")
-        return self.metadata.partition(topic, partition)
-
     # -- who leads -----------------------------------------------------------------------------
 
     def address_of(self, node: NodeId | None) -> str | None:
@@ -236,7 +250,7 @@ class Broker:
         for member in self._membership.members():
             if member.tags.get("id") == node and member.state is MemberState.ALIVE:
                 return member.tags.get("rpc")
-        known = self.metadata.node(node)
+        known = self._metadata.node(node)
         return known.address if known else None
 
     def _hosted(self, info: PartitionInfo) -> Replica:

@@ -1,0 +1,212 @@
+"""Bootstrap over a simulated network: one cluster, exactly once, whatever happens on the way."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sim.loop import run_simulated
+
+from quorumlog.api._pb import peer_pb2
+from quorumlog.errors import Unavailable
+from quorumlog.node.bootstrap import Bootstrap
+from quorumlog.node.identity import Identity, Seat
+from quorumlog.ports import Member, MemberState
+from quorumlog.types import NodeId
+
+
+class World:
+    """Nodes that may crash, be cut off and come back; slow saves; messages that get lost."""
+
+    def __init__(self, seed: int, expects: list[int], loss: float) -> None:
+        self.rng = random.Random(seed)
+        self.loss = loss
+        self.disks = [Identity(NodeId(f"{index:032x}")) for index in range(len(expects))]
+        self.expects = expects
+        self.nodes: dict[int, Bootstrap] = {}
+        self.tasks: dict[int, asyncio.Task[Identity]] = {}
+        self.cut: set[int] = set()
+        self.clusters: dict[int, str] = {}
+
+    def start(self, index: int) -> None:
+        self.nodes[index] = Bootstrap(
+            identity=self.disks[index],
+            seat=Seat(self.disks[index].node_id, f"n{index}", str(index)),
+            expect=self.expects[index],
+            save=lambda identity: self.save(index, identity),
+            membership=View(self, index),
+            calls=Caller(self, index),
+            new_id=lambda: f"{self.rng.getrandbits(128):032x}",
+        )
+        self.tasks[index] = asyncio.create_task(self.nodes[index].run())
+
+    def crash(self, index: int) -> None:
+        self.nodes.pop(index, None)
+        task = self.tasks.pop(index, None)
+        if task is not None:
+            task.cancel()
+
+    async def save(self, index: int, identity: Identity) -> None:
+        await asyncio.sleep(self.rng.uniform(0, 0.01))
+        before = self.disks[index].cluster_id
+        assert before in ("", identity.cluster_id), "a node changed its cluster"
+        self.disks[index] = identity
+
+    def reaches(self, one: int, other: int) -> bool:
+        return (one in self.cut) == (other in self.cut) and {one, other} <= self.nodes.keys()
+
+
+class View:
+    def __init__(self, world: World, index: int) -> None:
+        self.world = world
+        self.index = index
+
+    def members(self) -> list[Member]:
+        world = self.world
+        return [
+            Member(
+                f"n{other}",
+                "sim",
+                0,
+                MemberState.ALIVE,
+                {
+                    "id": world.disks[other].node_id,
+                    "rpc": str(other),
+                    "cluster": world.disks[other].cluster_id,
+                    "expect": str(world.expects[other]),
+                },
+            )
+            for other in sorted(world.nodes)
+            if other == self.index or world.reaches(self.index, other)
+        ]
+
+    def set_tags(self, tags: dict[str, str]) -> None: ...
+
+    def on_change(self, handler: Callable[[Member], None]) -> None: ...
+
+
+class Caller:
+    def __init__(self, world: World, index: int) -> None:
+        self.world = world
+        self.index = index
+
+    async def call(self, address: str, method: str, request: Any, timeout_s: float = 1) -> Any:
+        world, target = self.world, int(address)
+        await asyncio.sleep(world.rng.uniform(0, 0.05))
+        node = world.nodes.get(target)
+        if node is None or not world.reaches(self.index, target) or self.lost():
+            raise Unavailable("lost request")
+        reply = await self.serve(node, target, method, request)
+        await asyncio.sleep(world.rng.uniform(0, 0.05))
+        if not world.reaches(self.index, target) or self.lost():
+            raise Unavailable("lost reply")
+        return reply
+
+    def lost(self) -> bool:
+        return self.world.rng.random() < self.world.loss
+
+    async def serve(self, node: Bootstrap, target: int, method: str, request: Any) -> Any:
+        match method:
+            case "BootstrapPrepare":
+                return await node.prepare(request)
+            case "BootstrapDecide":
+                return await node.decide(request)
+            case "BootstrapAbort":
+                return await node.abort(request)
+            case "BootstrapStatus":
+                return node.status(request.cluster_id)
+            case "Join":
+                identity = self.world.disks[target]
+                if not identity.cluster_id:
+                    raise Unavailable("not in a cluster")
+                seats = [
+                    peer_pb2.BootstrapMember(node_id=s.node_id, name=s.name, address=s.address)
+                    for s in identity.voters
+                ]
+                return peer_pb2.JoinReply(cluster_id=identity.cluster_id, members=seats)
+        raise AssertionError(method)
+
+
+async def unrest(world: World, rounds: int) -> None:
+    """Crash, restart, cut and heal at random; then everybody is up and connected."""
+    rng = world.rng
+    for _ in range(rounds):
+        await asyncio.sleep(rng.uniform(0, 1.0))
+        index = rng.randrange(len(world.disks))
+        match rng.randrange(4):
+            case 0:
+                world.crash(index)
+            case 1:
+                world.cut ^= {index}
+            case _:
+                world.crash(index)
+                world.start(index)
+    world.cut.clear()
+    world.loss = 0
+    for index in range(len(world.disks)):
+        if index not in world.nodes:
+            world.start(index)
+
+
+async def form(seed: int, expects: list[int], loss: float, rounds: int) -> World:
+    world = World(seed, expects, loss)
+    await unrest(world, rounds)
+    async with asyncio.timeout(60):
+        await asyncio.gather(*world.tasks.values())
+    return world
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_nodes_form_exactly_one_cluster_through_crashes_cuts_and_loss(seed: int) -> None:
+    rng = random.Random(seed)
+    expect = rng.choice([1, 2, 3, 3, 3, 5])
+    late = rng.choice([0, 0, 1, 2]) if expect > 1 else 0
+    nodes = expect + late
+    if nodes >= 2 * expect:
+        late, nodes = 0, expect
+    world = run_simulated(
+        form(seed, [expect] * nodes, rng.choice([0.0, 0.2]), rng.choice([0, 5, 20])), seed=seed
+    )
+    assert len({identity.cluster_id for identity in world.disks}) == 1
+    (voters,) = {identity.voters for identity in world.disks}
+    assert len(voters) == expect
+    assert all(identity.accepted is None for identity in world.disks)
+
+
+def test_a_node_that_only_joins_waits_for_a_cluster_and_enters_it() -> None:
+    world = run_simulated(form(1, [3, 3, 3, 0], 0.0, 0), seed=1)
+    assert len({identity.cluster_id for identity in world.disks}) == 1
+    assert all(world.disks[3].node_id != seat.node_id for seat in world.disks[3].voters)
+
+
+def test_an_aborted_proposal_sets_its_members_free() -> None:
+    async def scenario() -> None:
+        world = World(1, [3, 3, 3, 3], 0.0)
+        world.start(0)
+        world.start(1)
+        proposal = peer_pb2.BootstrapProposal(
+            cluster_id="x",
+            coordinator=world.disks[0].node_id,
+            members=[
+                peer_pb2.BootstrapMember(
+                    node_id=world.disks[i].node_id, name=f"n{i}", address=str(i)
+                )
+                for i in range(3)
+            ],
+        )
+        reply = await world.nodes[1].prepare(proposal)
+        assert reply.state == peer_pb2.BOOTSTRAP_STATE_ACCEPTED
+        other = peer_pb2.BootstrapProposal()
+        other.CopyFrom(proposal)
+        other.cluster_id = "y"
+        refused = await world.nodes[1].prepare(other)
+        assert refused.state == peer_pb2.BOOTSTRAP_STATE_REFUSED
+        assert refused.cluster_id == "x"
+        # Node 0 never proposed "x": asked for it, it says so, and node 1 lets go.
+        await asyncio.sleep(2)
+        assert world.disks[1].accepted is None
+        for index in (0, 1):
+            world.crash(index)
+
+    run_simulated(scenario(), seed=1)

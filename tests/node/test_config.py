@@ -1,0 +1,71 @@
+"""Settings: precedence, bounds, and what a mistake is answered with."""
+
+from pathlib import Path
+
+import pytest
+
+from quorumlog.errors import ConfigError
+from quorumlog.node.config import NodeConfig, load_config
+
+
+def test_defaults_are_a_single_durable_node() -> None:
+    config = load_config({}, {})
+    assert config.listen == "127.0.0.1:7400"
+    assert config.gossip_address == ("127.0.0.1", 7946)
+    assert config.expect == 1
+
+
+def test_join_without_expect_never_forms_a_cluster() -> None:
+    assert load_config({"join": ("10.0.0.1:7946",)}, {}).expect == 0
+
+
+def test_flags_beat_environment_beats_file_beats_default(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text('listen = "127.0.0.1:1"\nname = "file"\nheartbeat_ms = 20\n')
+    environ = {"QUORUMLOG_LISTEN": "127.0.0.1:2", "QUORUMLOG_NAME": "environment"}
+    config = load_config({"listen": "127.0.0.1:3", "name": None}, environ, str(file))
+    assert (config.listen, config.name, config.heartbeat_ms) == ("127.0.0.1:3", "environment", 20)
+
+
+def test_environment_lists_are_separated_by_commas() -> None:
+    config = load_config({}, {"QUORUMLOG_JOIN": "a:1, b:2"})
+    assert config.join == ("a:1", "b:2")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('data_dri = "x"', "did you mean data_dir"),
+        ("heartbeat_ms = 200", "heartbeat_ms is 200"),
+        ('heartbeat_ms = "soon"', "whole number"),
+        ("listen = 7400", "has to be text"),
+        ("join = [1, 2]", "list of HOST:PORT"),
+        ("[", "not TOML"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        load_config({}, {}, str(file))
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config({}, {"QUORUMLOG_CONFIG": str(tmp_path / "none.toml")})
+
+
+def test_an_unknown_variable_is_no_error() -> None:
+    assert load_config({}, {"QUORUMLOG_PORT_7400_TCP": "tcp://10.0.0.1:7400"}) == NodeConfig()
+
+
+@pytest.mark.parametrize("address", ["7400", "host", "host:", ":1", "host:99999", "host:1x"])
+def test_an_address_is_host_and_port(address: str) -> None:
+    with pytest.raises(ConfigError, match="HOST:PORT"):
+        NodeConfig(listen=address)
+
+
+def test_a_wildcard_needs_an_address_that_others_can_dial() -> None:
+    with pytest.raises(ConfigError, match="advertise"):
+        NodeConfig(listen="0.0.0.0:7400")
+    assert NodeConfig(listen="0.0.0.0:7400", advertise="db1:7400").advertise == "db1:7400"

@@ -1,0 +1,50 @@
+"""A node's identity: born once, kept for life, never guessed."""
+
+from pathlib import Path
+
+import pytest
+
+from quorumlog.errors import Corrupt, LogLocked, UnusableDirectory
+from quorumlog.node.identity import Identity, IdentityFile, Proposal, Seat
+from quorumlog.node.storage import DataDirectory
+from quorumlog.system import SystemDisk
+from quorumlog.types import NodeId
+
+
+def test_an_identity_survives_as_it_was(tmp_path: Path) -> None:
+    file = IdentityFile(SystemDisk(), str(tmp_path))
+    born = file.load_or_create()
+    seats = (Seat(NodeId("a"), "one", "h:1"), Seat(born.node_id, "two", "h:2"))
+    changed = Identity(born.node_id, "", seats, Proposal("c", NodeId("a"), seats))
+    file.save(changed)
+    assert IdentityFile(SystemDisk(), str(tmp_path)).load_or_create() == changed
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b'{"format": 2}', b"\xff\xfe"])
+def test_a_damaged_identity_is_an_error_and_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "node.json").write_bytes(content)
+    with pytest.raises(Corrupt, match=r"node\.json"):
+        DataDirectory.open(SystemDisk(), str(tmp_path))
+    assert (tmp_path / "node.json").read_bytes() == content
+
+
+def test_data_without_an_identity_is_not_adopted(tmp_path: Path) -> None:
+    (tmp_path / "groups").mkdir()
+    with pytest.raises(UnusableDirectory, match="whose data it is"):
+        DataDirectory.open(SystemDisk(), str(tmp_path))
+
+
+def test_a_directory_has_one_process(tmp_path: Path) -> None:
+    first = DataDirectory.open(SystemDisk(), str(tmp_path))
+    with pytest.raises(LogLocked, match="--data-dir"):
+        DataDirectory.open(SystemDisk(), str(tmp_path))
+    first.release()
+    again = DataDirectory.open(SystemDisk(), str(tmp_path))
+    assert again.identity == first.identity
+    again.release()
+
+
+def test_a_file_in_place_of_the_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    with pytest.raises(UnusableDirectory, match="--data-dir"):
+        DataDirectory.open(SystemDisk(), str(tmp_path / "data"))
