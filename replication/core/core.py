@@ -1,0 +1,259 @@
+"""The Raft state machine of one group member (Raft §5; README.md one folder up is the way in).
+
+It holds no socket, file, timer or task: messages, ticks and proposals go in by plain calls, and
+:meth:`RaftCore.take_ready` gives what has to be done about them. The order in which a driver does
+that is part of the protocol (:class:`~quorumlog.replication.core.ready.Ready`).
+"""
+
+from collections.abc import Sequence
+
+from quorumlog.errors import InvalidArgument, InvariantViolation, NotLeader, Unavailable
+from quorumlog.log.batch import Batch, Draft, Kind
+from quorumlog.replication.core.election import Elector
+from quorumlog.replication.core.follower import accept
+from quorumlog.replication.core.leadership import Leadership
+from quorumlog.replication.core.members import Members
+from quorumlog.replication.core.messages import (
+    AppendRequest,
+    AppendResponse,
+    Message,
+    VoteRequest,
+    VoteResponse,
+)
+from quorumlog.replication.core.ready import BecameLeader, MembersChanged, Ready
+from quorumlog.replication.core.role import Role
+from quorumlog.types import Index, NodeId
+
+__all__ = ["RaftCore", "Role"]
+
+
+class RaftCore(Elector):
+    """One member of one group. Every ``now`` is in seconds of one clock that never goes back.
+
+    See :class:`Elector` for the constructor and for what can be read: ``role``, ``term``, ``vote``,
+    ``leader_id``, ``commit_index``, ``members``.
+    """
+
+    @property
+    def durable_index(self) -> Index:
+        """This node's own log is durable through here."""
+        return self._durable_index
+
+    @property
+    def leadership(self) -> Leadership | None:
+        """What a leader knows of its followers, to be read only; None on every other role."""
+        return self._leadership
+
+    @property
+    def deadline(self) -> float:
+        """When :meth:`tick` has to be called next. It moves with every input, also nearer."""
+        if self._leadership is not None:
+            return self._leadership.deadline
+        return self._election_at
+
+    # -- inputs --------------------------------------------------------------------------------
+
+    def receive(self, sender: NodeId, message: Message, now: float) -> None:
+        """Take one message. Any may be lost, late, doubled or out of order.
+
+        Raises:
+            InvariantViolation: what no correct group can produce; stop this member.
+        """
+        if isinstance(message, AppendResponse):
+            self._receive_append_response(sender, message, now)
+        elif isinstance(message, AppendRequest):
+            self._receive_append_request(sender, message, now)
+        elif isinstance(message, VoteRequest):
+            self._receive_vote_request(sender, message, now)
+        elif isinstance(message, VoteResponse):
+            self._receive_vote_response(sender, message, now)
+        else:
+            self._receive_timeout_now(sender, message, now)
+
+    def tick(self, now: float) -> None:
+        """Do what is due at ``now``; nothing before :attr:`deadline`."""
+        if now < self.deadline:
+            return
+        leadership = self._leadership
+        if leadership is None:
+            self._election_timed_out(now)
+        elif not leadership.hears_quorum(now):
+            self._become_follower(self.term, None, now)
+        else:
+            leadership.tick(now)
+            leadership.notify_commit(self.commit_index, now)
+
+    def propose(self, drafts: Sequence[Draft], timestamp_ms: int, now: float) -> tuple[Batch, ...]:
+        """Append ``drafts``, all or none; they are durable and safe only once committed.
+
+        ``timestamp_ms`` is raised to that of the log's last batch where it is older.
+
+        Raises:
+            NotLeader: this member does not lead, or is handing leadership over.
+        """
+        leadership = self._leadership
+        if leadership is None:
+            raise NotLeader()
+        if leadership.transfer is not None:
+            raise NotLeader("leadership is being handed over")
+        leadership.due = True
+        return self._append_own(drafts, timestamp_ms)
+
+    def propose_members(self, members: Members, timestamp_ms: int, now: float) -> Batch:
+        """Append a CONFIG batch; it holds at once and stays once it is committed.
+
+        Only learners may come and go: the voters, and so every majority, stay what they are.
+
+        Raises:
+            NotLeader: as :meth:`propose`.
+            InvalidArgument: other voters than now.
+            Unavailable: the change before, or the first batch of this term, is not committed yet.
+        """
+        if members.voters != self.members.voters:
+            raise InvalidArgument(
+                f"the voters are {self.members.voters} and cannot be changed to {members.voters}"
+            )
+        leadership = self._leadership
+        if leadership is None:
+            raise NotLeader()
+        if self.commit_index < max(leadership.first_index, self._configurations.current_index):
+            raise Unavailable("the configuration before is not committed yet: try again")
+        (batch,) = self.propose([Draft.of(members.encode(), kind=Kind.CONFIG)], timestamp_ms, now)
+        self._configurations.append(batch.header.index, members)
+        self._outbox.events.append(MembersChanged(members))
+        leadership.set_members(members, now)
+        return batch
+
+    def persisted(self, last_index: int, last_term: int, now: float) -> None:
+        """The log is durable through ``last_index``, whose batch was of ``last_term``.
+
+        Ignored when that batch was replaced since: its index says nothing of its successor (a
+        flush of that one is still to come).
+        """
+        if not self._durable_index < last_index <= self._log.last_index:
+            return
+        if self._log.term_at(last_index) != last_term:
+            return
+        leadership = self._leadership
+        if leadership is not None and self._durable_index < leadership.first_index <= last_index:
+            leadership.due = True
+        self._durable_index = Index(last_index)
+        self._advance_commit(now)
+
+    def campaign(self, now: float) -> None:
+        """Stand for election at once, without a pre-vote; a leader or learner does nothing."""
+        if self.role is not Role.LEADER and self._is_voter:
+            self._start_election(now, force=False)
+
+    def transfer_leadership(self, target: NodeId, now: float) -> None:
+        """Hand leadership over to ``target`` (dissertation §3.10), within an election timeout.
+
+        Proposals are refused meanwhile. When ``target`` does not take over in time, this member
+        goes on leading. Nothing happens when ``target`` is this member.
+
+        Raises:
+            NotLeader, InvalidArgument: ``target`` is no voter.
+        """
+        if self._leadership is None:
+            raise NotLeader()
+        if target not in self.members.voters:
+            raise InvalidArgument(f"{target} is not one of the voters {self.members.voters}")
+        if target != self._node_id:
+            self._leadership.start_transfer(target, now)
+
+    # -- outputs -------------------------------------------------------------------------------
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether :meth:`take_ready` would give anything; cheap."""
+        leadership = self._leadership
+        if leadership is not None and leadership.due:
+            return True
+        return self._outbox.has_ready(self.commit_index)
+
+    def take_ready(self) -> Ready:
+        """Everything that is new since the last call."""
+        leadership = self._leadership
+        if leadership is not None and leadership.due:
+            self._outbox.messages += leadership.collect(self.commit_index, self._durable_index)
+        return self._outbox.take(self.term, self.vote, self.commit_index)
+
+    # -- the log (§5.3) ------------------------------------------------------------------------
+
+    def _start_leading(self, now: float) -> None:
+        self._leadership = Leadership(
+            node_id=self._node_id,
+            term=self.term,
+            config=self._config,
+            log=self._log,
+            members=self.members,
+            now=now,
+        )
+        self._leadership.due = True
+        self._outbox.events.append(BecameLeader(self.term))
+        self._set_leader(self._node_id)
+        # Nothing of an earlier term is committed by counting (§5.4.2), so the term gets a batch.
+        self._append_own([Draft.of(b"", kind=Kind.NOOP)], self._log.last_timestamp_ms)
+
+    def _append_own(self, drafts: Sequence[Draft], timestamp_ms: int) -> tuple[Batch, ...]:
+        log = self._log
+        timestamp_ms = max(timestamp_ms, log.last_timestamp_ms)
+        index: int = log.next_index
+        offset: int = log.end_offset
+        batches = []
+        for draft in drafts:
+            batch = draft.stamp(index, self.term, offset, timestamp_ms)
+            batches.append(batch)
+            index += 1
+            offset += draft.record_count
+        log.append(batches)
+        return tuple(batches)
+
+    def _receive_append_request(self, sender: NodeId, request: AppendRequest, now: float) -> None:
+        if request.term < self.term:
+            # Its sender learns from the term in it that it was replaced.
+            self._outbox.durable_messages.append((sender, AppendResponse(self.term, False)))
+            return
+        self._follow(sender, request.term, now)
+        before = self.members
+        accepted = accept(self._log, self._configurations, self.commit_index, request)
+        if accepted.truncated_from is not None:
+            self._durable_index = min(self._durable_index, Index(accepted.truncated_from - 1))
+        if self.members != before:
+            self._outbox.events.append(MembersChanged(self.members))
+        response = accepted.response
+        if response.success:
+            self._set_commit_index(min(request.commit_index, response.match_index))
+        self._outbox.durable_messages.append((sender, response))
+
+    # -- commitment (§5.3, §5.4.2) -------------------------------------------------------------
+
+    def _receive_append_response(
+        self, sender: NodeId, response: AppendResponse, now: float
+    ) -> None:
+        if response.term > self.term:
+            self._become_follower(response.term, None, now)
+        elif response.term == self.term and self._leadership is not None:
+            self._leadership.answered(sender, response, now)
+            if response.match_index > self.commit_index:
+                self._advance_commit(now)
+
+    def _advance_commit(self, now: float) -> None:
+        leadership = self._leadership
+        if leadership is None:
+            return
+        index = leadership.quorum_match(self._durable_index)
+        # Terms never decrease along the log: from the no-op on, every batch is of this term.
+        if index > self.commit_index and index >= leadership.first_index:
+            self._set_commit_index(index)
+            leadership.commit_advanced(now)
+
+    def _set_commit_index(self, index: Index) -> None:
+        if index <= self.commit_index:
+            return
+        if index > self._log.last_index:
+            raise InvariantViolation(
+                f"batch {index} is committed and this log ends at {self._log.last_index}"
+            )
+        self.commit_index = index
+        self._configurations.committed(index)

@@ -1,0 +1,234 @@
+"""What a leader keeps and does while it leads (Raft §5.3, §5.4.2; dissertation §3.10, §6.2).
+
+Exists from winning an election to stepping down. Requests are made in :meth:`Leadership.collect`,
+once per turn of the driver: all that was appended in the turn shares one request per follower.
+"""
+
+from dataclasses import dataclass
+
+from quorumlog.errors import InvariantViolation
+from quorumlog.log.batch import Batch
+from quorumlog.replication.core.backtracking import newest_not_after
+from quorumlog.replication.core.config import RaftConfig
+from quorumlog.replication.core.log_port import RaftLog
+from quorumlog.replication.core.members import Members
+from quorumlog.replication.core.messages import (
+    AppendRequest,
+    AppendResponse,
+    Message,
+    TimeoutNow,
+)
+from quorumlog.replication.core.progress import Progress
+from quorumlog.replication.core.quorum import agreed
+from quorumlog.types import Index, NodeId, Term
+
+
+@dataclass(slots=True)
+class Transfer:
+    """Leadership on its way to ``target``; nothing is proposed meanwhile."""
+
+    target: NodeId
+    deadline: float
+    """When this leader gives up and goes on itself."""
+    ordered: bool = False
+    """TimeoutNow has been sent."""
+
+
+class Leadership:
+    def __init__(
+        self,
+        *,
+        node_id: NodeId,
+        term: Term,
+        config: RaftConfig,
+        log: RaftLog,
+        members: Members,
+        now: float,
+    ) -> None:
+        """``log`` ends before the no-op that opens ``term``."""
+        self.first_index = log.next_index
+        """The no-op of this term: once it is committed, so is everything before it."""
+        self.transfer: Transfer | None = None
+        self.due = False
+        """There may be something to collect."""
+        self._node_id = node_id
+        self._term = term
+        self._config = config
+        self._log = log
+        self._members = members
+        self._heartbeat_at = now + config.heartbeat_s
+        self._commit_notice_at: float | None = None
+        self._peers: dict[NodeId, Progress] = {}
+        # Most followers have all that precedes the no-op, so it is sent to all without a question.
+        self._set_peers(now, probing=False)
+
+    def progress_of(self, peer: NodeId) -> Progress | None:
+        return self._peers.get(peer)
+
+    @property
+    def deadline(self) -> float:
+        deadline = self._heartbeat_at
+        if self._commit_notice_at is not None:
+            deadline = min(deadline, self._commit_notice_at)
+        if self.transfer is not None:
+            deadline = min(deadline, self.transfer.deadline)
+        return deadline
+
+    # -- inputs --------------------------------------------------------------------------------
+
+    def set_members(self, members: Members, now: float) -> None:
+        self._members = members
+        self._set_peers(now, probing=True)
+        if self.transfer is not None and self.transfer.target not in members.voters:
+            self.transfer = None
+        self.due = True
+
+    def tick(self, now: float) -> None:
+        if self.transfer is not None and now >= self.transfer.deadline:
+            self.transfer = None
+        if now >= self._heartbeat_at:
+            self._heartbeat_at = now + self._config.heartbeat_s
+            for progress in self._peers.values():
+                progress.notice_due = True
+            self.due = True
+
+    def notify_commit(self, commit_index: int, now: float) -> None:
+        """Tell those whom no request told of ``commit_index``, when its time has come."""
+        if self._commit_notice_at is None or now < self._commit_notice_at:
+            return
+        self._commit_notice_at = None
+        for progress in self._peers.values():
+            if progress.sent_commit_index < commit_index:
+                progress.notice_due = True
+                self.due = True
+
+    def commit_advanced(self, now: float) -> None:
+        if self._commit_notice_at is None and self._peers:
+            self._commit_notice_at = now + self._config.commit_notice_s
+
+    def answered(self, peer: NodeId, response: AppendResponse, now: float) -> None:
+        """Take an answer of this term. One from a node that was removed meanwhile is ignored.
+
+        Raises:
+            InvariantViolation: the peer claims to have what this leader does not.
+        """
+        progress = self._peers.get(peer)
+        if progress is None:
+            return
+        progress.heard_at = now
+        if response.success:
+            if response.match_index > self._log.last_index:
+                raise InvariantViolation(
+                    f"{peer} has batch {response.match_index} of term {self._term}, "
+                    f"its leader's log ends at {self._log.last_index}"
+                )
+            progress.accepted(response.match_index)
+        elif not progress.is_refusal_stale(response.rejected_index):
+            agreement = newest_not_after(self._log, response.conflict_index, response.conflict_term)
+            progress.probe(max(agreement, progress.match_index) + 1)
+        if progress.notice_due or progress.next_index <= self._log.last_index:
+            self.due = True
+        if self.transfer is not None and self.transfer.target == peer:
+            self.due = True
+
+    def start_transfer(self, target: NodeId, now: float) -> None:
+        """Hand over to ``target``, a voter and not this node, once it has the whole log."""
+        self.transfer = Transfer(target, now + self._config.election_timeout_s)
+        self.due = True
+
+    # -- questions -----------------------------------------------------------------------------
+
+    def quorum_match(self, durable_index: Index) -> Index:
+        """The last index that is durable at a majority, this node's log through ``durable_index``.
+
+        It is committed only if its batch is of this term (§5.4.2).
+        """
+        peers = self._peers
+        return Index(
+            agreed(
+                self._members,
+                lambda voter: durable_index if voter == self._node_id else peers[voter].match_index,
+            )
+        )
+
+    def hears_quorum(self, now: float) -> bool:
+        """Whether a majority, itself included, answered within the last election timeout."""
+        peers = self._peers
+        heard_at = agreed(
+            self._members, lambda voter: now if voter == self._node_id else peers[voter].heard_at
+        )
+        return heard_at > now - self._config.election_timeout_s
+
+    # -- outputs -------------------------------------------------------------------------------
+
+    def collect(self, commit_index: Index, durable_index: Index) -> list[tuple[NodeId, Message]]:
+        """The requests to send now. Followers at the same place share one request object."""
+        self.due = False
+        if len(self._members.voters) == 1 and durable_index < self.first_index:
+            # Elected by itself: no message has proved its term durable yet, so nobody may hear of
+            # this term before the no-op on disk does. (persisted() makes this due again.)
+            return []
+        messages: list[tuple[NodeId, Message]] = []
+        shared: dict[tuple[int, int], AppendRequest] = {}
+        for peer, progress in self._peers.items():
+            self._collect_for(peer, progress, commit_index, shared, messages)
+        transfer = self.transfer
+        if transfer is not None and not transfer.ordered:
+            transfer.ordered = self._peers[transfer.target].match_index == self._log.last_index
+            if transfer.ordered:
+                messages.append((transfer.target, TimeoutNow(self._term)))
+        return messages
+
+    def _collect_for(
+        self,
+        peer: NodeId,
+        progress: Progress,
+        commit_index: Index,
+        shared: dict[tuple[int, int], AppendRequest],
+        messages: list[tuple[NodeId, Message]],
+    ) -> None:
+        log = self._log
+        if progress.next_index < log.start_index:
+            # What it needs is gone here. Asking at the log's start keeps it a live follower.
+            progress.probe(log.start_index)
+        has_sent = False
+        while not progress.probing and progress.next_index <= log.last_index:
+            room_bytes = self._config.max_inflight_bytes - progress.inflight_bytes
+            if room_bytes <= 0 or progress.inflight_messages >= self._config.max_inflight_messages:
+                break
+            first_index = progress.next_index
+            limit_bytes = min(room_bytes, self._config.max_append_bytes)
+            request = shared.get((first_index, limit_bytes))
+            if request is None:
+                batches = log.slice(first_index, limit_bytes)
+                request = self._request(first_index, commit_index, batches)
+                shared[first_index, limit_bytes] = request
+            progress.sent(
+                request.prev_index + len(request.batches),
+                sum([batch.size_bytes for batch in request.batches]),
+            )
+            messages.append((peer, request))
+            has_sent = True
+        if progress.notice_due and not has_sent:
+            messages.append((peer, self._request(progress.next_index, commit_index, [])))
+            has_sent = True
+        progress.notice_due = False
+        if has_sent:
+            progress.sent_commit_index = commit_index
+
+    def _request(
+        self, first_index: int, commit_index: Index, batches: list[Batch]
+    ) -> AppendRequest:
+        prev_index = Index(first_index - 1)
+        return AppendRequest(
+            self._term, prev_index, self._log.term_at(prev_index), commit_index, tuple(batches)
+        )
+
+    def _set_peers(self, now: float, *, probing: bool) -> None:
+        members = self._members
+        next_index = self._log.next_index
+        self._peers = {
+            peer: self._peers.get(peer) or Progress(next_index, now, probing=probing)
+            for peer in sorted(members.voters + members.learners)
+            if peer != self._node_id
+        }
