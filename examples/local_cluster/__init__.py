@@ -1,0 +1,14 @@
+"""A quorumlog cluster of real processes on this machine, for the demo, the benchmarks and the tests.
+
+::
+
+    with LocalCluster(Path("data"), nodes=3) as cluster:
+        cluster.nodes[0].kill()
+        cluster.nodes[0].start()
+"""
+
+from examples.local_cluster.cluster import LocalCluster
+from examples.local_cluster.node_process import NodeFailed, NodeProcess
+from examples.local_cluster.ports import free_address
+
+__all__ = ["LocalCluster", "NodeFailed", "NodeProcess", "free_address"]

@@ -1,0 +1,90 @@
+"""Several nodes that form one cluster."""
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from examples.local_cluster.node_process import NodeProcess
+from examples.local_cluster.ports import free_address
+
+
+class LocalCluster:
+    """``nodes`` processes that find each other by gossip and form a cluster once all are there.
+
+    As a context manager: it serves when the block begins, and no process is left when it ends,
+    whatever happens. The data stays.
+    """
+
+    def __init__(
+        self, directory: Path, nodes: int = 3, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """``directory`` gets a ``node-N/`` each; ``environment`` holds settings (``QUORUMLOG_…``)."""
+        addresses = [(free_address(), free_address()) for _ in range(nodes)]
+        # Every node is given the addresses of all: it then finds the others also after all of them
+        # have been stopped. Its own is among them, which does no harm.
+        joins = [argument for _, gossip in addresses for argument in ("--join", gossip)]
+        self.nodes = [
+            NodeProcess(
+                f"node-{number}",
+                directory / f"node-{number}",
+                listen=listen,
+                gossip=gossip,
+                arguments=["--bootstrap-expect", str(nodes), *joins],
+                environment=environment,
+            )
+            for number, (listen, gossip) in enumerate(addresses, start=1)
+        ]
+
+    @property
+    def servers(self) -> list[str]:
+        """The ``HOST:PORT`` of every node, for a client."""
+        return [node.listen for node in self.nodes]
+
+    def node_at(self, address: str) -> NodeProcess:
+        """The node that listens on ``address``."""
+        return next(node for node in self.nodes if node.listen == address)
+
+    def start(self) -> None:
+        """Start every node and wait until all of them serve.
+
+        Raises:
+            NodeFailed: one of them does not.
+        """
+        for node in self.nodes:
+            node.start()
+        for node in self.nodes:
+            node.wait_serving()
+
+    def stop(self) -> None:
+        """SIGTERM to all that run, wait for all, kill what is left. Idempotent."""
+        running = [node for node in self.nodes if node.running]
+        with contextlib.ExitStack() as last_resort:
+            for node in running:
+                last_resort.callback(_kill_if_running, node)
+            for node in running:
+                node.ask_to_stop()
+            for node in running:
+                node.wait()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def _kill_if_running(node: NodeProcess) -> None:
+    if node.running:
+        node.kill()

@@ -1,0 +1,157 @@
+"""One node as a process: ``python -m quorumlog serve`` with its own directory, ports and output file."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+STOP_TIMEOUT_S: Final = 15.0
+"""A node that got SIGTERM leaves within seconds; one that does not is killed."""
+
+_POLL_S: Final = 0.05
+
+
+class NodeFailed(Exception):
+    """A node ended, or did not begin to serve, when it should have; carries its last output."""
+
+
+class NodeProcess:
+    """A node that can be killed and started again on the same directory and addresses.
+
+    The process is the leader of a session of its own: a Ctrl-C on the terminal reaches this program
+    alone, which then stops its nodes in its own way.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        *,
+        listen: str,
+        gossip: str,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """``directory`` gets ``data/`` and ``output.log``; ``arguments`` are further flags of ``serve``."""
+        self.name = name
+        self.listen = listen
+        self.gossip = gossip
+        self.data = directory / "data"
+        self.output = directory / "output.log"
+        self._arguments = tuple(arguments)
+        self._environment = dict(environment or {})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        return self._started().pid
+
+    def start(self) -> None:
+        """Start the process; does not wait for it to serve. Its output is appended to ``output.log``."""
+        if self.running:
+            raise NodeFailed(f"{self.name} runs already")
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        command = [
+            *(sys.executable, "-m", "quorumlog", "serve"),
+            *("--name", self.name, "--data-dir", str(self.data)),
+            *("--listen", self.listen, "--gossip", self.gossip),
+            *self._arguments,
+        ]
+        with self.output.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=_clean_environment() | self._environment,
+                start_new_session=True,
+            )
+
+    def wait_serving(self, timeout_s: float = 30.0) -> None:
+        """Wait until the node's health service says SERVING: it knows its cluster and answers.
+
+        Raises:
+            NodeFailed: it ended, or did not serve within ``timeout_s``.
+        """
+        deadline = time.monotonic() + timeout_s
+        with grpc.insecure_channel(self.listen, options=_RECONNECT_FAST) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            while not _serves(health):
+                if not self.running:
+                    code = self._started().returncode
+                    raise NodeFailed(
+                        f"{self.name} ended with exit code {code}: {self.last_output()}"
+                    )
+                if time.monotonic() > deadline:
+                    raise NodeFailed(
+                        f"{self.name} does not serve after {timeout_s:.0f} s: {self.last_output()}"
+                    )
+                time.sleep(_POLL_S)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until the process is gone: it gets no chance to flush or say goodbye."""
+        process = self._started()
+        process.kill()
+        process.wait()
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM: the node hands its leaderships over, flushes and ends. Does not wait."""
+        self._started().send_signal(signal.SIGTERM)
+
+    def terminate(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
+        """:meth:`ask_to_stop` and :meth:`wait`; the exit code."""
+        self.ask_to_stop()
+        return self.wait(timeout_s)
+
+    def wait(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
+        """Wait for the process to end; the exit code, ``-SIGKILL`` when it had to be killed."""
+        process = self._started()
+        try:
+            return process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+    def last_output(self, lines: int = 3) -> str:
+        """The end of what the node has written."""
+        if not self.output.exists():
+            return "(no output)"
+        text = self.output.read_text(encoding="utf-8", errors="replace")
+        return "\n".join(text.splitlines()[-lines:]) or "(no output)"
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        if self._process is None:
+            raise NodeFailed(f"{self.name} was never started")
+        return self._process
+
+
+_RECONNECT_FAST: Final = (
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 100),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+def _serves(health: health_pb2_grpc.HealthStub) -> bool:
+    try:
+        reply = health.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
+    except grpc.RpcError:
+        return False
+    return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _clean_environment() -> dict[str, str]:
+    """This process's environment without the settings of some other quorumlog in it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("QUORUMLOG_")}
