@@ -23,7 +23,7 @@ class Verdict:
     damaged: int = 0
     """Records that were never sent, or have another flight's key."""
     misplaced: int = 0
-    """Records in front of an earlier one of their key or in another partition than it; gaps in offsets."""
+    """Records before an earlier one of their key, or not in its partition; gaps in offsets."""
     examples: list[str] = field(default_factory=list)
     """The first few findings, for people."""
 

@@ -21,6 +21,8 @@ class Acknowledgements:
         self.error: BaseException | None = None
         """Why the first record that could not be delivered was not."""
         self._watchers: list[Callable[[RecordMetadata], None]] = []
+        self._awaited = 0
+        self._reached = asyncio.Event()
 
     def watch(self, watcher: Callable[[RecordMetadata], None]) -> None:
         """Call ``watcher`` with every acknowledgement from now on."""
@@ -35,15 +37,17 @@ class Acknowledgements:
             self.error = self.error or error
             return
         self.count += 1
+        if self.count == self._awaited:
+            self._reached.set()
         if self._watchers:
             metadata = future.result()
             for watcher in self._watchers:
                 watcher(metadata)
 
     async def reached(self, count: int) -> None:
-        """Wait until ``count`` records are acknowledged."""
-        while self.count < count:
-            await asyncio.sleep(0.01)
+        """Wait until ``count`` records, more than now, are acknowledged. For one caller."""
+        self._awaited = count
+        await self._reached.wait()
 
 
 async def load(
@@ -51,8 +55,8 @@ async def load(
 ) -> float:
     """Produce all flights; returns the seconds until the last one was acknowledged.
 
-    ``submit`` waits only while the producer's buffer is full, so records leave in large batches; what
-    the death of a leader left without an answer, the producer sends again by itself.
+    ``submit`` waits only while the producer's buffer is full, so records leave in large batches.
+    What the death of a leader left without an answer, the producer sends again by itself.
     """
     started = time.monotonic()
     async with client.producer(topic) as producer:

@@ -45,16 +45,18 @@ async def kill_leader(
     node.kill()
     dead_ms = time.time() * 1000
     recovered_s: dict[int, float] = {}
+    recovered = asyncio.Event()
 
     def watch(metadata: RecordMetadata) -> None:
         # An acknowledgement may still be on its way from before. The leader stamps a record when it
         # appends it: what was stamped after the death was appended by a successor.
         if metadata.timestamp_ms > dead_ms:
             recovered_s.setdefault(metadata.partition, time.monotonic())
+            if partitions <= recovered_s.keys():
+                recovered.set()
 
     acknowledgements.watch(watch)
-    while not partitions <= recovered_s.keys():
-        await asyncio.sleep(0.01)
+    await recovered.wait()
     return Outage(node, partitions, max(recovered_s[p] for p in partitions) - killed_s)
 
 

@@ -1,4 +1,4 @@
-"""A quorumlog cluster of real processes on this machine, for the demo, the benchmarks and the tests.
+"""A cluster of real processes on this machine, for the demo, the benchmarks and the tests.
 
 ::
 

@@ -20,7 +20,7 @@ class LocalCluster:
     def __init__(
         self, directory: Path, nodes: int = 3, environment: Mapping[str, str] | None = None
     ) -> None:
-        """``directory`` gets a ``node-N/`` each; ``environment`` holds settings (``QUORUMLOG_…``)."""
+        """``directory`` gets a ``node-N/`` each; ``environment``: settings (``QUORUMLOG_…``)."""
         addresses = [(free_address(), free_address()) for _ in range(nodes)]
         # Every node is given the addresses of all: it then finds the others also after all of them
         # have been stopped. Its own is among them, which does no harm.

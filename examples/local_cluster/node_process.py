@@ -1,4 +1,4 @@
-"""One node as a process: ``python -m quorumlog serve`` with its own directory, ports and output file."""
+"""One node as a process: ``python -m quorumlog serve`` with its own directory and ports."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ class NodeProcess:
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """``directory`` gets ``data/`` and ``output.log``; ``arguments`` are further flags of ``serve``."""
+        """``directory`` gets ``data/`` and ``output.log``; ``arguments``: more flags of ``serve``."""
         self.name = name
         self.listen = listen
         self.gossip = gossip
@@ -58,7 +58,7 @@ class NodeProcess:
         return self._started().pid
 
     def start(self) -> None:
-        """Start the process; does not wait for it to serve. Its output is appended to ``output.log``."""
+        """Start the process; does not wait for it to serve. ``output.log`` is appended to."""
         if self.running:
             raise NodeFailed(f"{self.name} runs already")
         self.output.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ class NodeProcess:
                 time.sleep(_POLL_S)
 
     def kill(self) -> None:
-        """SIGKILL, and wait until the process is gone: it gets no chance to flush or say goodbye."""
+        """SIGKILL, and wait until the process is gone: it cannot flush or say goodbye."""
         process = self._started()
         process.kill()
         process.wait()
