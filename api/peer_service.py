@@ -1,10 +1,10 @@
 """The Peer service: what nodes ask of each other, beside the replication stream."""
 
-from typing import Any, Protocol
+from typing import Protocol
 
-from quorumlog.api import status
 from quorumlog.api._pb import peer_pb2, peer_pb2_grpc
-from quorumlog.errors import OutcomeUnknown, QuorumlogError
+from quorumlog.api.status import CallContext, aborting
+from quorumlog.errors import OutcomeUnknown
 
 
 class PeerPort(Protocol):
@@ -35,43 +35,38 @@ class PeerService(peer_pb2_grpc.PeerServicer):
     def __init__(self, port: PeerPort) -> None:
         self._port = port
 
-    async def Announce(self, request: peer_pb2.Hello, context: Any) -> peer_pb2.HelloReply:
+    async def Announce(self, request: peer_pb2.Hello, context: CallContext) -> peer_pb2.HelloReply:
         return self._port.announce(request)
 
     async def BootstrapPrepare(
-        self, request: peer_pb2.BootstrapProposal, context: Any
+        self, request: peer_pb2.BootstrapProposal, context: CallContext
     ) -> peer_pb2.BootstrapReply:
         return await self._port.bootstrap_prepare(request)
 
     async def BootstrapDecide(
-        self, request: peer_pb2.BootstrapProposal, context: Any
+        self, request: peer_pb2.BootstrapProposal, context: CallContext
     ) -> peer_pb2.BootstrapReply:
         return await self._port.bootstrap_decide(request)
 
     async def BootstrapAbort(
-        self, request: peer_pb2.BootstrapProposal, context: Any
+        self, request: peer_pb2.BootstrapProposal, context: CallContext
     ) -> peer_pb2.BootstrapReply:
         return await self._port.bootstrap_abort(request)
 
     async def BootstrapStatus(
-        self, request: peer_pb2.BootstrapQuery, context: Any
+        self, request: peer_pb2.BootstrapQuery, context: CallContext
     ) -> peer_pb2.BootstrapReply:
         return self._port.bootstrap_status(request.cluster_id)
 
-    async def Join(self, request: peer_pb2.JoinRequest, context: Any) -> peer_pb2.JoinReply:
-        try:
-            return await self._port.join(request)
-        except QuorumlogError as error:
-            return await status.abort(context, error)
+    @aborting
+    async def Join(self, request: peer_pb2.JoinRequest, context: CallContext) -> peer_pb2.JoinReply:
+        return await self._port.join(request)
 
+    @aborting
     async def Propose(
-        self, request: peer_pb2.ProposeRequest, context: Any
+        self, request: peer_pb2.ProposeRequest, context: CallContext
     ) -> peer_pb2.ProposeReply:
         try:
             return peer_pb2.ProposeReply(result=await self._port.propose(request.command))
         except TimeoutError:
-            return await status.abort(
-                context, OutcomeUnknown("the command was not committed in time")
-            )
-        except QuorumlogError as error:
-            return await status.abort(context, error)
+            raise OutcomeUnknown("the command was not committed in time") from None

@@ -9,7 +9,7 @@ the flush that covers it.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,12 @@ class Replica:
             and self._serving_term == self.core.term
             and self.failure is None
         )
+
+    @property
+    def transferring(self) -> bool:
+        """This node leads and is handing leadership over."""
+        leadership = self.core.leadership
+        return leadership is not None and leadership.transfer is not None
 
     # -- inputs --------------------------------------------------------------------------------
 
@@ -224,8 +230,7 @@ class Replica:
         core = self.core
         while core.has_ready:
             ready = core.take_ready()
-            for peer, message in ready.messages:
-                self._send(peer, self.group, encode(message))
+            self._send_all(ready.messages)
             if ready.hard_state is not None:
                 self._unsaved_hard_state = ready.hard_state
             self._durable_messages.extend(ready.durable_messages)
@@ -345,20 +350,31 @@ class Replica:
         self._disk_full = None
         self._schedule_drain()
 
-    def _send_all(self, messages: list[tuple[NodeId, Message]]) -> None:
+    def _send_all(self, messages: Sequence[tuple[NodeId, Message]]) -> None:
+        encoded: dict[int, bytes] = {}
         for peer, message in messages:
-            self._send(peer, self.group, encode(message))
+            # Followers at the same place share one request, and so its bytes.
+            payload = encoded.get(id(message))
+            if payload is None:
+                payload = encoded[id(message)] = encode(message)
+            self._send(peer, self.group, payload)
 
     # -- timers and failures -------------------------------------------------------------------
 
     def _arm_timer(self) -> None:
-        if self._timer is None and self.failure is None:
-            delay_s = self.core.deadline - self._clock.monotonic_s()
-            self._timer = self._loop.call_later(max(0.0, delay_s), self._timer_fired)
+        if self.failure is not None:
+            return
+        delay_s = max(0.0, self.core.deadline - self._clock.monotonic_s())
+        fires_at = self._loop.time() + delay_s
+        if self._timer is not None:
+            if self._timer.when() <= fires_at:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(fires_at, self._timer_fired)
 
     def _timer_fired(self) -> None:
         # The deadline mostly moved on since the timer was set: setting it again now is cheaper than
-        # cancelling and setting it at every message.
+        # doing so at every message.
         self._timer = None
         if self.failure is not None or self._closed:
             return

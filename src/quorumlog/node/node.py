@@ -327,7 +327,7 @@ class Node:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _HAND_OVER_S
         while any(replica.serving for replica in led) and loop.time() < deadline:
-            if not any(replica.core.transferring for replica in led):
+            if not any(replica.transferring for replica in led):
                 break
             await asyncio.sleep(0.02)
 

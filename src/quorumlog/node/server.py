@@ -14,6 +14,7 @@ from quorumlog.api._pb import (
 )
 from quorumlog.api.admin_service import AdminService
 from quorumlog.api.channels import SERVER_OPTIONS
+from quorumlog.api.limits import Limits
 from quorumlog.api.log_service import LogService
 from quorumlog.api.peer_service import PeerPort, PeerService
 from quorumlog.api.proglog_service import ProglogService
@@ -39,7 +40,8 @@ class NodeServer:
         config: NodeConfig,
     ) -> None:
         server = self._server
-        log_service = LogService(broker, max_record_bytes=config.max_record_bytes)
+        limits = Limits(max_record_bytes=config.max_record_bytes)
+        log_service = LogService(broker, limits)
         quorumlog_pb2_grpc.add_LogServicer_to_server(log_service, server)
         quorumlog_pb2_grpc.add_AdminServicer_to_server(AdminService(broker), server)
         proglog_pb2_grpc.add_LogServicer_to_server(ProglogService(broker), server)
