@@ -1,0 +1,246 @@
+"""One node's broker in memory, without replication: the real metadata state and producer table."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.metadata import MetadataState, raise_for
+from quorumlog.broker.port import (
+    At,
+    ClusterView,
+    Earliest,
+    Fetch,
+    Latest,
+    OffsetInfo,
+    PartitionStatus,
+    ProduceAck,
+    Start,
+)
+from quorumlog.broker.producers import Duplicate, InFlight, PendingProducers, ProducerTable
+from quorumlog.errors import NotLeader, OffsetOutOfRange
+from quorumlog.log.batch import Batch, Draft, join_batches
+from quorumlog.ports import Member, MemberState
+from quorumlog.types import GroupId, NodeId
+
+TERM = 3
+
+
+@dataclass
+class FakePartition:
+    leader: NodeId
+    committed: list[Batch] = field(default_factory=list)
+    pending: deque[tuple[Batch, "asyncio.Future[ProduceAck]"]] = field(default_factory=deque)
+    end_offset: int = 0
+    high_watermark: int = 0
+    log_start_offset: int = 0
+    last_index: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.producers = ProducerTable()
+        self.overlay = PendingProducers(self.producers)
+
+
+class FakeBroker:
+    """Node ``a`` of a cluster of ``nodes``. Commits at once unless ``held``; then ``commit`` does.
+
+    ``metadata_delay`` (an event) holds back this node's knowledge of metadata commands.
+    """
+
+    def __init__(self, *nodes: str) -> None:
+        self.node_id = NodeId("a")
+        self.metadata = MetadataState()
+        self.leader_metadata = MetadataState()
+        self.held = False
+        self.fetches = 0
+        self.submitted: list[tuple[str, int, Draft]] = []
+        self.refuse: list[Exception] = []
+        self.states: dict[str, MemberState] = {}
+        self.metadata_delayed = False
+        self._commands: deque[bytes] = deque()
+        self._partitions: dict[GroupId, FakePartition] = {}
+        for node in nodes or ("a", "b", "c"):
+            message = metadata_pb2.Node(
+                id=node, name=f"node-{node}", address=f"{node}:7400", version="1"
+            )
+            self._decide(metadata_pb2.Command(register_node={"node": message}))
+
+    # ---------------------------------------------------------------------------------- metadata
+
+    def _decide(self, command: metadata_pb2.Command) -> metadata_pb2.Result:
+        encoded = command.SerializeToString(deterministic=True)
+        index = self.leader_metadata.applied_index + 1
+        result = self.leader_metadata.apply(encoded, index)
+        self._commands.append(encoded)
+        if not self.metadata_delayed:
+            self.catch_up()
+        return result
+
+    def catch_up(self) -> None:
+        while self._commands:
+            self.metadata.apply(self._commands.popleft(), self.metadata.applied_index + 1)
+
+    async def propose_metadata(self, command: metadata_pb2.Command) -> metadata_pb2.Result:
+        await asyncio.sleep(0)
+        return raise_for(self._decide(command))
+
+    async def allocate_producer(self) -> tuple[int, int]:
+        command = metadata_pb2.Command(allocate_producer=metadata_pb2.AllocateProducer())
+        return (await self.propose_metadata(command)).producer_id, 0
+
+    def create(self, topic: str, partitions: int = 1, replicas: int = 1) -> None:
+        message = metadata_pb2.CreateTopic(
+            name=topic, partitions=partitions, replicas=replicas, candidates=self.alive_nodes()
+        )
+        raise_for(self._decide(metadata_pb2.Command(create_topic=message)))
+
+    def alive_nodes(self) -> list[NodeId]:
+        return [
+            node.id
+            for node in self.metadata.nodes()
+            if self.states.get(node.id, MemberState.ALIVE) is MemberState.ALIVE
+        ]
+
+    # ----------------------------------------------------------------------------------- records
+
+    def log(self, topic: str, partition: int = 0) -> FakePartition:
+        info = self.metadata.partition(topic, partition)
+        return self._partitions.setdefault(info.group, FakePartition(self.node_id))
+
+    def lead_elsewhere(self, topic: str, leader: str) -> None:
+        self.log(topic).leader = NodeId(leader)
+
+    def submit(self, topic: str, partition: int, draft: Draft) -> "asyncio.Future[ProduceAck]":
+        log = self._led(topic, partition)
+        if self.refuse:
+            raise self.refuse.pop(0)
+        self.submitted.append((topic, partition, draft))
+        found = log.overlay.check(
+            draft.producer_id, draft.producer_epoch, draft.sequence, draft.record_count
+        )
+        future: asyncio.Future[ProduceAck] = asyncio.get_running_loop().create_future()
+        if isinstance(found, Duplicate):
+            future.set_result(ProduceAck(found.base_offset, found.timestamp_ms))
+            return future
+        if isinstance(found, InFlight):
+            index = found.index
+            return next(each for batch, each in log.pending if batch.header.index == index)
+        log.last_index += 1
+        batch = draft.stamp(log.last_index, TERM, log.end_offset, 1000 + log.last_index)
+        log.end_offset = batch.header.next_offset
+        log.overlay.appended(batch.header)
+        log.pending.append((batch, future))
+        if not self.held:
+            self.commit(topic, partition)
+        return future
+
+    def commit(self, topic: str, partition: int = 0, batches: int = 1 << 30) -> None:
+        """Commit this many of the batches that are pending, oldest first."""
+        log = self.log(topic, partition)
+        for _ in range(min(batches, len(log.pending))):
+            batch, future = log.pending.popleft()
+            header = batch.header
+            log.producers.applied(header)
+            log.overlay.applied(header)
+            log.committed.append(batch)
+            log.high_watermark = header.next_offset
+            if not future.done():
+                future.set_result(ProduceAck(header.base_offset, header.timestamp_ms))
+        changed, log.changed = log.changed, asyncio.Event()
+        changed.set()
+
+    def trim(self, topic: str, start: int) -> None:
+        log = self.log(topic)
+        log.log_start_offset = start
+        log.committed = [batch for batch in log.committed if batch.header.next_offset > start]
+
+    def _led(self, topic: str, partition: int) -> FakePartition:
+        log = self.log(topic, partition)
+        if log.leader != self.node_id:
+            raise NotLeader(leader=f"{log.leader}:7400")
+        return log
+
+    async def fetch(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        max_bytes: int,
+        max_wait_s: float,
+        allow_follower: bool = False,
+    ) -> Fetch:
+        self.fetches += 1
+        log = self.log(topic, partition) if allow_follower else self._led(topic, partition)
+        if offset == log.high_watermark and max_wait_s > 0:
+            try:
+                async with asyncio.timeout(max_wait_s):
+                    await log.changed.wait()
+            except TimeoutError:
+                pass
+        if not log.log_start_offset <= offset <= log.high_watermark:
+            raise OffsetOutOfRange(offset, log.log_start_offset, log.high_watermark)
+        chosen: list[Batch] = []
+        for batch in log.committed:
+            if batch.header.next_offset > offset and (
+                not chosen or sum(each.size_bytes for each in chosen) < max_bytes
+            ):
+                chosen.append(batch)
+        next_offset = chosen[-1].header.next_offset if chosen else offset
+        data = memoryview(join_batches(chosen))
+        return Fetch(data, next_offset, log.log_start_offset, log.high_watermark)
+
+    async def find_offset(self, topic: str, partition: int, start: Start) -> OffsetInfo:
+        log = self._led(topic, partition)
+        first, end = log.log_start_offset, log.high_watermark
+        match start:
+            case Earliest():
+                offset = first
+            case Latest():
+                offset = end
+            case At(offset):
+                if not first <= offset <= end:
+                    raise OffsetOutOfRange(offset, first, end)
+            case _:
+                later = (
+                    int(batch.header.base_offset)
+                    for batch in log.committed
+                    if batch.header.timestamp_ms >= start.timestamp_ms
+                )
+                offset = next(later, end)
+        return OffsetInfo(offset, first, end)
+
+    # ----------------------------------------------------------------------------------- cluster
+
+    def partition_status(self, group: GroupId) -> PartitionStatus:
+        log = self._partitions.get(group)
+        if log is None:
+            for topic in self.metadata.topics():
+                for info in topic.partitions:
+                    if info.group == group:
+                        return PartitionStatus(info.replicas[0], 0, 0, 0, exact=False)
+            return PartitionStatus(None, 0, 0, 0, exact=False)
+        exact = log.leader == self.node_id
+        return PartitionStatus(log.leader, TERM, log.log_start_offset, log.high_watermark, exact)
+
+    def cluster_status(self) -> ClusterView:
+        members = [
+            Member(
+                node.name,
+                node.id,
+                7946,
+                self.states.get(node.id, MemberState.ALIVE),
+                {"id": node.id, "rpc": node.address, "cluster": "cluster-1"},
+            )
+            for node in self.metadata.nodes()
+        ]
+        roles = {node.id: "voter" for node in self.metadata.nodes()}
+        return ClusterView("cluster-1", NodeId("b"), TERM, 17, roles, members)
+
+    async def transfer_leadership(
+        self, topic: str, partition: int, target: NodeId | None
+    ) -> NodeId:
+        log = self._led(topic, partition)
+        replicas = self.metadata.partition(topic, partition).replicas
+        log.leader = target or next(node for node in replicas if node != self.node_id)
+        return log.leader
