@@ -4,13 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PROTOS := log/_pb/record.proto api/_pb/quorumlog.proto api/_pb/peer.proto api/_pb/proglog.proto broker/_pb/metadata.proto
+JOBS ?= 2
 SEEDS ?= 1000
 START ?= 0
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
 
 .PHONY: setup
 setup: $(STAMP) ## Make .venv and install quorumlog and its tools in it
@@ -19,13 +19,52 @@ $(STAMP): pyproject.toml tools/setup.sh
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash tools/setup.sh
 	@touch $(STAMP)
 
+.PHONY: run
+run: setup ## The demo: three nodes, 336,776 real records, a killed leader, every record checked
+	@$(BIN)/python -m examples.flights
+
+.PHONY: dev
+dev: setup ## A local three-node cluster in this terminal, until Ctrl-C
+	@$(BIN)/quorumlog dev
+
+.PHONY: test
+test: check ## Everything: check, then all tests (JOBS=2)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -q
+
 .PHONY: check
 check: setup ## Lint, types, import contracts, generated code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=src $(BIN)/lint-imports --no-cache
+	PYTHON="$(BIN)/python" bash tools/proto.sh --check
+
+.PHONY: format
+format: setup ## Put code into the form that `check` demands
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: cluster
+cluster: setup ## The tests with real processes only
+	$(BIN)/python -m pytest -q tests/cluster
+
+.PHONY: sim
+sim: setup ## Simulate whole clusters: SEEDS=1000 START=0 JOBS=2
+	PYTHONPATH=src:tests $(BIN)/python -m sim --seeds $(SEEDS) --start $(START) --jobs $(JOBS)
+
+.PHONY: mutants
+mutants: setup ## Put known bugs back: the simulator has to find each of them
+	$(BIN)/python -m pytest -q -m mutants tests/sim
+
+.PHONY: bench
+bench: setup ## Measure (about 4 minutes) and write bench/results.md and the README's table
+	$(BIN)/python -m bench
 
 .PHONY: proto
-proto: ## Generate the protobuf code again (needs PyPI; only after a change of a .proto)
-	PYTHON="$(PYTHON)" bash tools/proto.sh
+proto: setup ## Generate the protobuf code again, after a change of a .proto
+	PYTHON="$(BIN)/python" bash tools/proto.sh
+
+.PHONY: clean
+clean: ## Remove .venv, caches and what the demo left; data of `serve` and `dev` stays
+	rm -rf $(VENV) .cache .run dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

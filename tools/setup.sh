@@ -2,16 +2,36 @@
 # Make $VENV with nothing but a python3 >= 3.11 on the machine, and install the project in it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+PYTHON="${PYTHON:-python3}"
+VENV="${VENV:-.venv}"
+PIP_APPLICATION=https://bootstrap.pypa.io/pip/pip.pyz
+
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-  echo "quorumlog needs Python 3.11 or newer; '$PYTHON' is $("$PYTHON" --version 2>&1). Try: make setup PYTHON=python3.12" >&2
+  echo "quorumlog needs Python 3.11 or newer; '$PYTHON' is $("$PYTHON" --version 2>&1 || true). Try: make setup PYTHON=python3.12" >&2
   exit 1
 }
-if [ ! -x "$VENV/bin/python" ]; then
-  "$PYTHON" -m venv "$VENV" 2>/dev/null || {
-    # Debian's python3 without python3-venv: virtualenv as a zipped application does the same.
-    echo "'$PYTHON -m venv' does not work here: install it (Debian: apt-get install python3-venv)" >&2
-    exit 1
-  }
+
+# Debian and Ubuntu ship the part of venv that installs pip in a package of its own, python3-venv. Without
+# it: the pip of $PYTHON itself, if it has one, else pip as one zipped file from its authors.
+install_pip() {
+  "$PYTHON" -m pip --python "$VENV/bin/python" install --quiet pip 2>/dev/null && return
+  local file="$VENV/pip.pyz"
+  "$PYTHON" -c 'import sys, urllib.request; urllib.request.urlretrieve(*sys.argv[1:])' "$PIP_APPLICATION" "$file" \
+    2>/dev/null && "$VENV/bin/python" "$file" install --quiet pip && return
+  echo "pip cannot be had: '$PYTHON' has none and $PIP_APPLICATION cannot be reached. Debian, Ubuntu: apt-get install python3-venv" >&2
+  return 1
+}
+
+if ! "$VENV/bin/python" -c '' 2>/dev/null; then
+  # None yet, or one whose Python has gone since.
+  rm -rf "$VENV"
+  if ! "$PYTHON" -m venv "$VENV" >/dev/null 2>&1; then
+    rm -rf "$VENV"
+    "$PYTHON" -m venv --without-pip "$VENV"
+  fi
 fi
-"$VENV/bin/pip" install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-"$VENV/bin/pip" install --quiet --disable-pip-version-check --editable . --group dev
+"$VENV/bin/python" -m pip --version >/dev/null 2>&1 || install_pip
+
+pip() { "$VENV/bin/python" -m pip --quiet --disable-pip-version-check "$@"; }
+pip install --upgrade 'pip>=25.1'
+pip install --editable . --group dev
