@@ -39,7 +39,7 @@ class NodeProcess:
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """``directory`` gets ``data/`` and ``output.log``; ``arguments``: more flags of ``serve``."""
+        """``directory`` gets ``data/`` and ``output.log``; ``arguments``: flags of ``serve``."""
         self.name = name
         self.listen = listen
         self.gossip = gossip
