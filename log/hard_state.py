@@ -27,13 +27,14 @@ MAX_NODE_ID_BYTES: Final = 64
 _PAYLOAD = struct.Struct(f"<QB{MAX_NODE_ID_BYTES}s")
 _MAGIC = b"QLH\x01"
 _NO_VOTE = 255
+_NO_TERM = Term(0)
 
 
 @dataclass(frozen=True, slots=True)
 class HardState:
     """The newest term this node has seen, and whom it voted for in that term."""
 
-    term: Term = Term(0)
+    term: Term = _NO_TERM
     vote: NodeId | None = None
 
 

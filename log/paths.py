@@ -22,13 +22,14 @@ def segment_name(first_index: int) -> str:
     return f"{first_index:0{_DIGITS}d}{SEGMENT_SUFFIX}"
 
 
-def index_name(first_index: int) -> str:
-    return f"{first_index:0{_DIGITS}d}{INDEX_SUFFIX}"
-
-
 def first_index_of(name: str) -> Index | None:
     """The first index a segment's name says, or None when it is not the name of a segment."""
     stem = name.removesuffix(SEGMENT_SUFFIX)
     if stem == name or len(stem) != _DIGITS or not (stem.isascii() and stem.isdigit()):
         return None
     return Index(int(stem))
+
+
+def index_path_of(segment_path: str) -> str:
+    """The index file beside the segment at ``segment_path``."""
+    return segment_path.removesuffix(SEGMENT_SUFFIX) + INDEX_SUFFIX

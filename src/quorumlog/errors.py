@@ -12,6 +12,7 @@
     │   └── PartitionOutOfRange
     ├── TopicExists
     ├── OffsetOutOfRange           names the offset and the range that can be read
+    ├── IndexOutOfRange            a batch that the log does not hold, or not any more
     ├── Unavailable                retryable: try again, perhaps elsewhere
     │   ├── NotLeader              carries the leader's address where it is known
     │   └── Overloaded             a named bound is full
@@ -141,6 +142,19 @@ class OffsetOutOfRange(QuorumlogError, LookupError):
 
     def details(self) -> dict[str, str]:
         return {"offset": str(self.offset), "start": str(self.start), "end": str(self.end)}
+
+
+class IndexOutOfRange(QuorumlogError, LookupError):
+    reason = "INDEX_OUT_OF_RANGE"
+
+    def __init__(self, index: int, start: int, end: int) -> None:
+        super().__init__(f"index {index} is out of range: this log has the batches [{start}, {end})")
+        self.index = index
+        self.start = start
+        self.end = end
+
+    def details(self) -> dict[str, str]:
+        return {"index": str(self.index), "start": str(self.start), "end": str(self.end)}
 
 
 class Unavailable(QuorumlogError):

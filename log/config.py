@@ -1,0 +1,57 @@
+"""Settings of one log."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from quorumlog.errors import ConfigError
+
+FSYNC_ALWAYS: Final = "always"
+FSYNC_INTERVAL: Final = "interval"
+FSYNC_NEVER: Final = "never"
+
+_FSYNC = (FSYNC_ALWAYS, FSYNC_INTERVAL, FSYNC_NEVER)
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """How a log is stored.
+
+    Attributes:
+        segment_bytes: a segment is sealed before it would grow over this, headers excluded
+            (1 KiB to 1 TiB). Larger: fewer files; smaller: less to scan at open.
+        index_interval_bytes: a sparse index entry (40 bytes) stands for so many bytes of a
+            segment (128 to 64 MiB). Larger: less memory; smaller: less to skip per lookup.
+        tail_cache_bytes: batches that were written already are kept in memory up to this (0 to
+            16 GiB), for readers near the end. What is not written yet is always in memory.
+        fsync: when ``flush`` calls fdatasync. ``always``: every time. ``interval``: when
+            ``fsync_interval_s`` have passed since the oldest write not synced; a power cut
+            loses what came after, a crash of the process loses nothing. ``never``: only when a
+            segment is sealed, at a truncation and at ``close``.
+        fsync_interval_s: seconds (above 0, at most 3600), for ``interval``.
+        max_open_segments: file handles kept for reading (1 to 10,000).
+    """
+
+    segment_bytes: int = 64 * _MIB
+    index_interval_bytes: int = 32 * 1024
+    tail_cache_bytes: int = 8 * _MIB
+    fsync: str = FSYNC_ALWAYS
+    fsync_interval_s: float = 0.1
+    max_open_segments: int = 16
+
+    def __post_init__(self) -> None:
+        _check_range("segment_bytes", self.segment_bytes, 1024, 1024**4)
+        _check_range("index_interval_bytes", self.index_interval_bytes, 128, 64 * _MIB)
+        _check_range("tail_cache_bytes", self.tail_cache_bytes, 0, 16 * 1024 * _MIB)
+        _check_range("max_open_segments", self.max_open_segments, 1, 10_000)
+        if self.fsync not in _FSYNC:
+            raise ConfigError(f"fsync is one of {', '.join(_FSYNC)}, not {self.fsync!r}")
+        if not 0 < self.fsync_interval_s <= 3600:
+            raise ConfigError(
+                f"fsync_interval_s is above 0 and at most 3600, not {self.fsync_interval_s}"
+            )
+
+
+def _check_range(name: str, number: int, low: int, high: int) -> None:
+    if not low <= number <= high:
+        raise ConfigError(f"{name} is from {low} to {high}, not {number}")

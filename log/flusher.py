@@ -1,0 +1,136 @@
+"""Performs a log's pending disk work: one flush covers all that was pending when it began."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+
+from quorumlog.errors import DiskFull
+from quorumlog.log.config import FSYNC_ALWAYS, FSYNC_INTERVAL
+from quorumlog.log.pending import RollWork, TruncateWork, Work
+from quorumlog.log.segment_files import SegmentFiles
+from quorumlog.log.state import LogState
+from quorumlog.log.writer import SegmentWriter, SyncFailed, is_full
+from quorumlog.types import Index, Term
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """How far the log is as durable as its ``fsync`` setting promises."""
+
+    last_index: Index
+    last_term: Term
+
+
+class Flusher:
+    """The only one that writes. Its calls block; one runs at a time.
+
+    ``sync_due_s`` is when, on the monotonic clock, an interval sync is due; None: never.
+    """
+
+    def __init__(self, state: LogState, writer: SegmentWriter, files: SegmentFiles) -> None:
+        self._state = state
+        self._writer = writer
+        self._files = files
+        self._lock = Lock()
+        self._reach = Flushed(state.layout.written_index, state.layout.last_term)
+        self.sync_due_s: float | None = None
+
+    def truncated(self, last_index: Index, last_term: Term) -> None:
+        """The log was cut behind ``last_index``: a flush under way reaches no further.
+
+        The caller holds the state's lock.
+        """
+        if last_index < self._reach.last_index:
+            self._reach = Flushed(last_index, last_term)
+
+    def flush(self) -> Flushed:
+        """See :meth:`quorumlog.log.log.Log.flush`."""
+        with self._lock:
+            with self._state.lock:
+                self._state.check_usable()
+                work, floor = self._take_work()
+            self._guarded(lambda: self._perform(work, floor), work)
+            with self._state.lock:
+                self._state.layout.written(self._reach.last_index)
+                return self._reach
+
+    def close(self) -> None:
+        """See :meth:`quorumlog.log.log.Log.close`."""
+        with self._lock:
+            with self._state.lock:
+                if self._state.is_closed:
+                    return
+                self._state.is_closed = True
+                work, floor = self._take_work()
+            try:
+                if self._state.fenced_because is not None:
+                    self._writer.abandon()
+                else:
+                    self._guarded(lambda: self._finish(work, floor), work)
+            finally:
+                self._files.close()
+
+    def _take_work(self) -> tuple[list[Work], Index]:
+        layout = self._state.layout
+        self._reach = Flushed(Index(layout.next_index - 1), layout.last_term)
+        return layout.take_work(), self._state.commit_floor
+
+    def _finish(self, work: list[Work], floor: Index) -> None:
+        try:
+            self._perform(work, floor)
+        except BaseException:
+            self._writer.abandon()
+            raise
+        self._writer.finish(floor)
+
+    def _perform(self, work: list[Work], floor: Index) -> None:
+        """Do ``work``; what is done leaves the list. Then sync if the policy says so."""
+        while work:
+            each = work[0]
+            self._writer.perform(each, floor)
+            del work[0]
+            if isinstance(each, RollWork):
+                self._release_index(each)
+            elif isinstance(each, TruncateWork):
+                for segment in (each.segment, *each.removed):
+                    self._files.forget(segment.path)
+        if self._writer.is_synced:
+            self.sync_due_s = None
+        elif self._is_sync_due():
+            self._writer.sync(floor)
+            self.sync_due_s = None
+
+    def _is_sync_due(self) -> bool:
+        config = self._state.config
+        if config.fsync != FSYNC_INTERVAL:
+            return config.fsync == FSYNC_ALWAYS
+        now_s = self._state.clock.monotonic_s()
+        if self.sync_due_s is None:
+            self.sync_due_s = now_s + config.fsync_interval_s
+        return now_s >= self.sync_due_s
+
+    def _guarded(self, action: Callable[[], None], work: list[Work]) -> None:
+        """Run ``action``, and turn what the disk says into DiskFull or a fence."""
+        try:
+            action()
+        except OSError as error:
+            if not is_full(error):
+                raise self._state.fence(f"a write failed: {error}") from error
+            with self._state.lock:
+                self._state.layout.give_back(work, self._writer.next_index)
+            raise DiskFull(
+                f"{self._state.directory}: no space left on the disk; what was appended stays in "
+                "memory and is written once there is space"
+            ) from error
+        except SyncFailed as error:
+            raise self._state.fence(f"an fdatasync failed: {error}") from error
+        except BaseException as error:
+            self._state.fence(f"a flush was interrupted: {error!r}")
+            raise
+
+    def _release_index(self, work: RollWork) -> None:
+        """From now on the sealed segment's index is loaded from its file when it is needed."""
+        with self._state.lock:
+            sealed = work.sealed
+            if sealed.index is work.index and sealed is not self._state.layout.segments[-1]:
+                sealed.index = None

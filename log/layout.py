@@ -1,0 +1,206 @@
+"""The logical state of a log: what it contains once all pending disk work is done. Memory only."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+
+from quorumlog.errors import InvariantViolation
+from quorumlog.log.batch import Batch, BatchHeader
+from quorumlog.log.config import LogConfig
+from quorumlog.log.paths import segment_name
+from quorumlog.log.pending import AppendWork, RollWork, TruncateWork, Work
+from quorumlog.log.segment import DATA_START, Segment, SegmentHeader
+from quorumlog.log.sparse_index import SparseIndex
+from quorumlog.log.tail import Tail
+from quorumlog.types import Index
+
+
+class Layout:
+    """Segments, tail and the work that leads from what is on disk to them.
+
+    Not safe for threads: the log's lock guards it. One owner changes it; a flush takes work away
+    (``take_work``) and says how far it came (``give_back``, ``written``).
+    """
+
+    def __init__(
+        self, directory: str, config: LogConfig, segments: list[Segment], last: BatchHeader
+    ) -> None:
+        self._directory = directory
+        self._config = config
+        self.segments = segments
+        self.next_index = Index(last.index + 1)
+        self.end_offset = last.next_offset
+        self.last_term = last.term
+        self.last_timestamp_ms = last.timestamp_ms
+        self.tail = Tail(self.next_index)
+        self.written_index = last.index
+        self._work: list[Work] = []
+        self._handed_out_next = self.next_index
+        """The next index on disk once the work that was handed out is done."""
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._work)
+
+    @property
+    def unwritten_bytes(self) -> int:
+        return self.tail.bytes_between(self.written_index + 1, self.next_index)
+
+    def append(self, batches: Sequence[Batch], now_ms: int) -> None:
+        """Add ``batches`` at the end.
+
+        Raises:
+            InvariantViolation: one does not continue the log; nothing was changed.
+        """
+        self._check_order(batches)
+        for batch in batches:
+            header = batch.header
+            segment = self._segment_for(batch, now_ms)
+            index = segment.index
+            if index is None:
+                raise InvariantViolation(f"{segment.path}: the last segment has no index")
+            if segment.first_term is None:
+                segment.first_term = header.term
+                segment.first_timestamp_ms = header.timestamp_ms
+            index.add(header, segment.end)
+            work = self._work[-1] if self._work else None
+            if not isinstance(work, AppendWork):
+                work = AppendWork(segment, segment.end)
+                self._work.append(work)
+            work.batches.append(batch)
+            segment.end += batch.size_bytes
+            self.tail.append(batch)
+            self.next_index = Index(header.index + 1)
+            self.end_offset = header.next_offset
+            self.last_term = header.term
+            self.last_timestamp_ms = header.timestamp_ms
+
+    def truncate(self, before: BatchHeader, number: int, position: int, index: SparseIndex) -> None:
+        """Drop everything behind the batch ``before``.
+
+        Args:
+            before: header of the last batch that stays, or what stands for it.
+            number: which of ``segments`` becomes the last.
+            position: where in it the first dropped batch stands.
+            index: its sparse index, without what is dropped.
+        """
+        from_index = Index(before.index + 1)
+        self._drop_work(from_index)
+        removed = tuple(self.segments[number + 1 :])
+        del self.segments[number + 1 :]
+        segment = self.segments[number]
+        segment.index = index
+        segment.end = position
+        if position == DATA_START:
+            segment.first_term = segment.first_timestamp_ms = None
+        physical_next = self._work[-1].next_index if self._work else self._handed_out_next
+        if from_index < physical_next:
+            self._work.append(TruncateWork(segment, position, from_index, removed))
+        self.tail.cut(from_index)
+        self.next_index = from_index
+        self.end_offset = before.next_offset
+        self.last_term = before.term
+        self.last_timestamp_ms = before.timestamp_ms
+        self.written_index = Index(min(self.written_index, before.index))
+
+    def take_work(self) -> list[Work]:
+        """Everything there is to do, in order; the caller does it now."""
+        work, self._work = self._work, []
+        self._handed_out_next = self.next_index
+        return work
+
+    def give_back(self, work: list[Work], on_disk_next: int) -> None:
+        """Put work that could not be done before what came in the meantime."""
+        self._work[:0] = work
+        self._handed_out_next = Index(on_disk_next)
+
+    def written(self, index: Index) -> None:
+        """Everything through ``index`` can be read from the files."""
+        self.written_index = index
+        self.tail.evict(index, self._config.tail_cache_bytes)
+
+    def segment_of_index(self, index: int) -> int:
+        """Which of ``segments`` holds, or would hold, batch ``index``."""
+        return bisect_right(self.segments, index, key=_first_index) - 1
+
+    def segment_of_offset(self, offset: int) -> int:
+        return bisect_right(self.segments, offset, key=_base_offset) - 1
+
+    def segment_before_time(self, timestamp_ms: int) -> int:
+        """The last of ``segments`` that begins before ``timestamp_ms``, or the first."""
+        sealed = len(self.segments) - (self.segments[-1].first_timestamp_ms is None)
+        at = bisect_left(self.segments, timestamp_ms, hi=sealed, key=_first_timestamp)
+        return max(at - 1, 0)
+
+    def last_index_of(self, number: int) -> int:
+        """The last index in segment ``number``."""
+        if number + 1 < len(self.segments):
+            return self.segments[number + 1].first_index - 1
+        return self.next_index - 1
+
+    def _check_order(self, batches: Sequence[Batch]) -> None:
+        index, offset = self.next_index, self.end_offset
+        term, timestamp_ms = self.last_term, self.last_timestamp_ms
+        for batch in batches:
+            header = batch.header
+            if (
+                header.index != index
+                or header.base_offset != offset
+                or header.term < term
+                or header.timestamp_ms < timestamp_ms
+            ):
+                raise InvariantViolation(
+                    f"a batch with index {header.index}, offset {header.base_offset}, term "
+                    f"{header.term}, timestamp {header.timestamp_ms} cannot follow: expected "
+                    f"index {index}, offset {offset}, term >= {term}, timestamp >= {timestamp_ms}"
+                )
+            index = Index(index + 1)
+            offset = header.next_offset
+            term = header.term
+            timestamp_ms = header.timestamp_ms
+
+    def _segment_for(self, batch: Batch, now_ms: int) -> Segment:
+        """The last segment, or a new one when ``batch`` does not fit into it."""
+        last = self.segments[-1]
+        grown = last.end + batch.size_bytes - DATA_START
+        if grown <= self._config.segment_bytes or last.end == DATA_START or last.index is None:
+            return last
+        header = SegmentHeader(
+            self.next_index,
+            self.end_offset,
+            self.last_term,
+            self.last_timestamp_ms,
+            last.first_index,
+            now_ms,
+        )
+        segment = Segment(f"{self._directory}/{segment_name(self.next_index)}", header)
+        segment.index = SparseIndex(self._config.index_interval_bytes)
+        self._work.append(RollWork(last, last.end, last.index, segment))
+        self.segments.append(segment)
+        return segment
+
+    def _drop_work(self, from_index: int) -> None:
+        """Take back the writes, not handed out yet, of what is dropped now."""
+        while self._work:
+            work = self._work[-1]
+            if isinstance(work, AppendWork):
+                first = work.batches[0].header.index
+                del work.batches[max(from_index - first, 0) :]
+                if work.batches:
+                    return
+            elif not isinstance(work, RollWork) or work.next_index <= from_index:
+                return
+            self._work.pop()
+
+
+def _first_index(segment: Segment) -> int:
+    return segment.first_index
+
+
+def _base_offset(segment: Segment) -> int:
+    return segment.base_offset
+
+
+def _first_timestamp(segment: Segment) -> int:
+    if segment.first_timestamp_ms is None:
+        raise InvariantViolation(f"{segment.path}: no batch in a segment before the last")
+    return segment.first_timestamp_ms

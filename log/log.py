@@ -1,0 +1,272 @@
+"""The log: an ordered sequence of batches on disk, with its newest part in memory."""
+
+from collections.abc import Iterator, Sequence
+
+from quorumlog.errors import InvariantViolation
+from quorumlog.log.batch import Batch, BatchHeader
+from quorumlog.log.config import LogConfig
+from quorumlog.log.flusher import Flushed, Flusher
+from quorumlog.log.layout import Layout
+from quorumlog.log.reader import Fetched
+from quorumlog.log.recovery import RecoveryReport, recover
+from quorumlog.log.segment_files import SegmentFiles
+from quorumlog.log.state import LogState
+from quorumlog.log.view import LogView
+from quorumlog.log.writer import SegmentWriter
+from quorumlog.ports import Clock, Disk
+from quorumlog.types import Index, Offset, Term
+
+
+class Log:
+    """One log directory, open for reading and writing.
+
+    The *owner*, one thread at a time, calls ``append``, ``truncate`` and ``advance_commit_floor``:
+    they change the logical state in memory and return at once. ``flush`` and ``close`` do the disk
+    work and block; they may run on another thread meanwhile. Reads may come from any thread; a
+    thread other than the owner reads only what is never truncated (below the commit floor, or a
+    log whose owner does not truncate). Nobody holds a lock while the disk is busy.
+
+    After a failed fdatasync, or a write error other than a full disk, the log is *fenced*: every
+    call but the properties, ``term_at`` of what is in memory and ``close`` raises LogFenced.
+
+    The directory is not locked here: whoever owns several logs locks the directory above them.
+    """
+
+    def __init__(
+        self, state: LogState, view: LogView, flusher: Flusher, recovery: RecoveryReport
+    ) -> None:
+        """Use :meth:`open`. ``recovery`` says what it found and did."""
+        self.recovery = recovery
+        self._state = state
+        self._layout = state.layout
+        self._view = view
+        self._flusher = flusher
+
+    @staticmethod
+    def open(disk: Disk, directory: str, config: LogConfig, clock: Clock) -> "Log":
+        """Open the log in ``directory``, which is made when missing.
+
+        Blocks. Reads the header of every segment and all of the last one. What it then holds is
+        durable.
+
+        Raises:
+            Corrupt: what may have been acknowledged is damaged. Nothing was changed.
+            UnusableDirectory: it cannot be made, read or written.
+            OSError: another error of the disk.
+        """
+        found = recover(disk, directory, config, clock)
+        layout = Layout(directory, config, found.segments, found.last)
+        state = LogState(directory, config, clock, layout, found.commit_floor)
+        writer = SegmentWriter(
+            disk,
+            found.segments[-1],
+            found.file,
+            found.marks,
+            layout.next_index,
+            config.segment_bytes,
+        )
+        files = SegmentFiles(disk, config.max_open_segments, config.index_interval_bytes)
+        return Log(state, LogView(state, files), Flusher(state, writer, files), found.report)
+
+    # The logical state: memory only.
+
+    @property
+    def start_index(self) -> Index:
+        """Index of the first batch."""
+        return self._layout.segments[0].first_index
+
+    @property
+    def next_index(self) -> Index:
+        """Index of the next batch to be appended."""
+        return self._layout.next_index
+
+    @property
+    def last_index(self) -> Index:
+        """Index of the last batch; ``start_index - 1`` when there is none."""
+        return Index(self._layout.next_index - 1)
+
+    @property
+    def last_term(self) -> Term:
+        return self._layout.last_term
+
+    @property
+    def start_offset(self) -> Offset:
+        return self._layout.segments[0].base_offset
+
+    @property
+    def end_offset(self) -> Offset:
+        """Offset of the next record to be appended."""
+        return self._layout.end_offset
+
+    @property
+    def last_timestamp_ms(self) -> int:
+        return self._layout.last_timestamp_ms
+
+    @property
+    def durable_index(self) -> Index:
+        """Every batch through this one is as durable as the ``fsync`` setting promises."""
+        return self._layout.written_index
+
+    @property
+    def commit_floor(self) -> Index:
+        """Nothing through this index can be truncated."""
+        return self._state.commit_floor
+
+    @property
+    def unflushed_bytes(self) -> int:
+        """Bytes of the batches that are not written to a file yet."""
+        with self._state.lock:
+            return self._layout.unwritten_bytes
+
+    @property
+    def dirty(self) -> bool:
+        """Whether ``flush`` has something to do now."""
+        due_s = self._flusher.sync_due_s
+        return self._layout.has_work or (
+            due_s is not None and self._state.clock.monotonic_s() >= due_s
+        )
+
+    @property
+    def sync_due_s(self) -> float | None:
+        """When, on the monotonic clock, ``flush`` has to be called for an interval sync."""
+        return self._flusher.sync_due_s
+
+    @property
+    def indexes_rebuilt(self) -> int:
+        """Index files that were missing or wrong and have been made again since open."""
+        return self._view.indexes_rebuilt
+
+    @property
+    def is_fenced(self) -> bool:
+        return self._state.fenced_because is not None
+
+    def append(self, batches: Sequence[Batch]) -> None:
+        """Append ``batches``; they are durable when a later ``flush`` returns.
+
+        The buffers in them are kept and must not change.
+
+        Raises:
+            InvariantViolation: one does not continue the log (index, base offset; term and
+                timestamp never decrease). Nothing was changed.
+            LogFenced, Closed
+        """
+        with self._state.lock:
+            self._state.check_usable()
+            self._layout.append(batches, self._state.clock.wall_ms())
+
+    def truncate(self, from_index: int) -> None:
+        """Drop the batches from ``from_index`` on; durable when a later ``flush`` returns.
+
+        Behind the end it does nothing. Reads headers from disk when the place is not in memory.
+
+        Raises:
+            InvariantViolation: ``from_index`` is at or below the commit floor, or before the log.
+            LogFenced, Closed, Corrupt
+        """
+        self._state.check_usable()
+        if from_index >= self.next_index:
+            return
+        if from_index <= self.commit_floor or from_index < self.start_index:
+            raise InvariantViolation(
+                f"{self._state.directory}: to truncate from {from_index}, but everything through "
+                f"{self.commit_floor} is committed and the log starts at {self.start_index}"
+            )
+        before = self._view.preceding_header(from_index)
+        number, position, index = self._view.place_of(from_index)
+        with self._state.lock:
+            self._layout.truncate(before, number, position, index)
+            self._flusher.truncated(before.index, before.term)
+        self._view.forget_hints()
+
+    def advance_commit_floor(self, index: int) -> None:
+        """Everything through ``index`` is committed: it is never truncated.
+
+        Goes to disk with the next flush that has something to write, and counts after a restart
+        as far as it got there. A lower index than before does nothing.
+
+        Raises:
+            InvariantViolation: the log does not hold ``index``.
+        """
+        if index > self.last_index:
+            raise InvariantViolation(
+                f"{self._state.directory}: {index} is said to be committed, "
+                f"but the last is {self.last_index}"
+            )
+        self._state.commit_floor = Index(max(self.commit_floor, index))
+
+    # Reading: from memory near the end, from the files otherwise.
+
+    def term_at(self, index: int) -> Term:
+        """The term of batch ``index``, or of the one before the log's first.
+
+        Raises:
+            IndexOutOfRange: it is not in ``[start_index - 1, last_index]``.
+        """
+        return self._view.term_at(index)
+
+    def slice(self, first_index: int, max_bytes: int) -> list[Batch]:
+        """Whole batches from ``first_index`` on.
+
+        At least one if there is any, otherwise at most ``max_bytes``; may return fewer than fit.
+        Headers and bodies that come from disk are checked.
+
+        Raises:
+            IndexOutOfRange: it is before the log's start.
+            Corrupt: what is on disk is not what was written.
+        """
+        return self._view.slice(first_index, max_bytes)
+
+    def fetch(self, offset: int, max_bytes: int, end_offset: int) -> Fetched:
+        """The RECORDS batches that hold ``offset`` and what follows, as bytes.
+
+        Only batches with a base offset before ``end_offset`` (the high watermark), at least one
+        if ``offset < end_offset``, at most ``max_bytes`` otherwise. Batches of other kinds take
+        no offsets and are left out. Bodies are not checked here: the consumer does that.
+
+        Raises:
+            OffsetOutOfRange: below the log's start or above ``end_offset``.
+            Corrupt: a header on disk is not what was written.
+        """
+        return self._view.fetch(offset, max_bytes, end_offset)
+
+    def headers(self, first_index: int) -> Iterator[BatchHeader]:
+        """The headers from ``first_index`` to what is now the last batch, read when asked for.
+
+        Raises:
+            IndexOutOfRange: it is before the log's start.
+            Corrupt: what is on disk is not what was written.
+        """
+        return self._view.headers(first_index)
+
+    def batches(self, first_index: int) -> Iterator[Batch]:
+        """The batches from ``first_index`` to what is now the last one; errors as ``slice``."""
+        return self._view.batches(first_index)
+
+    def offset_for_time(self, timestamp_ms: int, end_offset: int) -> Offset:
+        """The first offset whose timestamp is ``timestamp_ms`` or later; ``end_offset`` if none."""
+        return self._view.offset_for_time(timestamp_ms, end_offset)
+
+    # Disk work: blocking.
+
+    def flush(self) -> Flushed:
+        """Do the pending disk work, at least all there is now, in order; returns after fdatasync.
+
+        (With ``fsync`` other than ``always``: after the write, and fdatasync when it is due.)
+
+        Returns:
+            The last index that is durable *and* still in the log, and its term.
+
+        Raises:
+            DiskFull: nothing is lost, the work stays pending; call again when there is space.
+            LogFenced: see the class. What was not flushed before may be on disk or not.
+            Closed
+        """
+        return self._flusher.flush()
+
+    def close(self) -> None:
+        """Flush, give back preallocated space and close. A second call does nothing.
+
+        Raises:
+            DiskFull, LogFenced: as ``flush``; the log is closed all the same.
+        """
+        self._flusher.close()

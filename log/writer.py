@@ -1,0 +1,245 @@
+"""The physical side of a log: writes, syncs, seals and cuts segment files.
+
+Runs on the flushing thread only. Every step can be done again after an error that left it undone.
+"""
+
+import errno
+from contextlib import suppress
+from typing import Final
+
+from quorumlog.errors import InvariantViolation
+from quorumlog.log.paths import index_path_of, parent_of
+from quorumlog.log.pending import AppendWork, RollWork, TruncateWork, Work
+from quorumlog.log.segment import (
+    DATA_START,
+    PREALLOCATION_STEP_BYTES,
+    Mark,
+    MarkPages,
+    Segment,
+    reserve_segment,
+    write_first_pages,
+)
+from quorumlog.log.segment_files import write_index
+from quorumlog.log.sparse_index import Seal
+from quorumlog.ports import Disk, File
+from quorumlog.types import Buffer, Index
+
+_MAX_STEP_BYTES: Final = 16 * 1024 * 1024
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the same call can succeed once there is space."""
+    return error.errno in _FULL
+
+
+class SyncFailed(Exception):
+    """An fdatasync or directory fsync failed: what is on disk is not known any more."""
+
+
+class SegmentWriter:
+    """Owns the file of the segment at the end of the log.
+
+    Attributes:
+        next_index: behind the last batch that was written.
+        synced_index: every batch through this one is on stable storage.
+        is_synced: nothing that was written waits for an fdatasync.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        segment: Segment,
+        file: File,
+        marks: MarkPages,
+        next_index: int,
+        segment_bytes: int,
+    ) -> None:
+        """``segment`` ends at its ``end``, and all that is synced."""
+        self._disk = disk
+        self._segment = segment
+        self._file = file
+        self._marks = marks
+        self._position = segment.end
+        self._allocated_bytes = file.size_bytes()
+        self._preallocation_limit = DATA_START + segment_bytes
+        self._commit_floor = 0
+        self.next_index = next_index
+        self.synced_index = Index(next_index - 1)
+        self.is_synced = True
+
+    def perform(self, work: Work, commit_floor: int) -> None:
+        """Do one piece of work; ``commit_floor`` is what a mark written now says.
+
+        Raises:
+            SyncFailed: see there.
+            OSError: from anything else; the work is undone or half done and can be done again.
+        """
+        self._commit_floor = commit_floor
+        if isinstance(work, AppendWork):
+            self._append(work)
+        elif isinstance(work, RollWork):
+            self._roll(work)
+        else:
+            self._truncate(work)
+
+    def sync(self, commit_floor: int) -> None:
+        """Make durable what was written, then say so in the mark (durable with the next sync)."""
+        self._commit_floor = commit_floor
+        if not self.is_synced:
+            self._sync(self._file)
+            self.synced_index = Index(self.next_index - 1)
+            self.is_synced = True
+            self._store_mark()
+
+    def finish(self, commit_floor: int) -> None:
+        """Sync, give back what was preallocated, and close the file."""
+        try:
+            self.sync(commit_floor)
+            self._sync(self._file)
+            self._store_mark()
+            self._file.truncate(self._position)
+            self._sync(self._file)
+        finally:
+            self._file.close()
+
+    def abandon(self) -> None:
+        """Close the file and leave it as it is."""
+        self._file.close()
+
+    def _append(self, work: AppendWork) -> None:
+        if work.segment is not self._segment or work.position != self._position:
+            raise InvariantViolation(
+                f"{work.segment.path}: to write at {work.position}, "
+                f"but {self._segment.path} ends at {self._position}"
+            )
+        buffers: list[Buffer] = []
+        end = work.position
+        for batch in work.batches:
+            buffers.append(batch.head)
+            buffers.append(batch.body)
+            end += batch.size_bytes
+        if end > self._allocated_bytes:
+            self._allocate(self._file, end)
+        self.is_synced = False
+        try:
+            self._file.write_at(work.position, buffers)
+        except OSError:
+            # Whole batches of it may stand there now, and never be written again.
+            self._file.truncate(work.position)
+            self._allocated_bytes = work.position
+            raise
+        self._position = end
+        self.next_index = work.next_index
+
+    def _allocate(self, file: File, needed_bytes: int) -> None:
+        """Reserve space in growing steps, and no more than is needed when the disk is full."""
+        step_bytes = min(max(self._position, PREALLOCATION_STEP_BYTES), _MAX_STEP_BYTES)
+        wanted_bytes = min(needed_bytes + step_bytes, max(needed_bytes, self._preallocation_limit))
+        try:
+            file.allocate(wanted_bytes)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            wanted_bytes = needed_bytes
+            file.allocate(wanted_bytes)
+        self._allocated_bytes = wanted_bytes
+
+    def _roll(self, work: RollWork) -> None:
+        # Space first: a full disk leaves the old segment open and as it was.
+        file = reserve_segment(self._disk, work.segment.path)
+        try:
+            self._seal(work)
+            floor = self._floor(work.segment.first_index)
+            marks = write_first_pages(file, work.segment.header, floor)
+            self._sync(file)
+            self._sync_directory()
+        except BaseException:
+            file.close()
+            raise
+        self._file.close()
+        self._adopt(work.segment, file, marks, DATA_START)
+
+    def _seal(self, work: RollWork) -> None:
+        """From now on everything in the old segment is durable, and its file ends with it.
+
+        The next segment's header is written after this: whoever finds one knows that.
+        """
+        self.sync(self._commit_floor)
+        self._file.truncate(work.end)
+        self._sync(self._file)
+        self._allocated_bytes = work.end
+        header = work.sealed.header
+        seal = Seal(header.first_index, header.created_ms, work.next_index - 1, work.end)
+        with suppress(OSError):
+            write_index(self._disk, work.sealed.path, work.index, seal)
+
+    def _truncate(self, work: TruncateWork) -> None:
+        """Lower the mark first, then remove from the end: any crash leaves a prefix of the log."""
+        self.sync(self._commit_floor)
+        file, marks = self._file, self._marks
+        if work.segment is not self._segment:
+            file, marks = self._disk.open(work.segment.path), MarkPages()
+            marks.load(file)
+        try:
+            self._cut(work, file, marks)
+        except BaseException:
+            if file is not self._file:
+                file.close()
+            raise
+        if file is not self._file:
+            self._file.close()
+        self.next_index = work.next_index
+        self._adopt(work.segment, file, marks, work.position)
+
+    def _cut(self, work: TruncateWork, file: File, marks: MarkPages) -> None:
+        self._sync(file)
+        last_index = Index(work.next_index - 1)
+        marks.store(file, Mark(last_index, work.position, self._floor(work.next_index)))
+        self._sync(file)
+        for segment in reversed(work.removed):
+            self._remove(index_path_of(segment.path))
+            self._remove(segment.path)
+            self._sync_directory()
+        if self._remove(index_path_of(work.segment.path)):
+            self._sync_directory()
+        file.truncate(work.position)
+        self._sync(file)
+
+    def _adopt(self, segment: Segment, file: File, marks: MarkPages, position: int) -> None:
+        self._segment = segment
+        self._file = file
+        self._marks = marks
+        self._position = position
+        self._allocated_bytes = file.size_bytes()
+        self.synced_index = Index(self.next_index - 1)
+        self.is_synced = True
+
+    def _floor(self, next_index: int) -> Index:
+        return Index(min(self._commit_floor, next_index - 1))
+
+    def _store_mark(self) -> None:
+        mark = Mark(self.synced_index, self._position, self._floor(self.synced_index + 1))
+        self._marks.store(self._file, mark)
+
+    def _remove(self, path: str) -> bool:
+        """Remove a file; False when it was not there."""
+        try:
+            self._disk.remove(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _sync(self, file: File) -> None:
+        try:
+            file.sync()
+        except OSError as error:
+            raise SyncFailed(str(error)) from error
+
+    def _sync_directory(self) -> None:
+        try:
+            self._disk.sync_directory(parent_of(self._segment.path))
+        except OSError as error:
+            raise SyncFailed(str(error)) from error
