@@ -1,8 +1,8 @@
 """Ending a call with a typed error; the table is in ``quorumlog.rpc_status``, clients share it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import grpc
 
@@ -32,7 +32,7 @@ async def abort(
     await context.abort(code, message, metadata)
 
 
-UnaryHandler = Callable[[Service, Request, CallContext], Awaitable[Response]]
+UnaryHandler = Callable[[Service, Request, CallContext], Coroutine[Any, Any, Response]]
 
 
 def aborting(

@@ -23,6 +23,7 @@ from quorumlog.errors import (
     DiskFull,
     DuplicateSequence,
     IdentityError,
+    IndexOutOfRange,
     InvalidArgument,
     NotFound,
     NotLeader,
@@ -54,6 +55,7 @@ STATUS_CODES: Final[Mapping[type[QuorumlogError], grpc.StatusCode]] = {
     NotFound: grpc.StatusCode.NOT_FOUND,
     TopicExists: grpc.StatusCode.ALREADY_EXISTS,
     OffsetOutOfRange: grpc.StatusCode.OUT_OF_RANGE,
+    IndexOutOfRange: grpc.StatusCode.OUT_OF_RANGE,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     # What a client that reads no details must conclude from it is just what it means.
@@ -184,6 +186,7 @@ _REBUILD: Final[Mapping[type[QuorumlogError], Callable[[Mapping[str, str]], Quor
     ),
     TopicExists: lambda m: TopicExists(m["topic"]),
     OffsetOutOfRange: lambda m: OffsetOutOfRange(int(m["offset"]), int(m["start"]), int(m["end"])),
+    IndexOutOfRange: lambda m: IndexOutOfRange(int(m["index"]), int(m["start"]), int(m["end"])),
     NotLeader: lambda m: NotLeader(leader=m.get("leader")),
     OutOfOrderSequence: lambda m: OutOfOrderSequence(int(m["expected"]), int(m["got"])),
     Corrupt: lambda m: Corrupt(m["file"], int(m["position"]), m["expected"], m["got"]),

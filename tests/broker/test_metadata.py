@@ -276,7 +276,7 @@ def test_a_command_of_another_release_is_never_skipped(machine: Machine, command
     with pytest.raises(InvalidArgument):
         parse_command(command)
     before = machine.state.snapshot()
-    with pytest.raises(InvariantViolation, match="index 4 .* upgrade this node"):
+    with pytest.raises(InvariantViolation, match=r"index 4 .* upgrade this node"):
         machine.state.apply(command, 4)
     assert machine.state.snapshot() == before
 

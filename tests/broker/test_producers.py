@@ -197,7 +197,7 @@ class TestPending:
 
 
 def remembered(log: list[BatchHeader], producer: int, max_producers: int) -> list[BatchHeader]:
-    """The batches of ``producer`` in ``log`` since it was last forgotten, straight from the rule."""
+    """The batches of ``producer`` since it was last forgotten, straight from the rule."""
     kept: list[BatchHeader] = []
     others: set[int] = set()
     for each in log:
@@ -282,7 +282,7 @@ class Cluster:
             self.committed += 1
 
     def elect(self, survivors: int) -> None:
-        """A new leader: it has what is committed and ``survivors`` more, and builds its own table."""
+        """A new leader: it has what is committed and ``survivors`` more, and its own table."""
         del self.log[self.committed + survivors :]
         self.table = table_of(*self.log)
         self.overlay = PendingProducers(self.table)
@@ -291,7 +291,7 @@ class Cluster:
 
 @given(st.data())
 def test_retry_storms_never_double_nor_lose_nor_reorder(data: st.DataObject) -> None:
-    """Three producers, at most five batches in flight each; any batch may arrive again at any time."""
+    """Three producers, at most five batches in flight each; any batch may arrive again."""
     cluster = Cluster()
     sizes = {producer: [1, 3, 2, 1, 4, 2, 1, 1, 2, 3, 1, 2] for producer in (1, 2, 3)}
     starts = {

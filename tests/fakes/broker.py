@@ -45,7 +45,8 @@ class FakePartition:
 class FakeBroker:
     """Node ``a`` of a cluster of ``nodes``. Commits at once unless ``held``; then ``commit`` does.
 
-    ``metadata_delay`` (an event) holds back this node's knowledge of metadata commands.
+    While ``metadata_delayed``, this node hears of no metadata command; ``catch_up`` ends that.
+    ``fetches`` keeps (max_bytes, max_wait_s) of each fetch.
     """
 
     def __init__(self, *nodes: str) -> None:
@@ -53,7 +54,7 @@ class FakeBroker:
         self.metadata = MetadataState()
         self.leader_metadata = MetadataState()
         self.held = False
-        self.fetches = 0
+        self.fetches: list[tuple[int, float]] = []
         self.submitted: list[tuple[str, int, Draft]] = []
         self.refuse: list[Exception] = []
         self.states: dict[str, MemberState] = {}
@@ -170,7 +171,7 @@ class FakeBroker:
         max_wait_s: float,
         allow_follower: bool = False,
     ) -> Fetch:
-        self.fetches += 1
+        self.fetches.append((max_bytes, max_wait_s))
         log = self.log(topic, partition) if allow_follower else self._led(topic, partition)
         if offset == log.high_watermark and max_wait_s > 0:
             try:

@@ -20,7 +20,7 @@ class Aborted(grpc.RpcError):
     def details(self) -> str:
         return self._status[1]
 
-    def trailing_metadata(self) -> TrailingMetadata:
+    def trailing_metadata(self) -> TrailingMetadata:  # type: ignore[override]
         return self._status[2]
 
 
