@@ -23,10 +23,8 @@ CATCH_UP_TIMEOUT_S: Final = 5.0
 class AdminService(quorumlog_pb2_grpc.AdminServicer):
     """Every node answers: changes go by way of the metadata's leader, reads come from here."""
 
-    def __init__(self, broker: BrokerPort, version: str = "") -> None:
-        """``version``: this node's release, as Status reports it."""
+    def __init__(self, broker: BrokerPort) -> None:
         self._broker = broker
-        self._version = version
 
     # ------------------------------------------------------------------------------------ topics
 
@@ -90,6 +88,7 @@ class AdminService(quorumlog_pb2_grpc.AdminServicer):
         partitions = [partition for topic in topics for partition in topic.partitions]
         leaders = [self._broker.partition_status(each.group).leader for each in partitions]
         nodes = self._nodes(view)
+        this_node = self._broker.metadata.node(self._broker.node_id)
         leads = Counter(leaders)
         holds = Counter(node for each in partitions for node in each.replicas)
         for node in nodes:
@@ -98,7 +97,7 @@ class AdminService(quorumlog_pb2_grpc.AdminServicer):
         return quorumlog_pb2.ClusterStatus(
             cluster_id=view.cluster_id,
             node_id=self._broker.node_id,
-            version=self._version,
+            version=this_node.version if this_node is not None else "",
             nodes=nodes,
             leader=view.leader or "",
             term=view.term,

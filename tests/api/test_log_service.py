@@ -1,10 +1,11 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 
 import pytest
 from fastcrc.crc32 import iscsi as crc32c
 
 from fakes.broker import FakeBroker
+from fakes.calls import failure, settle
 from fakes.context import Aborted, FakeContext
 from fakes.requests import batch, produce, values_of
 from quorumlog.api._pb import quorumlog_pb2 as pb
@@ -30,33 +31,12 @@ def service(broker: FakeBroker) -> LogService:
     return LogService(broker)
 
 
-async def failure(call: Awaitable[object] | AsyncIterator[object]) -> QuorumlogError:
-    """The typed error that awaiting ``call`` (or reading it) ends with."""
-
-    async def finish() -> None:
-        if isinstance(call, AsyncIterator):
-            async for _ in call:
-                pass
-        else:
-            await call
-
-    with pytest.raises(Aborted) as caught:
-        await finish()
-    return error_from_rpc(caught.value)
-
-
 def damaged(batch: pb.Batch, **fields: object) -> pb.Batch:
     copy = pb.Batch()
     copy.CopyFrom(batch)
     for name, value in fields.items():
         setattr(copy, name, value)
     return copy
-
-
-async def settle() -> None:
-    """Let everything that can run do so."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 # ------------------------------------------------------------------------------------- produce

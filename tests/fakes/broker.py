@@ -46,6 +46,7 @@ class FakeBroker:
     """Node ``a`` of a cluster of ``nodes``. Commits at once unless ``held``; then ``commit`` does.
 
     While ``metadata_delayed``, this node hears of no metadata command; ``catch_up`` ends that.
+    ``states`` and ``moved``: what gossip sees of a node's state and address.
     ``fetches`` keeps (max_bytes, max_wait_s) of each fetch.
     """
 
@@ -58,12 +59,13 @@ class FakeBroker:
         self.submitted: list[tuple[str, int, Draft]] = []
         self.refuse: list[Exception] = []
         self.states: dict[str, MemberState] = {}
+        self.moved: dict[str, str] = {}
         self.metadata_delayed = False
         self._commands: deque[bytes] = deque()
         self._partitions: dict[GroupId, FakePartition] = {}
         for node in nodes or ("a", "b", "c"):
             message = metadata_pb2.Node(
-                id=node, name=f"node-{node}", address=f"{node}:7400", version="1"
+                id=node, name=f"node-{node}", address=f"{node}:7400", version="1.0"
             )
             self._decide(metadata_pb2.Command(register_node={"node": message}))
 
@@ -231,7 +233,11 @@ class FakeBroker:
                 node.id,
                 7946,
                 self.states.get(node.id, MemberState.ALIVE),
-                {"id": node.id, "rpc": node.address, "cluster": "cluster-1"},
+                {
+                    "id": node.id,
+                    "rpc": self.moved.get(node.id, node.address),
+                    "cluster": "cluster-1",
+                },
             )
             for node in self.metadata.nodes()
         ]

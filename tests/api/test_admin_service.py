@@ -1,0 +1,221 @@
+import asyncio
+
+import pytest
+
+from fakes.broker import FakeBroker
+from fakes.calls import failure, settle
+from fakes.context import FakeContext
+from quorumlog.api import admin_service
+from quorumlog.api._pb import quorumlog_pb2 as pb
+from quorumlog.api.admin_service import AdminService
+from quorumlog.errors import (
+    InvalidArgument,
+    NotLeader,
+    OutcomeUnknown,
+    PartitionOutOfRange,
+    TopicExists,
+    UnknownTopic,
+)
+from quorumlog.ports import MemberState
+
+
+@pytest.fixture
+def service(broker: FakeBroker) -> AdminService:
+    return AdminService(broker)
+
+
+async def test_a_topic_is_created_with_what_was_asked(
+    service: AdminService, context: FakeContext
+) -> None:
+    request = pb.CreateTopicRequest(
+        name="orders", partitions=3, replicas=2, config=pb.TopicConfig(fsync="interval")
+    )
+    topic = await service.CreateTopic(request, context)
+    assert (topic.name, topic.replicas, topic.config.fsync) == ("orders", 2, "interval")
+    assert [each.partition for each in topic.partitions] == [0, 1, 2]
+    assert {each.leader for each in topic.partitions} == {"a", "b", "c"}
+    assert all(len(each.replicas) == 2 for each in topic.partitions)
+    assert not any(each.exact for each in topic.partitions)
+    described = await service.DescribeTopic(pb.DescribeTopicRequest(name="orders"), context)
+    assert described == topic
+
+
+@pytest.mark.parametrize(("nodes", "replicas"), [("a", 1), ("ab", 2), ("abc", 3), ("abcde", 3)])
+async def test_zeros_mean_one_partition_and_up_to_three_replicas(
+    context: FakeContext, nodes: str, replicas: int
+) -> None:
+    service = AdminService(FakeBroker(*nodes))
+    topic = await service.CreateTopic(pb.CreateTopicRequest(name="t"), context)
+    assert (len(topic.partitions), topic.replicas) == (1, replicas)
+    assert topic.config.fsync == "always"
+
+
+async def test_replicas_go_to_live_nodes_only(
+    broker: FakeBroker, service: AdminService, context: FakeContext
+) -> None:
+    broker.states["b"] = MemberState.FAILED
+    topic = await service.CreateTopic(pb.CreateTopicRequest(name="u", partitions=4), context)
+    assert {node for each in topic.partitions for node in each.replicas} == {"a", "c"}
+    error = await failure(service.CreateTopic(pb.CreateTopicRequest(name="v", replicas=3), context))
+    assert type(error) is InvalidArgument
+    assert "2 nodes are there" in str(error)
+
+
+async def test_what_cannot_be_is_refused_before_it_is_proposed(
+    broker: FakeBroker, service: AdminService, context: FakeContext
+) -> None:
+    before = broker.leader_metadata.applied_index
+    for request in (
+        pb.CreateTopicRequest(name="a/b"),
+        pb.CreateTopicRequest(name="t2", partitions=20_000),
+        pb.CreateTopicRequest(name="t2", config=pb.TopicConfig(fsync="never")),
+    ):
+        assert type(await failure(service.CreateTopic(request, context))) is InvalidArgument
+    assert broker.leader_metadata.applied_index == before
+
+
+async def test_what_exists_or_not_is_a_typed_error(
+    service: AdminService, context: FakeContext
+) -> None:
+    exists = await failure(service.CreateTopic(pb.CreateTopicRequest(name="t"), context))
+    assert isinstance(exists, TopicExists)
+    assert exists.topic == "t"
+    for call in (
+        service.AlterTopic(pb.AlterTopicRequest(name="u", partitions=3), context),
+        service.DeleteTopic(pb.DeleteTopicRequest(name="u"), context),
+        service.DescribeTopic(pb.DescribeTopicRequest(name="u"), context),
+        service.TransferLeadership(pb.TransferLeadershipRequest(topic="u"), context),
+    ):
+        assert type(await failure(call)) is UnknownTopic
+
+
+async def test_altering_and_deleting(service: AdminService, context: FakeContext) -> None:
+    request = pb.AlterTopicRequest(name="t", partitions=4, config=pb.TopicConfig(fsync="interval"))
+    topic = await service.AlterTopic(request, context)
+    assert (len(topic.partitions), topic.config.fsync) == (4, "interval")
+    fewer = await failure(service.AlterTopic(pb.AlterTopicRequest(name="t", partitions=2), context))
+    assert type(fewer) is InvalidArgument
+    await service.DeleteTopic(pb.DeleteTopicRequest(name="t"), context)
+    assert (await service.ListTopics(pb.ListTopicsRequest(), context)).topics == []
+
+
+async def test_topics_are_listed_by_name(
+    broker: FakeBroker, service: AdminService, context: FakeContext
+) -> None:
+    broker.create("b")
+    broker.create("a")
+    listed = await service.ListTopics(pb.ListTopicsRequest(), context)
+    assert [topic.name for topic in listed.topics] == ["a", "b", "t"]
+
+
+async def test_the_answer_waits_until_this_node_knows_the_topic(
+    broker: FakeBroker, service: AdminService, context: FakeContext
+) -> None:
+    broker.metadata_delayed = True
+    creating = asyncio.create_task(
+        service.CreateTopic(pb.CreateTopicRequest(name="late", partitions=2), context)
+    )
+    await settle()
+    assert not creating.done()
+    broker.catch_up()
+    assert len((await creating).partitions) == 2
+
+
+async def test_a_node_that_does_not_catch_up_says_that_the_change_was_made(
+    broker: FakeBroker,
+    service: AdminService,
+    context: FakeContext,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admin_service, "CATCH_UP_TIMEOUT_S", 0.001)
+    broker.metadata_delayed = True
+    error = await failure(service.CreateTopic(pb.CreateTopicRequest(name="late"), context))
+    assert type(error) is OutcomeUnknown
+    assert "the change was made" in str(error)
+
+
+async def test_a_described_partition_is_exact_where_it_is_led(
+    broker: FakeBroker, service: AdminService, context: FakeContext
+) -> None:
+    broker.log("t", 0)
+    broker.log("t", 1).leader = broker.metadata.nodes()[1].id
+    topic = await service.DescribeTopic(pb.DescribeTopicRequest(name="t"), context)
+    assert [(each.leader, each.exact, each.term) for each in topic.partitions] == [
+        ("a", True, 3),
+        ("b", False, 3),
+    ]
+    assert [each.group for each in topic.partitions] == [1, 2]
+
+
+async def test_status_counts_what_each_node_leads_and_holds(
+    broker: FakeBroker, service: AdminService, context: FakeContext
+) -> None:
+    broker.create("u", partitions=2, replicas=1)
+    for topic, partition, leader in (("t", 0, "a"), ("t", 1, "a"), ("u", 0, "b")):
+        broker.log(topic, partition).leader = next(
+            node.id for node in broker.metadata.nodes() if node.id == leader
+        )
+    broker.log("u", 1).leader = None  # type: ignore[assignment]
+    broker.states["c"] = MemberState.SUSPECT
+    status = await service.Status(pb.ClusterStatusRequest(), context)
+    assert (status.cluster_id, status.node_id, status.version) == ("cluster-1", "a", "1.0")
+    assert (status.leader, status.term, status.commit_index) == ("b", 3, 17)
+    assert (status.topics, status.partitions, status.partitions_without_leader) == (2, 4, 1)
+    assert [(node.id, node.state, node.role, node.leads) for node in status.nodes] == [
+        ("a", "alive", "voter", 2),
+        ("b", "alive", "voter", 1),
+        ("c", "suspect", "voter", 0),
+    ]
+    assert sum(node.replicas for node in status.nodes) == 2 * 3 + 2
+
+
+async def test_metadata_names_every_node_and_the_topics_asked_for(
+    broker: FakeBroker, service: AdminService, context: FakeContext
+) -> None:
+    broker.create("u")
+    everything = await service.GetMetadata(pb.MetadataRequest(), context)
+    assert [topic.name for topic in everything.topics] == ["t", "u"]
+    assert [(node.id, node.address) for node in everything.nodes] == [
+        ("a", "a:7400"),
+        ("b", "b:7400"),
+        ("c", "c:7400"),
+    ]
+    some = await service.GetMetadata(pb.MetadataRequest(topics=["x", "u", "u"]), context)
+    assert [topic.name for topic in some.topics] == ["u"]
+    assert list(some.unknown_topics) == ["x"]
+    assert some.cluster_id == "cluster-1"
+
+
+async def test_an_address_that_only_gossip_knows_is_shown_beside_the_registered_one(
+    broker: FakeBroker, service: AdminService, context: FakeContext
+) -> None:
+    broker.moved["b"] = "elsewhere:1"
+    metadata = await service.GetMetadata(pb.MetadataRequest(), context)
+    assert [(node.address, node.gossip_address) for node in metadata.nodes] == [
+        ("a:7400", ""),
+        ("b:7400", "elsewhere:1"),
+        ("c:7400", ""),
+    ]
+
+
+async def test_leadership_goes_to_the_node_that_was_named(
+    service: AdminService, context: FakeContext
+) -> None:
+    request = pb.TransferLeadershipRequest(topic="t", partition=1, target="c")
+    assert (await service.TransferLeadership(request, context)).leader == "c"
+    error = await failure(service.TransferLeadership(request, context))
+    assert isinstance(error, NotLeader)
+    any_target = pb.TransferLeadershipRequest(topic="t", partition=0)
+    assert (await service.TransferLeadership(any_target, context)).leader in ("b", "c")
+
+
+async def test_leadership_never_goes_to_a_node_without_a_replica(
+    broker: FakeBroker, service: AdminService, context: FakeContext
+) -> None:
+    request = pb.TransferLeadershipRequest(topic="t", target="z")
+    error = await failure(service.TransferLeadership(request, context))
+    assert type(error) is InvalidArgument
+    assert "its replicas are on" in str(error)
+    request = pb.TransferLeadershipRequest(topic="t", partition=9)
+    error = await failure(service.TransferLeadership(request, context))
+    assert type(error) is PartitionOutOfRange
