@@ -8,7 +8,15 @@
 """
 
 from examples.local_cluster.cluster import LocalCluster
-from examples.local_cluster.node_process import NodeFailed, NodeProcess
+from examples.local_cluster.health import serves
+from examples.local_cluster.node_process import NodeFailed, NodeProcess, clean_environment
 from examples.local_cluster.ports import free_address
 
-__all__ = ["LocalCluster", "NodeFailed", "NodeProcess", "free_address"]
+__all__ = [
+    "LocalCluster",
+    "NodeFailed",
+    "NodeProcess",
+    "clean_environment",
+    "free_address",
+    "serves",
+]

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from examples.local_cluster.health import serves
 
 STOP_TIMEOUT_S: Final = 15.0
 """A node that got SIGTERM leaves within seconds; one that does not is killed."""
@@ -74,7 +73,7 @@ class NodeProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=_clean_environment() | self._environment,
+                env=clean_environment() | self._environment,
                 start_new_session=True,
             )
 
@@ -85,19 +84,16 @@ class NodeProcess:
             NodeFailed: it ended, or did not serve within ``timeout_s``.
         """
         deadline = time.monotonic() + timeout_s
-        with grpc.insecure_channel(self.listen, options=_RECONNECT_FAST) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
-            while not _serves(health):
-                if not self.running:
-                    code = self._started().returncode
-                    raise NodeFailed(
-                        f"{self.name} ended with exit code {code}: {self.last_output()}"
-                    )
-                if time.monotonic() > deadline:
-                    raise NodeFailed(
-                        f"{self.name} does not serve after {timeout_s:.0f} s: {self.last_output()}"
-                    )
-                time.sleep(_POLL_S)
+        while not serves(self.listen):
+            if not self.running:
+                raise NodeFailed(
+                    f"{self.name} ended with exit code {self.wait()}: {self.last_output()}"
+                )
+            if time.monotonic() > deadline:
+                raise NodeFailed(
+                    f"{self.name} does not serve after {timeout_s:.0f} s: {self.last_output()}"
+                )
+            time.sleep(_POLL_S)
 
     def kill(self) -> None:
         """SIGKILL, and wait until the process is gone: it cannot flush or say goodbye."""
@@ -136,22 +132,6 @@ class NodeProcess:
         return self._process
 
 
-_RECONNECT_FAST: Final = (
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 100),
-    ("grpc.use_local_subchannel_pool", 1),
-)
-
-
-def _serves(health: health_pb2_grpc.HealthStub) -> bool:
-    try:
-        reply = health.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
-    except grpc.RpcError:
-        return False
-    return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
-
-
-def _clean_environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     """This process's environment without the settings of some other quorumlog in it."""
     return {name: value for name, value in os.environ.items() if not name.startswith("QUORUMLOG_")}

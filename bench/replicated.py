@@ -1,0 +1,146 @@
+"""Three nodes as processes, three replicas, fsync before every acknowledgement."""
+
+import asyncio
+import statistics
+import time
+from pathlib import Path
+from typing import Final
+
+from bench import bare_stream
+from bench.baselines import synced_write_rate
+from bench.figures import Figure, Scale, latency_percentiles, rate, ratio
+from examples.local_cluster import LocalCluster
+from quorumlog import AsyncClient
+from quorumlog.types import RecordData
+
+_REPLICAS: Final = 3
+_MESSAGE_BYTES: Final = 1024 * 1024
+"""Block of the bare write and message of the bare stream: what batches grow to under load."""
+
+_CONFIGURED: Final = "3 processes, 3 replicas, fsync always"
+
+
+def measure_replicated(directory: Path, scale: Scale) -> list[Figure]:
+    """Produce, latency, concurrency and replay; takes about two minutes at full scale."""
+    import uvloop
+
+    with (
+        LocalCluster(directory / "cluster") as cluster,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        return runner.run(_measure(cluster.servers, directory, scale))
+
+
+async def _measure(servers: list[str], directory: Path, scale: Scale) -> list[Figure]:
+    async with AsyncClient(*servers) as client:
+        figures = []
+        for record_bytes, records in ((1024, 100_000), (100, 500_000)):
+            count = scale.count(records)
+            figures.append(await _produce(client, directory, scale, record_bytes, count))
+            figures.append(await _replay(client, scale, record_bytes, count))
+        figures.append(await _latency(client, scale))
+        figures.append(await _many_producers(client, scale))
+        return figures
+
+
+def _topic_of(record_bytes: int) -> str:
+    return f"records-{record_bytes}"
+
+
+async def _produce(
+    client: AsyncClient, directory: Path, scale: Scale, record_bytes: int, count: int
+) -> Figure:
+    topic = _topic_of(record_bytes)
+    await client.create_topic(topic, partitions=1, replicas=_REPLICAS)
+    records = [RecordData(bytes(record_bytes))] * count
+    rates, bare_rates = [], []
+    for _ in range(scale.repeats):
+        bare_rates.append(
+            synced_write_rate(directory / "bare", bytes(_MESSAGE_BYTES), scale.count(200)) / 3
+        )
+        async with client.producer(topic) as producer:
+            await producer.send(b"")
+            started = time.perf_counter()
+            await producer.send_many(records)
+            rates.append(count / (time.perf_counter() - started))
+    measured, bare = statistics.median(rates), statistics.median(bare_rates)
+    return Figure(
+        f"Produce, {record_bytes} B records",
+        f"{_CONFIGURED}; one producer, one partition, batches up to 1 MiB",
+        rate(measured, record_bytes),
+        f"{ratio(measured * record_bytes, bare)} of a third of bare write + fdatasync of 1 MiB "
+        f"blocks ({bare / 1e6:,.0f} MB/s)",
+    )
+
+
+async def _replay(client: AsyncClient, scale: Scale, record_bytes: int, count: int) -> Figure:
+    """Reads what :func:`_produce` left."""
+    rates, bare_rates = [], []
+    for _ in range(scale.repeats):
+        messages = max(1, count * record_bytes // _MESSAGE_BYTES)
+        bare_rates.append(await bare_stream.read_rate(messages, _MESSAGE_BYTES))
+        seen = 0
+        started = time.perf_counter()
+        async with client.consumer(_topic_of(record_bytes), follow=False) as consumer:
+            async for _, records in consumer.batches():
+                seen += len(records)
+        rates.append(seen / (time.perf_counter() - started))
+    measured, bare = statistics.median(rates), statistics.median(bare_rates)
+    return Figure(
+        f"Replay, {record_bytes} B records",
+        "one consumer, from the leader's page cache, checksums verified, records decoded",
+        rate(measured, record_bytes),
+        f"{ratio(measured * record_bytes, bare)} of a bare gRPC stream of 1 MiB messages "
+        f"({bare / 1e6:,.0f} MB/s)",
+    )
+
+
+async def _latency(client: AsyncClient, scale: Scale) -> Figure:
+    topic = "latency"
+    await client.create_topic(topic, partitions=1, replicas=_REPLICAS)
+    latencies_s = []
+    async with client.producer(topic) as producer:
+        for _ in range(100):
+            await producer.send(bytes(256))
+        for _ in range(scale.count(3_000)):
+            started = time.perf_counter()
+            await producer.send(bytes(256))
+            latencies_s.append(time.perf_counter() - started)
+    return Figure(
+        "One record at a time, latency",
+        f"{_CONFIGURED}; 256 B, one producer that waits for every acknowledgement",
+        latency_percentiles(latencies_s),
+        f"{1 / statistics.fmean(latencies_s):,.0f} records/s",
+    )
+
+
+async def _many_producers(client: AsyncClient, scale: Scale) -> Figure:
+    topic, producers, each = "many", 64, scale.count(500)
+    await client.create_topic(topic, partitions=1, replicas=_REPLICAS)
+    latencies_s: list[float] = []
+
+    async def produce() -> None:
+        async with client.producer(topic) as producer:
+            await producer.send(b"")
+            ready.release()
+            await go.wait()
+            for _ in range(each):
+                started = time.perf_counter()
+                await producer.send(bytes(256))
+                latencies_s.append(time.perf_counter() - started)
+
+    ready, go = asyncio.Semaphore(0), asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(producers):
+            tasks.create_task(produce())
+        for _ in range(producers):
+            await ready.acquire()
+        started = time.perf_counter()
+        go.set()
+    elapsed_s = time.perf_counter() - started
+    return Figure(
+        f"{producers} producers, one record in flight each",
+        f"{_CONFIGURED}; 256 B, one client, one partition",
+        rate(producers * each / elapsed_s, 256),
+        latency_percentiles(latencies_s),
+    )

@@ -1,0 +1,54 @@
+"""Nodes as processes of their own. All of it runs on one worker: the machine is small."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from examples.local_cluster import LocalCluster, NodeProcess, free_address
+from quorumlog import Client
+
+_HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _HERE in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    with LocalCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(shared_cluster: LocalCluster) -> Iterator[LocalCluster]:
+    """Three nodes that serve; those that a test stopped are started again after it."""
+    yield shared_cluster
+    stopped = [node for node in shared_cluster.nodes if not node.running]
+    for node in stopped:
+        node.start()
+    for node in stopped:
+        node.wait_serving()
+
+
+@pytest.fixture
+def client(cluster: LocalCluster) -> Iterator[Client]:
+    with Client(*cluster.servers) as client:
+        yield client
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[NodeProcess]:
+    """A cluster of one node, serving."""
+    process = NodeProcess("single", tmp_path, listen=free_address(), gossip=free_address())
+    try:
+        process.start()
+        process.wait_serving()
+        yield process
+    finally:
+        if process.running:
+            process.kill()

@@ -1,0 +1,74 @@
+"""A disk that is full: refused in time, nothing lost, work goes on when there is space again."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.waiting import wait_for
+
+from examples.local_cluster import NodeProcess, free_address
+from quorumlog import Client
+from quorumlog.errors import QuorumlogError
+
+_DISK_MIB = 24
+_RECORD = bytes(256 * 1024)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own of ``_DISK_MIB``."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={_DISK_MIB}m", "tmpfs", str(tmp_path)]
+    try:
+        result = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command")
+    if result.returncode != 0:
+        pytest.skip(f"a tmpfs cannot be mounted here: {result.stderr.strip()}")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def test_a_full_disk_refuses_records_loses_none_and_takes_them_again_later(
+    small_disk: Path,
+) -> None:
+    ballast = small_disk / "ballast"
+    node = NodeProcess("full", small_disk, listen=free_address(), gossip=free_address())
+    try:
+        node.start()
+        node.wait_serving()
+        with Client(node.listen) as client:
+            client.create_topic("full", partitions=1)
+            with ballast.open("wb") as file:
+                file.write(bytes(8 << 20))
+            acknowledged = 0
+            refusal = None
+            with client.producer("full", delivery_timeout_s=2.0) as producer:
+                while refusal is None:
+                    try:
+                        producer.send(_RECORD)
+                        acknowledged += 1
+                    except QuorumlogError as error:
+                        refusal = error
+                    assert acknowledged * len(_RECORD) < _DISK_MIB << 20
+            assert acknowledged > 0
+            assert node.running, node.last_output()
+
+            ballast.unlink()
+
+            def send() -> bool:
+                with client.producer("full", delivery_timeout_s=5.0) as producer:
+                    try:
+                        producer.send(b"again")
+                    except QuorumlogError:
+                        return False
+                return True
+
+            wait_for("a record after there was space", send)
+            with client.consumer("full", start="earliest", follow=False) as consumer:
+                values = [record.value for record in consumer]
+            assert values.count(b"again") == 1
+            assert values.count(_RECORD) in (acknowledged, acknowledged + 1)
+    finally:
+        if node.running:
+            node.kill()
