@@ -364,7 +364,10 @@ class Replica:
     def _arm_timer(self) -> None:
         if self.failure is not None:
             return
-        delay_s = max(0.0, self.core.deadline - self._clock.monotonic_s())
+        due_s = self.core.deadline
+        if self.log.sync_due_s is not None and self._flush is None:
+            due_s = min(due_s, self.log.sync_due_s)
+        delay_s = max(0.0, due_s - self._clock.monotonic_s())
         fires_at = self._loop.time() + delay_s
         if self._timer is not None:
             if self._timer.when() <= fires_at:

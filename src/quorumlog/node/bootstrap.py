@@ -253,7 +253,7 @@ class Bootstrap:
         undecided = accepted is not None and accepted.cluster_id == cluster_id
         # A coordinator accepts its own proposal before anybody hears of it: what it does not have
         # accepted, and is not in, it has aborted.
-        return self._reply(Accepted if undecided or self._lock.locked() else Aborted)
+        return self._reply(Accepted if undecided else Aborted)
 
 
 def _member(seat: Seat) -> peer_pb2.BootstrapMember:
