@@ -1,1 +1,1 @@
-"""What quorumlog does on this machine, each figure beside what the bare machine does: ``make bench``."""
+"""What quorumlog does here, each figure beside what the bare machine does: ``make bench``."""

@@ -1,14 +1,15 @@
 """A gRPC stream with nothing behind it: what replay is measured against.
 
-``python -m bench.bare_stream PORT MESSAGES SIZE_BYTES`` serves ``MESSAGES`` equal messages to every
-caller of ``/bench.Bare/Stream``; :func:`read_rate` starts it in a process of its own and reads them.
+``python -m bench.bare_stream HOST:PORT MESSAGES SIZE_BYTES`` serves ``MESSAGES`` equal messages to
+every caller of ``/bench.Bare/Stream``; :func:`bare_stream_server` runs it as a process of its own.
 """
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
 import grpc
@@ -18,28 +19,35 @@ from examples.local_cluster import free_address
 
 _METHOD: Final = "/bench.Bare/Stream"
 _LIMIT: Final = 16 * 1024 * 1024
+_START_TIMEOUT_S: Final = 20.0
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", _LIMIT),
     ("grpc.max_send_message_length", _LIMIT),
 )
 
 
-async def read_rate(messages: int, size_bytes: int) -> float:
-    """Bytes a second of one stream of ``messages`` x ``size_bytes`` from another process."""
+@contextlib.contextmanager
+def bare_stream_server(messages: int, size_bytes: int) -> Iterator[str]:
+    """The address of a server of ``messages`` x ``size_bytes`` in another process."""
     address = free_address()
     command = [sys.executable, "-m", "bench.bare_stream", address, str(messages), str(size_bytes)]
     server = subprocess.Popen(command)
     try:
-        async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
-            await asyncio.wait_for(channel.channel_ready(), 20)
-            started = time.perf_counter()
-            received = 0
-            async for message in channel.unary_stream(_METHOD)(b""):
-                received += len(message)
-            return received / (time.perf_counter() - started)
+        yield address
     finally:
         server.kill()
         server.wait()
+
+
+async def read_rate(address: str) -> float:
+    """Bytes a second of one stream of all messages."""
+    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+        await asyncio.wait_for(channel.channel_ready(), _START_TIMEOUT_S)
+        started = time.perf_counter()
+        received = 0
+        async for message in channel.unary_stream(_METHOD)(b""):
+            received += len(message)
+        return received / (time.perf_counter() - started)
 
 
 async def serve(address: str, messages: int, size_bytes: int) -> None:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from bench import bare_stream
+from bench.bare_stream import bare_stream_server, read_rate
 from bench.baselines import synced_write_rate
 from bench.figures import Figure, Scale, latency_percentiles, rate, ratio
 from examples.local_cluster import LocalCluster
@@ -78,7 +78,8 @@ async def _replay(client: AsyncClient, scale: Scale, record_bytes: int, count: i
     rates, bare_rates = [], []
     for _ in range(scale.repeats):
         messages = max(1, count * record_bytes // _MESSAGE_BYTES)
-        bare_rates.append(await bare_stream.read_rate(messages, _MESSAGE_BYTES))
+        with bare_stream_server(messages, _MESSAGE_BYTES) as address:
+            bare_rates.append(await read_rate(address))
         seen = 0
         started = time.perf_counter()
         async with client.consumer(_topic_of(record_bytes), follow=False) as consumer:

@@ -6,6 +6,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 _TIMEOUT_S: Final = 1.0
+_OPTIONS: Final = (("grpc.use_local_subchannel_pool", 1),)
 
 
 def serves(address: str) -> bool:

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.waiting import wait_for
 
 from examples.local_cluster import NodeProcess, free_address
 from quorumlog import Client
 from quorumlog.errors import QuorumlogError
+from support.waiting import wait_for
 
 _DISK_MIB = 24
 _RECORD = bytes(256 * 1024)

@@ -6,10 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.command_line import COMMAND, environment_for, serve, succeed
-from support.waiting import wait_for
 
 from examples.local_cluster import NodeProcess, free_address, serves
+from support.command_line import COMMAND, environment_for, serve, succeed
+from support.waiting import wait_for
 
 
 def assert_refused(result: "subprocess.CompletedProcess[str]", *words: str) -> None:

@@ -4,11 +4,11 @@ import signal
 import time
 
 import pytest
-from support.command_line import run, start, succeed, succeed_json
-from support.waiting import wait_for
 
 from examples.local_cluster import LocalCluster, NodeProcess
 from quorumlog import Client
+from support.command_line import run, start, succeed, succeed_json
+from support.waiting import wait_for
 
 LINES = 100_000
 

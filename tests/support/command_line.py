@@ -15,7 +15,7 @@ _TIMEOUT_S = 60
 
 
 def environment_for(servers: Sequence[str]) -> dict[str, str]:
-    """This environment with ``servers`` for the client commands and no other setting of quorumlog."""
+    """This environment with ``servers`` for the client commands and no other setting of ours."""
     return clean_environment() | {"QUORUMLOG_SERVER": ",".join(servers)}
 
 
