@@ -1,0 +1,379 @@
+"""``AsyncClient``: everything a program does with a cluster, in asyncio."""
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Final
+
+from quorumlog.api._pb import quorumlog_pb2 as pb
+from quorumlog.client.accumulator import DEFAULT_BATCH_BYTES, ProducerIdentity
+from quorumlog.client.addresses import parse_address
+from quorumlog.client.consumed import ConsumedBatch
+from quorumlog.client.consumer import (
+    DEFAULT_FETCH_BYTES,
+    DEFAULT_PREFETCH_BYTES,
+    DEFAULT_RETRY_TIMEOUT_S,
+    Consumer,
+    ConsumerOptions,
+)
+from quorumlog.client.grpc_transport import GrpcConnector
+from quorumlog.client.lane import LaneServices
+from quorumlog.client.leader_calls import LeaderCalls
+from quorumlog.client.link import ProduceLinks
+from quorumlog.client.models import (
+    ClusterInfo,
+    OffsetRange,
+    TopicInfo,
+    cluster_info,
+    topic_info,
+)
+from quorumlog.client.nodes import Doubt, Nodes
+from quorumlog.client.producer import (
+    DEFAULT_BUFFER_BYTES,
+    DEFAULT_DELIVERY_TIMEOUT_S,
+    Producer,
+    ProducerOptions,
+)
+from quorumlog.client.reader import ReaderServices
+from quorumlog.client.routes import Routes
+from quorumlog.client.starts import Start, start_message
+from quorumlog.client.tasks import Tasks
+from quorumlog.client.transport import ADMIN_SERVICE, LOG_SERVICE, Connector
+from quorumlog.errors import InvalidArgument, TopicExists, UnknownTopic
+from quorumlog.log.batch import Kind, iterate_batches
+
+DEFAULT_SERVER: Final = "127.0.0.1:7400"
+DEFAULT_REQUEST_TIMEOUT_S: Final = 30.0
+DEFAULT_CONNECT_TIMEOUT_S: Final = 5.0
+
+
+class AsyncClient:
+    """A client of one cluster. Belongs to one event loop; use it as ``async with``.
+
+    Args:
+        servers: one or more ``host:port`` of the cluster; any live one will do, the others are
+            found.
+        connector: the transport; gRPC when not given.
+        request_timeout_s: limit of every call but producing and consuming, retries included.
+        connect_timeout_s: the same while no node has ever answered.
+        rng: for jitter and the choice of nodes; give a seeded one to make a run repeatable.
+    """
+
+    def __init__(
+        self,
+        *servers: str,
+        connector: Connector | None = None,
+        request_timeout_s: float = DEFAULT_REQUEST_TIMEOUT_S,
+        connect_timeout_s: float = DEFAULT_CONNECT_TIMEOUT_S,
+        rng: random.Random | None = None,
+    ) -> None:
+        if not (request_timeout_s > 0 and connect_timeout_s > 0):
+            raise InvalidArgument("a timeout is not positive")
+        addresses = [parse_address(server) for server in servers or (DEFAULT_SERVER,)]
+        self._request_timeout_s = request_timeout_s
+        rng = rng or random.Random()
+        self._tasks = Tasks()
+        self._nodes = Nodes(addresses, connector or GrpcConnector(), rng, connect_timeout_s)
+        self._routes = Routes(self._nodes, self._tasks)
+        self._leader_calls = LeaderCalls(self._nodes, self._routes, rng)
+        self._links = ProduceLinks(self._nodes, self._tasks)
+        self._lane_services = LaneServices(
+            self._links,
+            self._routes,
+            self._leader_calls,
+            self._tasks,
+            rng,
+            self._new_identity,
+            request_timeout_s,
+        )
+        self._reader_services = ReaderServices(self._nodes, self._routes, self._leader_calls, rng)
+        self._producers: dict[Producer, None] = {}
+        self._consumers: dict[Consumer, None] = {}
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Give up what is under way and close all connections; idempotent.
+
+        Close producers before: what they have not got acknowledged fails here.
+        """
+        for producer in list(self._producers):
+            producer.abort()
+        for consumer in list(self._consumers):
+            await consumer.close()
+        self._links.close()
+        await self._tasks.close()
+        await self._nodes.close()
+
+    # ------------------------------------------------------------------------------ topics, cluster
+
+    async def create_topic(
+        self,
+        name: str,
+        partitions: int = 1,
+        replicas: int = 0,
+        fsync: str = "always",
+        exist_ok: bool = False,
+    ) -> TopicInfo:
+        """Create a topic and return it once it can be used.
+
+        Args:
+            replicas: 0 takes 3, or as many as there are nodes when these are fewer.
+            fsync: ``always`` (an acknowledged record is on the disks of a majority) or
+                ``interval``.
+            exist_ok: return the topic as it is when there is one of that name.
+
+        Raises:
+            TopicExists, InvalidArgument.
+            OutcomeUnknown: tried until the time was over; it may have been created.
+        """
+        doubt = Doubt()
+        try:
+            topic = await self._nodes.call(
+                ADMIN_SERVICE + "CreateTopic",
+                pb.CreateTopicRequest(
+                    name=name,
+                    partitions=_count(partitions, "partitions"),
+                    replicas=_count(replicas, "replicas"),
+                    config=pb.TopicConfig(fsync=fsync),
+                ),
+                pb.Topic,
+                self._request_timeout_s,
+                doubt,
+            )
+        except TopicExists:
+            existing = await self.describe_topic(name)
+            # When the answer to an earlier attempt was lost, it may be our own topic that exists.
+            ours = len(existing.partitions) == partitions and existing.fsync == fsync
+            if exist_ok or (doubt.exists and ours and replicas in (0, existing.replicas)):
+                return existing
+            raise
+        self._routes.forget(name)
+        return topic_info(topic)
+
+    async def alter_topic(
+        self, name: str, partitions: int | None = None, fsync: str | None = None
+    ) -> TopicInfo:
+        """Change what is given; partitions can only be added.
+
+        More partitions move keys: a record's partition is its key modulo their number.
+        """
+        topic = await self._nodes.call(
+            ADMIN_SERVICE + "AlterTopic",
+            pb.AlterTopicRequest(
+                name=name,
+                partitions=_count(partitions or 0, "partitions"),
+                config=pb.TopicConfig(fsync=fsync or ""),
+            ),
+            pb.Topic,
+            self._request_timeout_s,
+        )
+        self._routes.forget(name)
+        return topic_info(topic)
+
+    async def delete_topic(self, name: str) -> None:
+        """Delete a topic and all of its records, for good. Raises UnknownTopic."""
+        doubt = Doubt()
+        try:
+            await self._nodes.call(
+                ADMIN_SERVICE + "DeleteTopic",
+                pb.DeleteTopicRequest(name=name),
+                pb.DeleteTopicResponse,
+                self._request_timeout_s,
+                doubt,
+            )
+        except UnknownTopic:
+            if not doubt.exists:
+                raise
+        self._routes.forget(name)
+
+    async def describe_topic(self, name: str) -> TopicInfo:
+        """Raises UnknownTopic. Offsets are exact where the answering node leads."""
+        topic = await self._nodes.call(
+            ADMIN_SERVICE + "DescribeTopic",
+            pb.DescribeTopicRequest(name=name),
+            pb.Topic,
+            self._request_timeout_s,
+        )
+        return topic_info(topic)
+
+    async def list_topics(self) -> list[TopicInfo]:
+        """All topics, sorted by name."""
+        response = await self._nodes.call(
+            ADMIN_SERVICE + "ListTopics",
+            pb.ListTopicsRequest(),
+            pb.ListTopicsResponse,
+            self._request_timeout_s,
+        )
+        topics = [topic_info(topic) for topic in response.topics]
+        return sorted(topics, key=lambda topic: topic.name)
+
+    async def cluster_status(self) -> ClusterInfo:
+        """The cluster as one of its nodes knows it."""
+        status = await self._nodes.call(
+            ADMIN_SERVICE + "Status",
+            pb.ClusterStatusRequest(),
+            pb.ClusterStatus,
+            self._request_timeout_s,
+        )
+        return cluster_info(status)
+
+    async def transfer_leadership(
+        self, topic: str, partition: int, target: str | None = None
+    ) -> str:
+        """Have a partition's leader hand over to node ``target`` (None: its best follower).
+
+        Returns the new leader's node id.
+        """
+        response = await self._leader_calls.call(
+            topic,
+            partition,
+            ADMIN_SERVICE + "TransferLeadership",
+            pb.TransferLeadershipRequest(
+                topic=topic, partition=_count(partition, "partition"), target=target or ""
+            ),
+            pb.TransferLeadershipResponse,
+            self._request_timeout_s,
+        )
+        return response.leader
+
+    # ------------------------------------------------------------------------------ records
+
+    def producer(
+        self,
+        topic: str,
+        *,
+        batch_bytes: int = DEFAULT_BATCH_BYTES,
+        buffer_bytes: int = DEFAULT_BUFFER_BYTES,
+        delivery_timeout_s: float = DEFAULT_DELIVERY_TIMEOUT_S,
+    ) -> Producer:
+        """A producer for one topic; see :class:`ProducerOptions` for what can be set."""
+        producer = Producer(
+            topic,
+            self._lane_services,
+            ProducerOptions(batch_bytes, buffer_bytes, delivery_timeout_s),
+            lambda closed: self._producers.pop(closed, None),
+        )
+        self._producers[producer] = None
+        return producer
+
+    def consumer(
+        self,
+        topic: str,
+        *,
+        partitions: Sequence[int] | None = None,
+        start: Start | Mapping[int, Start] = "earliest",
+        follow: bool = True,
+        max_bytes: int = DEFAULT_FETCH_BYTES,
+        prefetch_bytes: int = DEFAULT_PREFETCH_BYTES,
+        retry_timeout_s: float = DEFAULT_RETRY_TIMEOUT_S,
+    ) -> Consumer:
+        """A consumer of all partitions of a topic, or of some; see :class:`ConsumerOptions`.
+
+        Args:
+            start: for all partitions, or by partition (those not named begin at ``earliest``).
+        """
+        consumer = Consumer(
+            topic,
+            partitions,
+            start,
+            self._reader_services,
+            ConsumerOptions(
+                follow, max_bytes, prefetch_bytes, retry_timeout_s, self._request_timeout_s
+            ),
+            lambda closed: self._consumers.pop(closed, None),
+        )
+        self._consumers[consumer] = None
+        return consumer
+
+    async def fetch(
+        self,
+        topic: str,
+        partition: int,
+        start: Start = "earliest",
+        *,
+        max_bytes: int = DEFAULT_FETCH_BYTES,
+        max_wait_s: float = 0.0,
+    ) -> list[ConsumedBatch]:
+        """One look at a partition: about ``max_bytes`` of batches from ``start`` on, at least one.
+
+        Waits up to ``max_wait_s`` at the end of the log, then returns nothing.
+
+        Raises:
+            UnknownTopic, PartitionOutOfRange, OffsetOutOfRange, ProtocolError (damaged).
+        """
+        offset = start if isinstance(start, int) else await self.offset(topic, partition, start)
+        response = await self._leader_calls.call(
+            topic,
+            partition,
+            LOG_SERVICE + "Fetch",
+            pb.FetchRequest(
+                topic=topic,
+                partition=_count(partition, "partition"),
+                start=start_message(offset),
+                max_bytes=_count(max_bytes, "max_bytes"),
+                max_wait_ms=round(max_wait_s * 1000),
+            ),
+            pb.FetchResponse,
+            self._request_timeout_s + max_wait_s,
+        )
+        return [
+            ConsumedBatch(topic, partition, max(offset, batch.header.base_offset), batch)
+            for batch in iterate_batches(response.batches)
+            if batch.header.kind == Kind.RECORDS and batch.header.next_offset > offset
+        ]
+
+    async def offset(self, topic: str, partition: int, start: Start) -> int:
+        """The offset that ``start`` means in a partition just now."""
+        return (await self._list_offsets(topic, partition, start)).offset
+
+    async def offsets(self, topic: str) -> dict[int, OffsetRange]:
+        """The records every partition of ``topic`` has, as its leader knows them."""
+        count = await self._leader_calls.partition_count(topic, self._request_timeout_s)
+        answers = await asyncio.gather(
+            *(self._list_offsets(topic, partition, "earliest") for partition in range(count))
+        )
+        return {
+            partition: OffsetRange(answer.log_start_offset, answer.high_watermark)
+            for partition, answer in enumerate(answers)
+        }
+
+    async def _list_offsets(
+        self, topic: str, partition: int, start: Start
+    ) -> pb.ListOffsetsResponse:
+        return await self._leader_calls.call(
+            topic,
+            partition,
+            LOG_SERVICE + "ListOffsets",
+            pb.ListOffsetsRequest(
+                topic=topic, partition=_count(partition, "partition"), start=start_message(start)
+            ),
+            pb.ListOffsetsResponse,
+            self._request_timeout_s,
+        )
+
+    async def _new_identity(self) -> ProducerIdentity:
+        response = await self._nodes.call(
+            LOG_SERVICE + "InitProducer",
+            pb.InitProducerRequest(),
+            pb.InitProducerResponse,
+            self._request_timeout_s,
+        )
+        return ProducerIdentity(response.producer_id, response.producer_epoch)
+
+
+def _count(number: int, name: str) -> int:
+    """``number`` when it fits its field on the wire."""
+    if not isinstance(number, int) or not 0 <= number < 1 << 32:
+        raise InvalidArgument(f"{name} is {number!r}, not a number from 0 to 2^32 - 1")
+    return number

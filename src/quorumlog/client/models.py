@@ -1,0 +1,173 @@
+"""What the client's calls return: plain values, free of protobuf."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from quorumlog.api._pb import quorumlog_pb2 as pb
+from quorumlog.types import Offset
+
+
+@dataclass(frozen=True, slots=True)
+class RecordMetadata:
+    """Where an acknowledged record stands.
+
+    ``offset`` is None when the log has the record for certain, but this was acknowledged so long
+    ago that the broker no longer knows where (a retry behind many later batches).
+    """
+
+    topic: str
+    partition: int
+    offset: int | None
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunMetadata:
+    """Where an acknowledged run of records stands: ``[base_offset, base_offset + record_count)``.
+
+    ``base_offset`` is None as in :class:`RecordMetadata`.
+    """
+
+    topic: str
+    partition: int
+    base_offset: int | None
+    record_count: int
+    timestamp_ms: int
+
+    @property
+    def last_offset(self) -> int | None:
+        return None if self.base_offset is None else self.base_offset + self.record_count - 1
+
+
+@dataclass(frozen=True, slots=True)
+class SendSummary:
+    """What ``send_many`` did: every one of ``record_count`` records is acknowledged."""
+
+    record_count: int
+    last_offsets: Mapping[int, int | None]
+    """The offset of the last record of this call, by partition."""
+
+
+class ConsumedRecord(NamedTuple):
+    """A record and where it came from; the first five fields are those of ``Record``."""
+
+    offset: Offset
+    value: bytes | None
+    key: bytes | None
+    headers: Mapping[str, bytes]
+    timestamp_ms: int
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetRange:
+    """The records a partition has: ``[start, end)``."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionInfo:
+    """A partition as the answering node knows it; offsets are ``exact`` when that is its leader.
+
+    ``leader`` and ``replicas`` are node ids; ``leader`` is None while there is none known.
+    """
+
+    partition: int
+    leader: str | None
+    replicas: tuple[str, ...]
+    term: int
+    log_start_offset: int
+    high_watermark: int
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TopicInfo:
+    name: str
+    replicas: int
+    fsync: str
+    partitions: tuple[PartitionInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """A node of the cluster: ``address`` is its gRPC endpoint, ``state`` what gossip sees."""
+
+    id: str
+    name: str
+    address: str
+    role: str
+    state: str
+    version: str
+    leads: int
+    replicas: int
+    gossip_address: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterInfo:
+    """The cluster as node ``node_id`` knows it; ``leader`` is that of the metadata group."""
+
+    cluster_id: str
+    node_id: str
+    version: str
+    leader: str | None
+    term: int
+    commit_index: int
+    topics: int
+    partitions: int
+    partitions_without_leader: int
+    nodes: tuple[NodeInfo, ...] = field(default_factory=tuple)
+
+
+def partition_info(message: pb.Partition) -> PartitionInfo:
+    return PartitionInfo(
+        message.partition,
+        message.leader or None,
+        tuple(message.replicas),
+        message.term,
+        message.log_start_offset,
+        message.high_watermark,
+        message.exact,
+    )
+
+
+def topic_info(message: pb.Topic) -> TopicInfo:
+    return TopicInfo(
+        message.name,
+        message.replicas,
+        message.config.fsync,
+        tuple(partition_info(partition) for partition in message.partitions),
+    )
+
+
+def cluster_info(message: pb.ClusterStatus) -> ClusterInfo:
+    return ClusterInfo(
+        message.cluster_id,
+        message.node_id,
+        message.version,
+        message.leader or None,
+        message.term,
+        message.commit_index,
+        message.topics,
+        message.partitions,
+        message.partitions_without_leader,
+        tuple(
+            NodeInfo(
+                node.id,
+                node.name,
+                node.address,
+                node.role,
+                node.state,
+                node.version,
+                node.leads,
+                node.replicas,
+                node.gossip_address,
+            )
+            for node in message.nodes
+        ),
+    )
