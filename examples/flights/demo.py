@@ -82,9 +82,9 @@ async def _replay(client: AsyncClient, flights: Sequence[Flight], console: Conso
     done = 0
     with progress(console, "replay", len(flights)) as show:
         async with client.consumer(TOPIC, start="earliest", follow=False) as consumer:
-            async for partition, records in consumer.batches():
-                check.add(partition, records)
-                done += len(records)
+            async for batch in consumer.batches():
+                check.add(batch.partition, batch.records())
+                done += batch.record_count
                 show(done)
     return check.finish()
 

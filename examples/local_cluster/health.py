@@ -12,9 +12,7 @@ _OPTIONS: Final = (("grpc.use_local_subchannel_pool", 1),)
 def serves(address: str) -> bool:
     """Whether the node at ``HOST:PORT`` answers SERVING: it knows its cluster and takes calls."""
     # A channel that failed once waits before it dials again: a new one each time does not.
-    with grpc.insecure_channel(
-        address, options=(("grpc.use_local_subchannel_pool", 1),)
-    ) as channel:
+    with grpc.insecure_channel(address, options=_OPTIONS) as channel:
         try:
             reply = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_S

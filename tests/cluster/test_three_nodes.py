@@ -26,11 +26,7 @@ def leader_of(client: Client, cluster: LocalCluster, topic: str) -> NodeProcess:
 
 def committed(client: Client, topic: str) -> int:
     """How many records ``topic`` has."""
-    partitions = client.describe_topic(topic).partitions
-    return sum(
-        ends.end - ends.start
-        for ends in (client.offsets(topic, partition.partition) for partition in partitions)
-    )
+    return sum(offsets.end - offsets.start for offsets in client.offsets(topic).values())
 
 
 def test_each_line_comes_back_once_though_a_leader_is_killed_between_them(
