@@ -12,6 +12,8 @@ FSYNC_NEVER: Final = "never"
 _FSYNC = (FSYNC_ALWAYS, FSYNC_INTERVAL, FSYNC_NEVER)
 _MIB = 1024 * 1024
 
+DEFAULT_SEGMENT_BYTES: Final = 64 * _MIB
+
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:
@@ -32,7 +34,7 @@ class LogConfig:
         max_open_segments: file handles kept for reading (1 to 10,000).
     """
 
-    segment_bytes: int = 64 * _MIB
+    segment_bytes: int = DEFAULT_SEGMENT_BYTES
     index_interval_bytes: int = 32 * 1024
     tail_cache_bytes: int = 8 * _MIB
     fsync: str = FSYNC_ALWAYS

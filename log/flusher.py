@@ -43,13 +43,13 @@ class Flusher:
         if last_index < self._reach.last_index:
             self._reach = Flushed(last_index, last_term)
 
-    def flush(self) -> Flushed:
-        """See :meth:`quorumlog.log.log.Log.flush`."""
+    def flush(self, *, sync: bool = False) -> Flushed:
+        """See :meth:`quorumlog.log.log.Log.flush`; with ``sync`` whatever the policy says."""
         with self._lock:
             with self._state.lock:
                 self._state.check_usable()
                 work, floor = self._take_work()
-            self._guarded(lambda: self._perform(work, floor), work)
+            self._guarded(lambda: self._perform(work, floor, sync), work)
             with self._state.lock:
                 self._state.layout.written(self._reach.last_index)
                 return self._reach
@@ -77,14 +77,14 @@ class Flusher:
 
     def _finish(self, work: list[Work], floor: Index) -> None:
         try:
-            self._perform(work, floor)
+            self._perform(work, floor, sync=True)
         except BaseException:
             self._writer.abandon()
             raise
         self._writer.finish(floor)
 
-    def _perform(self, work: list[Work], floor: Index) -> None:
-        """Do ``work``; what is done leaves the list. Then sync if the policy says so."""
+    def _perform(self, work: list[Work], floor: Index, sync: bool) -> None:
+        """Do ``work``; what is done leaves the list. Then sync if the policy or ``sync`` say so."""
         while work:
             each = work[0]
             self._writer.perform(each, floor)
@@ -96,7 +96,7 @@ class Flusher:
                     self._files.forget(segment.path)
         if self._writer.is_synced:
             self.sync_due_s = None
-        elif self._is_sync_due():
+        elif sync or self._is_sync_due():
             self._writer.sync(floor)
             self.sync_due_s = None
 

@@ -16,6 +16,8 @@ from quorumlog.log.writer import SegmentWriter
 from quorumlog.ports import Clock, Disk
 from quorumlog.types import Index, Offset, Term
 
+__all__ = ["Fetched", "Flushed", "Log", "LogConfig", "RecoveryReport"]
+
 
 class Log:
     """One log directory, open for reading and writing.
@@ -229,6 +231,15 @@ class Log:
         """
         return self._view.fetch(offset, max_bytes, end_offset)
 
+    def index_of_offset(self, offset: int) -> Index:
+        """Index of the batch that holds record ``offset``.
+
+        Raises:
+            OffsetOutOfRange: the log has no such record.
+            Corrupt: a header on disk is not what was written.
+        """
+        return self._view.index_of_offset(offset)
+
     def headers(self, first_index: int) -> Iterator[BatchHeader]:
         """The headers from ``first_index`` to what is now the last batch, read when asked for.
 
@@ -262,6 +273,10 @@ class Log:
             Closed
         """
         return self._flusher.flush()
+
+    def sync(self) -> Flushed:
+        """As ``flush``, and fdatasync whatever the ``fsync`` setting says."""
+        return self._flusher.flush(sync=True)
 
     def close(self) -> None:
         """Flush, give back preallocated space and close. A second call does nothing.

@@ -81,6 +81,17 @@ class LogView:
                 return _fetched(batches, end_offset)
         return self._reader.records(self._range_at_offset(offset), max_bytes, end_offset)
 
+    def index_of_offset(self, offset: int) -> Index:
+        """See :meth:`quorumlog.log.log.Log.index_of_offset`."""
+        with self._state.lock:
+            self._state.check_usable()
+            layout = self._layout
+            start_offset = layout.segments[0].base_offset
+            if not start_offset <= offset < layout.end_offset:
+                raise OffsetOutOfRange(offset, start_offset, layout.end_offset)
+            index = layout.tail.find_offset(offset)
+        return Index(self._range_at_offset(offset).first_index if index is None else index)
+
     def headers(self, first_index: int) -> Iterator[BatchHeader]:
         """See :meth:`quorumlog.log.log.Log.headers`."""
         last_index = self._layout.next_index - 1
