@@ -155,7 +155,7 @@ class GrpcPeers:
         reply = self.answer(hello)
         await context.write(reply.SerializeToString())
         if reply.error:
-            _log.warning("peer_refused", peer=hello.node_id, error=reply.message)
+            _refused("peer_refused", NodeId(hello.node_id), reply)
             return
         link = self._links.setdefault(NodeId(hello.node_id), PeerLink(NodeId(hello.node_id)))
         await self._carry(link, hello.process_id, context)
@@ -185,7 +185,7 @@ class GrpcPeers:
                 raise Unavailable("the stream ended before the hello")
             reply = peer_pb2.HelloReply.FromString(answer)
             if reply.error:
-                _log.warning("peer_refused_us", peer=link.peer, error=reply.message)
+                _refused("peer_refused_us", link.peer, reply)
                 raise _REFUSALS.get(reply.error, ProtocolError)(reply.message)
             if reply.hello.node_id != link.peer:
                 raise Unavailable(f"{address} is node {reply.hello.node_id} now")
@@ -207,3 +207,9 @@ class GrpcPeers:
             _log.warning("peer_sent_garbage", peer=link.peer, error=str(error))
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError) as error:
             _log.debug("peer_stream_broke", peer=link.peer, error=str(error))
+
+
+def _refused(event: str, peer: NodeId, reply: peer_pb2.HelloReply) -> None:
+    """A node that has no cluster yet refuses for a moment; everything else is worth a look."""
+    log = _log.debug if reply.error == Unavailable.reason else _log.warning
+    log(event, peer=peer, error=reply.message)

@@ -113,8 +113,16 @@ class GroupHost:
             on_event=self._events,
         )
         self.replicas[group] = replica
+        _log.info("group_opened", group=group, last_index=opened.log.last_index)
         recovery = opened.log.recovery
-        _log.info("group_opened", group=group, last_index=opened.log.last_index, recovery=recovery)
+        if recovery.reason:
+            _log.warning(
+                "torn_tail_cut",
+                group=group,
+                cut_bytes=recovery.cut_bytes,
+                cut_batches=recovery.cut_batches,
+                reason=recovery.reason,
+            )
         return replica
 
     def _open_files(self, group: GroupId, log_config: LogConfig) -> _Opened:

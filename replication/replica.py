@@ -90,6 +90,7 @@ class Replica:
         self._disk_full: DiskFull | None = None
         self._drain_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._closed = False
         self._schedule_drain()
 
@@ -370,10 +371,11 @@ class Replica:
         delay_s = max(0.0, due_s - self._clock.monotonic_s())
         fires_at = self._loop.time() + delay_s
         if self._timer is not None:
-            if self._timer.when() <= fires_at:
+            if self._timer_at <= fires_at:
                 return
             self._timer.cancel()
         self._timer = self._loop.call_at(fires_at, self._timer_fired)
+        self._timer_at = fires_at
 
     def _timer_fired(self) -> None:
         # The deadline mostly moved on since the timer was set: setting it again now is cheaper than

@@ -231,11 +231,11 @@ class Controller:
         self._changed.set()
 
     def _batch_applied(self) -> None:
-        if self._waiting:
-            # The replica counts the batch as applied only after the state machine has it.
-            asyncio.get_running_loop().call_soon(self._wake)
+        # The replica counts the batch as applied, and may serve, only after this call.
+        asyncio.get_running_loop().call_soon(self._wake)
 
     def _wake(self) -> None:
+        self._tend.set()
         waiting, self._waiting = self._waiting, []
         for changed in waiting:
             if not changed.done():

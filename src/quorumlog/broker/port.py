@@ -105,7 +105,12 @@ class BrokerPort(Protocol):
 
     @property
     def metadata(self) -> MetadataState:
-        """The metadata as far as this node has applied it: one object for the broker's life."""
+        """The metadata as far as this node has applied it: one object for the broker's life.
+
+        Raises:
+            Unavailable: the node has not caught up since it started: what it does not know yet
+                must not be taken for unknown to the cluster.
+        """
         ...
 
     def submit(self, topic: str, partition: int, draft: Draft) -> "asyncio.Future[ProduceAck]":
