@@ -7,11 +7,12 @@ from quorumlog.api._pb import quorumlog_pb2, quorumlog_pb2_grpc
 from quorumlog.api.convert import node_message, topic_message
 from quorumlog.api.status import CallContext, aborting
 from quorumlog.broker._pb import metadata_pb2
-from quorumlog.broker.metadata import raise_for
+from quorumlog.broker.metadata import MetadataState, raise_for
 from quorumlog.broker.metadata_command import check_command
 from quorumlog.broker.metadata_wait import wait_for_metadata
 from quorumlog.broker.port import BrokerPort, ClusterView
-from quorumlog.errors import InvalidArgument, OutcomeUnknown
+from quorumlog.broker.topics import NodeInfo
+from quorumlog.errors import InvalidArgument, OutcomeUnknown, Unavailable
 from quorumlog.types import NodeId
 
 DEFAULT_REPLICAS: Final = 3
@@ -83,12 +84,14 @@ class AdminService(quorumlog_pb2_grpc.AdminServicer):
     async def Status(
         self, request: quorumlog_pb2.ClusterStatusRequest, context: CallContext
     ) -> quorumlog_pb2.ClusterStatus:
+        """Answers also while this node knows nothing but its peers: who asks wants to know why."""
         view = self._broker.cluster_status()
-        topics = self._broker.metadata.topics()
+        metadata = self._metadata_known()
+        topics = metadata.topics()
         partitions = [partition for topic in topics for partition in topic.partitions]
         leaders = [self._broker.partition_status(each.group).leader for each in partitions]
-        nodes = self._nodes(view)
-        this_node = self._broker.metadata.node(self._broker.node_id)
+        nodes = nodes_of(view, metadata)
+        this_node = next((node for node in nodes if node.id == self._broker.node_id), None)
         leads = Counter(leaders)
         holds = Counter(node for each in partitions for node in each.replicas)
         for node in nodes:
@@ -116,7 +119,7 @@ class AdminService(quorumlog_pb2_grpc.AdminServicer):
         names = sorted(set(request.topics)) or [topic.name for topic in metadata.topics()]
         return quorumlog_pb2.Metadata(
             cluster_id=view.cluster_id,
-            nodes=self._nodes(view),
+            nodes=nodes_of(view, metadata),
             topics=[self._describe(name) for name in names if metadata.has_topic(name)],
             unknown_topics=[name for name in names if not metadata.has_topic(name)],
         )
@@ -135,20 +138,40 @@ class AdminService(quorumlog_pb2_grpc.AdminServicer):
         leader = await self._broker.transfer_leadership(request.topic, request.partition, target)
         return quorumlog_pb2.TransferLeadershipResponse(leader=leader)
 
-    def _nodes(self, view: ClusterView) -> list[quorumlog_pb2.Node]:
-        """Every registered node, sorted by id, with what gossip sees of it."""
-        members = {member.tags.get("id"): member for member in view.members}
-        nodes = []
-        for known in self._broker.metadata.nodes():
-            node = node_message(known)
-            node.role = view.roles.get(known.id, "")
-            member = members.get(known.id)
-            if member is not None:
-                node.state = member.state.value
-                address = member.tags.get("rpc", "")
-                node.gossip_address = address if address != known.address else ""
-            nodes.append(node)
-        return nodes
+    def _metadata_known(self) -> MetadataState:
+        """Empty while this node has not caught up: its view is asked for just then."""
+        try:
+            return self._broker.metadata
+        except Unavailable:
+            return MetadataState()
+
+
+def nodes_of(view: ClusterView, metadata: MetadataState) -> list[quorumlog_pb2.Node]:
+    """Every node of the cluster, sorted by id: registered, member of the metadata group, or seen.
+
+    What is registered goes before what gossip says; where they differ both addresses are shown.
+    """
+    registered = {node.id: node for node in metadata.nodes()}
+    members = {
+        NodeId(member.tags["id"]): member
+        for member in view.members
+        if member.tags.get("cluster") == view.cluster_id and "id" in member.tags
+    }
+    nodes = []
+    for node_id in sorted({*registered, *view.roles, *members}):
+        node, member = registered.get(node_id), members.get(node_id)
+        tags = member.tags if member is not None else {}
+        if node is None:
+            name = member.name if member is not None else ""
+            node = NodeInfo(node_id, name, tags.get("rpc", ""), tags.get("ver", ""))
+        message = node_message(node)
+        message.role = view.roles.get(node_id, "")
+        if member is not None:
+            message.state = member.state.value
+        address = tags.get("rpc", "")
+        message.gossip_address = address if address != node.address else ""
+        nodes.append(message)
+    return nodes
 
 
 def create_topic(

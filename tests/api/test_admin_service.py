@@ -14,6 +14,7 @@ from quorumlog.errors import (
     OutcomeUnknown,
     PartitionOutOfRange,
     TopicExists,
+    Unavailable,
     UnknownTopic,
 )
 from quorumlog.ports import MemberState
@@ -167,6 +168,32 @@ async def test_status_counts_what_each_node_leads_and_holds(
         ("c", "suspect", "voter", 0),
     ]
     assert sum(node.replicas for node in status.nodes) == 2 * 3 + 2
+
+
+async def test_a_node_that_just_started_still_tells_whom_it_sees(
+    broker: FakeBroker, service: AdminService, context: FakeContext
+) -> None:
+    broker.starting = True
+    broker.states["b"] = MemberState.FAILED
+    status = await service.Status(pb.ClusterStatusRequest(), context)
+    assert (status.leader, status.topics) == ("b", 0)
+    assert [(node.id, node.address, node.role, node.state) for node in status.nodes] == [
+        ("a", "a:7400", "voter", "alive"),
+        ("b", "b:7400", "voter", "failed"),
+        ("c", "c:7400", "voter", "alive"),
+    ]
+
+
+async def test_a_node_that_just_started_calls_no_topic_unknown(
+    broker: FakeBroker, service: AdminService, context: FakeContext
+) -> None:
+    broker.starting = True
+    for call in (
+        service.DescribeTopic(pb.DescribeTopicRequest(name="nope"), context),
+        service.GetMetadata(pb.MetadataRequest(topics=["nope"]), context),
+        service.ListTopics(pb.ListTopicsRequest(), context),
+    ):
+        assert type(await failure(call)) is Unavailable
 
 
 async def test_metadata_names_every_node_and_the_topics_asked_for(

@@ -18,7 +18,7 @@ from quorumlog.broker.port import (
     Start,
 )
 from quorumlog.broker.producers import Duplicate, InFlight, PendingProducers, ProducerTable
-from quorumlog.errors import NotLeader, OffsetOutOfRange
+from quorumlog.errors import NotLeader, OffsetOutOfRange, Unavailable
 from quorumlog.log.batch import Batch, Draft, join_batches
 from quorumlog.ports import Member, MemberState
 from quorumlog.types import GroupId, NodeId
@@ -46,13 +46,15 @@ class FakeBroker:
     """Node ``a`` of a cluster of ``nodes``. Commits at once unless ``held``; then ``commit`` does.
 
     While ``metadata_delayed``, this node hears of no metadata command; ``catch_up`` ends that.
+    While ``starting``, it has not caught up with the cluster's metadata.
     ``states`` and ``moved``: what gossip sees of a node's state and address.
     ``fetches`` keeps (max_bytes, max_wait_s) of each fetch.
     """
 
     def __init__(self, *nodes: str) -> None:
         self.node_id = NodeId("a")
-        self.metadata = MetadataState()
+        self.starting = False
+        self._metadata = MetadataState()
         self.leader_metadata = MetadataState()
         self.held = False
         self.fetches: list[tuple[int, float]] = []
@@ -70,6 +72,12 @@ class FakeBroker:
             self._decide(metadata_pb2.Command(register_node={"node": message}))
 
     # ---------------------------------------------------------------------------------- metadata
+
+    @property
+    def metadata(self) -> MetadataState:
+        if self.starting:
+            raise Unavailable("this node is still learning the cluster's metadata")
+        return self._metadata
 
     def _decide(self, command: metadata_pb2.Command) -> metadata_pb2.Result:
         encoded = command.SerializeToString(deterministic=True)
@@ -239,9 +247,10 @@ class FakeBroker:
                     "cluster": "cluster-1",
                 },
             )
-            for node in self.metadata.nodes()
+            for node in self.leader_metadata.nodes()
         ]
-        roles = {node.id: "voter" for node in self.metadata.nodes()}
+        members.append(Member("stranger", "x", 7946, MemberState.ALIVE, {"id": "x", "cluster": ""}))
+        roles = {node.id: "voter" for node in self.leader_metadata.nodes()}
         return ClusterView("cluster-1", NodeId("b"), TERM, 17, roles, members)
 
     async def transfer_leadership(
