@@ -1,0 +1,208 @@
+"""What others claim becomes what this node believes, passes on and, about itself, refutes.
+
+About another member a claim is merged (``core.members``); news is spread and reported. About this
+node itself only this node speaks: any other claim is answered with a higher incarnation (SWIM
+§4.2). So a node that restarts, with other tags or elsewhere, hears what is believed of it in its
+first exchange, and everybody takes its correction at once.
+"""
+
+from typing import Final
+
+from quorumlog.discovery.config import GossipConfig
+from quorumlog.discovery.core.members import MemberTable, Merge, Peer, same_node
+from quorumlog.discovery.core.outbox import Outbox
+from quorumlog.discovery.core.output import MemberChanged, NameConflicted
+from quorumlog.discovery.core.suspicion import LocalHealth, Suspicion
+from quorumlog.discovery.wire.messages import (
+    MAX_INCARNATION,
+    Address,
+    Alive,
+    Dead,
+    MemberRecord,
+    Status,
+    Suspect,
+)
+from quorumlog.errors import InvariantViolation
+
+_RESTART_DISPLACEMENTS: Final = 2
+"""Times that another address may be claimed for this very node before it counts as a second
+process with the same identity: once for the time before a restart, once for a late echo."""
+
+
+class Claims:
+    """The member table, the suspects' timers, and this node's own word."""
+
+    def __init__(
+        self,
+        me: Alive,
+        *,
+        table: MemberTable,
+        outbox: Outbox,
+        health: LocalHealth,
+        config: GossipConfig,
+        now: float,
+    ) -> None:
+        self._table = table
+        self._outbox = outbox
+        self._health = health
+        self._config = config
+        self._name = me.name
+        self._suspicions: dict[str, Suspicion] = {}
+        self._displacements = 0
+        self._contested = False
+        table.apply_alive(me, now)
+        peer = table.get(me.name)
+        if peer is None:
+            raise InvariantViolation("a member table has no room for the node itself")
+        self._me = peer
+
+    @property
+    def me(self) -> Peer:
+        """This node."""
+        return self._me
+
+    @property
+    def contested(self) -> bool:
+        """Another node was heard of under this node's name, and this one has not spoken since."""
+        return self._contested
+
+    @property
+    def deadline(self) -> float | None:
+        """When the first suspect's time is up."""
+        return min((suspicion.deadline for suspicion in self._suspicions.values()), default=None)
+
+    def expire(self, now: float) -> None:
+        """Declare the suspects dead whose time is up."""
+        due = [name for name, suspicion in self._suspicions.items() if suspicion.deadline <= now]
+        for name in due:
+            peer = self._table.get(name)
+            if peer is not None:
+                self.dead(Dead(name, peer.incarnation, self._name), now)
+
+    def announce(self, meta: bytes, now: float) -> None:
+        """Say something new of this node."""
+        self._speak(self.me.incarnation, meta, now)
+
+    def alive(self, claim: Alive, now: float) -> None:
+        if claim.name == self._name:
+            self._answer_alive(claim, now)
+            return
+        before = self._view(claim.name)
+        match self._table.apply_alive(claim, now):
+            case Merge.CONFLICT:
+                self._conflict(claim.name, claim.address)
+            case Merge.NEWS:
+                peer = self._table.get(claim.name)
+                if peer is not None and peer.status is Status.ALIVE:
+                    self._suspicions.pop(claim.name, None)
+                    self._outbox.spread(claim.name, claim)
+                self._report(claim.name, before)
+
+    def suspect(self, claim: Suspect, now: float) -> None:
+        if claim.name == self._name:
+            self._answer_accusation(claim.incarnation, now)
+            return
+        before = self._view(claim.name)
+        outcome = self._table.apply_status(claim.name, Status.SUSPECT, claim.incarnation, now)
+        if outcome is Merge.NEWS:
+            members = self._table.running_count
+            self._suspicions[claim.name] = Suspicion(claim.accuser, members, self._config, now)
+            self._outbox.spread(claim.name, claim)
+            self._report(claim.name, before)
+            return
+        peer = self._table.get(claim.name)
+        suspicion = self._suspicions.get(claim.name)
+        if peer is None or suspicion is None or claim.incarnation < peer.incarnation:
+            return
+        if suspicion.confirm(claim.accuser, now):
+            self._outbox.spread(claim.name, claim)
+
+    def dead(self, claim: Dead, now: float) -> None:
+        if claim.name == self._name:
+            self._answer_accusation(claim.incarnation, now)
+            return
+        before = self._view(claim.name)
+        status = Status.LEFT if claim.left else Status.DEAD
+        if self._table.apply_status(claim.name, status, claim.incarnation, now) is Merge.NEWS:
+            self._suspicions.pop(claim.name, None)
+            self._outbox.spread(claim.name, claim)
+            self._report(claim.name, before)
+
+    def record(self, record: MemberRecord, now: float) -> None:
+        """One member of a push/pull.
+
+        That a peer holds a member for dead only makes it suspect here, so that it may refute;
+        of an unknown dead one nothing is learnt.
+        """
+        claim = record.alive
+        match record.status:
+            case Status.ALIVE:
+                self.alive(claim, now)
+            case Status.LEFT:
+                self.dead(Dead(claim.name, claim.incarnation, claim.name), now)
+            case Status.DEAD:
+                self.suspect(Suspect(claim.name, claim.incarnation, self._name), now)
+            case Status.SUSPECT:
+                if claim.name != self._name:
+                    self.alive(claim, now)
+                self.suspect(Suspect(claim.name, claim.incarnation, self._name), now)
+
+    def depart(self, now: float) -> None:
+        """Declare this node left; nothing is refuted any more."""
+        me = self.me
+        self._table.apply_status(self._name, Status.LEFT, me.incarnation, now)
+        self._outbox.spread(self._name, Dead(self._name, me.incarnation, self._name))
+        self._outbox.emit(MemberChanged(me.member()))
+
+    def _answer_alive(self, claim: Alive, now: float) -> None:
+        me = self.me
+        if me.status is Status.LEFT or claim.incarnation < me.incarnation or claim == me.said:
+            return
+        if claim.address != me.address:
+            if not same_node(claim, me.said):
+                # Its claim stands until it is found to have failed; raising the incarnation
+                # now would only begin a race with a node that is there.
+                self._contested = True
+                self._conflict(self._name, claim.address)
+                return
+            self._displacements += 1
+            if self._displacements > _RESTART_DISPLACEMENTS:
+                self._conflict(self._name, claim.address)
+        self._speak(claim.incarnation, me.said.meta, now)
+
+    def _answer_accusation(self, incarnation: int, now: float) -> None:
+        me = self.me
+        if me.status is Status.LEFT:
+            return
+        if incarnation >= me.incarnation:
+            self._health.apply(1)
+            self._speak(incarnation, me.said.meta, now)
+        elif not self._outbox.spreads(self._name):
+            # Somebody has missed the refutation.
+            self._outbox.spread(self._name, me.said)
+
+    def _speak(self, beyond: int, meta: bytes, now: float) -> None:
+        """Announce this node under an incarnation above ``beyond`` and all that it used."""
+        me = self.me
+        self._contested = False
+        before = self._view(self._name)
+        incarnation = min(max(beyond, me.incarnation) + 1, MAX_INCARNATION)
+        word = Alive(self._name, incarnation, me.address, meta, me.said.versions)
+        self._table.apply_alive(word, now)
+        self._outbox.spread(self._name, word)
+        self._report(self._name, before)
+
+    def _conflict(self, name: str, claimant: Address) -> None:
+        peer = self._table.get(name)
+        if peer is not None:
+            self._outbox.emit(NameConflicted(peer.member(), claimant, name == self._name))
+
+    def _view(self, name: str) -> tuple[Status, Address, bytes] | None:
+        """What users see of a member."""
+        peer = self._table.get(name)
+        return None if peer is None else (peer.status, peer.address, peer.said.meta)
+
+    def _report(self, name: str, before: tuple[Status, Address, bytes] | None) -> None:
+        peer = self._table.get(name)
+        if peer is not None and self._view(name) != before:
+            self._outbox.emit(MemberChanged(peer.member()))

@@ -1,0 +1,52 @@
+"""What the core wants done: values, performed by a shell in the order they stand."""
+
+from dataclasses import dataclass
+
+from quorumlog.discovery.wire.messages import Address, Ping
+from quorumlog.ports import Member
+
+
+@dataclass(frozen=True, slots=True)
+class SendPacket:
+    """Send ``data`` over UDP, at most ``packet_bytes``; it may be lost."""
+
+    address: Address
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OpenExchange:
+    """Exchange state over TCP: ``local_state`` out, the answer into ``receive_push_pull``."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPing:
+    """Send ``ping`` over TCP and give an answer within ``timeout_s`` to ``receive_stream_ack``."""
+
+    address: Address
+    ping: Ping
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemberChanged:
+    """A member came, or its state, address or tags changed."""
+
+    member: Member
+
+
+@dataclass(frozen=True, slots=True)
+class NameConflicted:
+    """``claimant`` is a live node at another address that uses the name of ``member``.
+
+    ``ours`` when the name is this node's own: one of the two has to be renamed or stopped.
+    """
+
+    member: Member
+    claimant: Address
+    ours: bool
+
+
+Output = SendPacket | OpenExchange | OpenPing | MemberChanged | NameConflicted

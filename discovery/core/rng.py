@@ -1,0 +1,38 @@
+"""Randomness as the core asks for it; ``random.Random`` provides it."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Rng(Protocol):
+    def randrange(self, stop: int, /) -> int: ...
+
+    def random(self) -> float: ...
+
+
+def shuffle(items: list[T], rng: Rng) -> None:
+    """Put ``items`` into a random order (Fisher and Yates)."""
+    for last in range(len(items) - 1, 0, -1):
+        other = rng.randrange(last + 1)
+        items[last], items[other] = items[other], items[last]
+
+
+def choose(items: Sequence[T], count: int, wanted: Callable[[T], bool], rng: Rng) -> list[T]:
+    """Up to ``count`` different items that are ``wanted``, at random.
+
+    All are looked at while there are few; of many, 3 x ``len(items)`` are drawn at most.
+    """
+    if len(items) <= 3 * count:
+        chosen = [item for item in items if wanted(item)]
+        shuffle(chosen, rng)
+        return chosen[:count]
+    drawn: dict[int, T] = {}
+    for _ in range(3 * len(items)):
+        position = rng.randrange(len(items))
+        if position not in drawn and wanted(items[position]):
+            drawn[position] = items[position]
+            if len(drawn) == count:
+                break
+    return list(drawn.values())

@@ -1,0 +1,60 @@
+"""How long a suspect has to refute, and how well this node itself is (Lifeguard §IV)."""
+
+import math
+
+from quorumlog.discovery.config import GossipConfig
+
+
+class Suspicion:
+    """The time left to one suspect: it begins long and shrinks with every independent accuser.
+
+    With ``n`` of ``k`` confirmations the timeout is
+    ``max - (max - min) * log(n + 1) / log(k + 1)``; in a cluster too small for ``k`` others it is
+    ``min`` at once.
+    """
+
+    def __init__(self, accuser: str, members: int, config: GossipConfig, now: float) -> None:
+        wanted = config.suspicion_multiplier - 2
+        self._wanted = wanted if members - 2 >= wanted else 0
+        scale = max(1.0, math.log10(max(1, members)))
+        self._min_s = config.suspicion_multiplier * scale * config.probe_interval_s
+        self._max_s = config.suspicion_max_multiplier * self._min_s
+        self._accusers = {accuser}
+        self._started_at = now
+        self.deadline = now + self._timeout_s()
+        """When the suspect is declared dead."""
+
+    def confirm(self, accuser: str, now: float) -> bool:
+        """Count one more accuser; False when it is known already or enough have spoken."""
+        if len(self._accusers) > self._wanted or accuser in self._accusers:
+            return False
+        self._accusers.add(accuser)
+        self.deadline = max(now, self._started_at + self._timeout_s())
+        return True
+
+    def _timeout_s(self) -> float:
+        if self._wanted < 1:
+            return self._min_s
+        share = math.log(len(self._accusers)) / math.log(self._wanted + 1)
+        return max(self._min_s, self._max_s - share * (self._max_s - self._min_s))
+
+
+class LocalHealth:
+    """A score from 0 (well) to ``awareness_max - 1``: a node that hears nobody doubts itself.
+
+    Its own timeouts are multiplied by score + 1.
+    """
+
+    def __init__(self, awareness_max: int) -> None:
+        self._max = awareness_max - 1
+        self._score = 0
+
+    @property
+    def score(self) -> int:
+        return self._score
+
+    def apply(self, delta: int) -> None:
+        self._score = min(self._max, max(0, self._score + delta))
+
+    def scale(self, duration_s: float) -> float:
+        return duration_s * (self._score + 1)

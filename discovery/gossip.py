@@ -1,0 +1,384 @@
+"""Membership for a node: the gossip core behind a UDP socket, a TCP socket and a timer.
+
+The shell decides nothing. Every input goes to the core at once; its outputs are performed once per
+turn of the event loop, so that all that arrived in a turn is answered together.
+"""
+
+import asyncio
+import contextlib
+import math
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar, cast
+
+import structlog
+
+from quorumlog.discovery.config import GossipConfig
+from quorumlog.discovery.core.gossip_core import GossipCore
+from quorumlog.discovery.core.output import (
+    MemberChanged,
+    NameConflicted,
+    OpenExchange,
+    OpenPing,
+    Output,
+    SendPacket,
+)
+from quorumlog.discovery.core.rng import Rng
+from quorumlog.discovery.limits import RateLimit
+from quorumlog.discovery.seeds import SeedFinder, resolve
+from quorumlog.discovery.sockets import bind_pair, bound_address, reachable_host
+from quorumlog.discovery.streams import close_writer, exchange_state, ping, read_message
+from quorumlog.discovery.wire.codec import encode_message, encode_push_pull
+from quorumlog.discovery.wire.messages import Address, Ping, PushPull
+from quorumlog.errors import Closed, ConfigError, DuplicateNode, ProtocolError
+from quorumlog.ports import Member, MemberState
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+_LOG_INTERVAL_S: Final = 10.0
+
+
+class Gossip:
+    """This node among the others; implements ``ports.Membership``.
+
+    Made by :meth:`start`, belongs to the event loop it was started in. ``address`` is the one
+    bound, ``advertised`` the one that others are told. ``rejected_packets`` counts packets and
+    streams that were malformed or foreign; they change nothing.
+    """
+
+    def __init__(
+        self, core: GossipCore, *, bound: Address, advertised: Address, config: GossipConfig
+    ) -> None:
+        self.address = bound
+        self.advertised = advertised
+        self.rejected_packets = 0
+        self._core = core
+        self._config = config
+        self._loop = asyncio.get_running_loop()
+        self._change_handlers: list[Callable[[Member], None]] = []
+        self._conflict_handlers: list[Callable[[DuplicateNode], None]] = []
+        self._packets: _PacketProtocol | None = None
+        self._group = asyncio.TaskGroup()
+        self._runner: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._left = asyncio.Event()
+        # Nothing is performed before the tasks have a group to run in.
+        self._drain_is_due = True
+        self._timer: asyncio.TimerHandle | None = None
+        self._streams = 0
+        self._reject_limit = RateLimit(_LOG_INTERVAL_S)
+        self._conflict_limit = RateLimit(_LOG_INTERVAL_S)
+
+    @staticmethod
+    async def start(
+        *,
+        name: str,
+        bind: tuple[str, int],
+        advertise: tuple[str, int] | None = None,
+        seeds: Sequence[str] = (),
+        tags: Mapping[str, str],
+        config: GossipConfig | None = None,
+        rng: Rng,
+    ) -> "Gossip":
+        """Bind, and begin to look for the others; returns without waiting for them.
+
+        ``name`` is unique in the cluster. ``bind`` port 0 takes any free port. ``advertise`` is
+        where others reach this node (port 0: the bound one), by default the bound address.
+        ``seeds`` are ``HOST:PORT`` of any members, resolved again at every try.
+        Raises ``AddressInUse``, ``ConfigError`` (an address or seed that cannot be), and
+        ``InvalidArgument`` (a name or tags that do not fit).
+        """
+        config = config or GossipConfig.lan()
+        packets, stream = bind_pair(*bind)
+        try:
+            bound = bound_address(packets)
+            advertised = await _advertised(bound, advertise)
+            core = GossipCore(
+                name=name,
+                address=advertised,
+                tags=tags,
+                config=config,
+                rng=rng,
+                now=asyncio.get_running_loop().time(),
+            )
+            gossip = Gossip(core, bound=bound, advertised=advertised, config=config)
+            finder = SeedFinder(
+                seeds, exchange=gossip._exchange, running=gossip._running, config=config
+            )
+            await gossip._run(packets, stream, finder)
+        except BaseException:
+            packets.close()
+            stream.close()
+            raise
+        _log.info("gossip_started", name=name, bound=bound, advertised=advertised)
+        return gossip
+
+    def members(self) -> list[Member]:
+        """All known members, this node included, sorted by name."""
+        return self._core.members()
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Say ``tags`` of this node from now on.
+
+        Raises ``InvalidArgument`` when they take more than 512 bytes; the old ones stay.
+        """
+        self._check_open()
+        self._core.set_tags(tags, self._loop.time())
+        self._schedule_drain()
+
+    def on_change(self, handler: Callable[[Member], None]) -> None:
+        """Call ``handler`` in the event loop when a member's state, address or tags change."""
+        self._change_handlers.append(handler)
+
+    def on_conflict(self, handler: Callable[[DuplicateNode], None]) -> None:
+        """Call ``handler`` when another live node is found to use this node's name."""
+        self._conflict_handlers.append(handler)
+
+    async def leave(self) -> None:
+        """Tell the others that this node leaves on purpose; returns when they have been sent it.
+
+        At most ``leave_timeout_s``. The node goes on answering until ``close``.
+        """
+        self._check_open()
+        self._core.leave(self._loop.time())
+        self._schedule_drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.leave_timeout_s):
+                await self._left.wait()
+
+    async def close(self) -> None:
+        """Stop at once; to the others this node has failed unless it left before. Idempotent."""
+        self._stopping.set()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._runner is not None:
+            # Its failure, if any, was logged when it happened.
+            await asyncio.wait([self._runner])
+
+    async def _run(self, packets: socket.socket, stream: socket.socket, finder: SeedFinder) -> None:
+        _, self._packets = await self._loop.create_datagram_endpoint(
+            lambda: _PacketProtocol(self._receive_packet), sock=packets
+        )
+        server = await asyncio.start_server(self._accept, sock=stream, start_serving=False)
+        entered = asyncio.Event()
+        self._runner = asyncio.create_task(self._supervise(server, finder, entered))
+        await entered.wait()
+        await server.start_serving()
+        self._drain_is_due = False
+        self._schedule_drain()
+
+    async def _supervise(
+        self, server: asyncio.Server, finder: SeedFinder, entered: asyncio.Event
+    ) -> None:
+        """Owns every task and both sockets until ``close``."""
+        try:
+            async with self._group as group:
+                group.create_task(finder.run())
+                entered.set()
+                await self._stopping.wait()
+                raise _Stop
+        except* _Stop:
+            _log.debug("gossip_stopped", bound=self.address)
+        except* Exception as errors:
+            _log.error("gossip_failed", bound=self.address, exc_info=errors)
+        finally:
+            self._stopping.set()
+            entered.set()
+            server.close()
+            if self._packets is not None:
+                self._packets.transport.close()
+                await self._packets.closed.wait()
+
+    def _receive_packet(self, data: bytes, sender: Address) -> None:
+        try:
+            self._core.receive_packet(sender, data, self._loop.time())
+        except ProtocolError as error:
+            self._reject(sender, error)
+        self._schedule_drain()
+
+    def _reject(self, sender: object, error: Exception) -> None:
+        self.rejected_packets += 1
+        if self._reject_limit.allows(self._loop.time()):
+            _log.debug(
+                "gossip_rejected",
+                sender=sender,
+                error=str(error),
+                not_logged=self._reject_limit.take_suppressed(),
+            )
+
+    def _schedule_drain(self) -> None:
+        if not self._drain_is_due and not self._stopping.is_set():
+            self._drain_is_due = True
+            self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        """Perform what the core wants, and set the timer for when it wants to be called again."""
+        self._drain_is_due = False
+        if self._stopping.is_set():
+            return
+        now = self._loop.time()
+        if now >= self._core.deadline:
+            self._core.tick(now)
+        for output in self._core.take_output():
+            self._perform(output)
+        if self._core.leave_is_spread:
+            self._left.set()
+        if self._timer is not None:
+            self._timer.cancel()
+        deadline = self._core.deadline
+        if not math.isinf(deadline):
+            self._timer = self._loop.call_at(deadline, self._schedule_drain)
+
+    def _perform(self, output: Output) -> None:
+        match output:
+            case SendPacket(address, data):
+                self._send(address, data)
+            case OpenExchange(address):
+                self._group.create_task(self._exchange_quietly(address))
+            case OpenPing(address, message, timeout_s):
+                self._group.create_task(self._ping(address, message, timeout_s))
+            case MemberChanged(member):
+                self._call(self._change_handlers, member)
+            case NameConflicted():
+                self._report_conflict(output)
+
+    def _send(self, address: Address, data: bytes) -> None:
+        if self._packets is not None and self._packets.writable:
+            self._packets.transport.sendto(data, address)
+
+    def _report_conflict(self, conflict: NameConflicted) -> None:
+        member, (host, port) = conflict.member, conflict.claimant
+        error = DuplicateNode(
+            f"the node at {host}:{port} uses the name {member.name!r} of the one at "
+            f"{member.address}:{member.port}: give one of them another name, or stop it"
+        )
+        if self._conflict_limit.allows(self._loop.time()):
+            _log.warning(
+                "name_conflicted",
+                error=str(error),
+                not_logged=self._conflict_limit.take_suppressed(),
+            )
+        if conflict.ours:
+            self._call(self._conflict_handlers, error)
+
+    def _call(self, handlers: Sequence[Callable[[T], None]], value: T) -> None:
+        """A handler that fails is its owner's bug and must not stop the protocol."""
+        for handler in handlers:
+            try:
+                handler(value)
+            except Exception:
+                _log.exception("gossip_handler_failed")
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._stopping.is_set() or self._streams >= self._config.max_streams:
+            writer.close()
+            return
+        self._streams += 1
+        self._group.create_task(self._serve(reader, writer))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one stream. A state is merged first, so that the answer refutes at once."""
+        try:
+            async with asyncio.timeout(self._config.stream_timeout_s):
+                answer = self._answer(await read_message(reader))
+                if answer is not None:
+                    writer.write(answer)
+                    await writer.drain()
+        except (OSError, ProtocolError) as error:
+            self._reject(writer.get_extra_info("peername"), error)
+        finally:
+            self._streams -= 1
+            await close_writer(writer)
+
+    def _answer(self, message: object) -> bytes | None:
+        if isinstance(message, PushPull):
+            self._core.receive_push_pull(message, self._loop.time())
+            self._schedule_drain()
+            return encode_push_pull(self._core.local_state(join=False))
+        if isinstance(message, Ping):
+            ack = self._core.answer_ping(message)
+            return None if ack is None else encode_message(ack)
+        return None
+
+    async def _exchange(self, address: Address) -> None:
+        """Push and pull with a seed. Raises ``OSError`` or ``ProtocolError``."""
+        await self._push_pull(address, join=True)
+
+    async def _exchange_quietly(self, address: Address) -> None:
+        try:
+            await self._push_pull(address, join=False)
+        except (OSError, ProtocolError) as error:
+            _log.debug("exchange_failed", address=address, error=str(error))
+
+    async def _push_pull(self, address: Address, *, join: bool) -> None:
+        state = self._core.local_state(join=join)
+        answer = await exchange_state(address, state, self._config.stream_timeout_s)
+        self._core.receive_push_pull(answer, self._loop.time())
+        self._schedule_drain()
+
+    async def _ping(self, address: Address, message: Ping, timeout_s: float) -> None:
+        try:
+            ack = await ping(address, message, timeout_s)
+        except (OSError, ProtocolError) as error:
+            _log.debug("stream_ping_failed", address=address, error=str(error))
+            return
+        self._core.receive_stream_ack(ack, self._loop.time())
+        self._schedule_drain()
+
+    def _running(self) -> list[Address]:
+        """Where the running members are, this node first."""
+        running = (MemberState.ALIVE, MemberState.SUSPECT)
+        found = [(m.address, m.port) for m in self.members() if m.state in running]
+        return [self.advertised, *(address for address in found if address != self.advertised)]
+
+    def _check_open(self) -> None:
+        if self._stopping.is_set():
+            raise Closed("this gossip member is closed")
+
+
+class _PacketProtocol(asyncio.DatagramProtocol):
+    """``writable`` is False while 64 KiB wait for the socket: packets are dropped meanwhile,
+    and what matters of them is sent again."""
+
+    transport: asyncio.DatagramTransport
+
+    def __init__(self, receive: Callable[[bytes, Address], None]) -> None:
+        self._receive = receive
+        self.writable = True
+        self.closed = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.DatagramTransport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.writable = False
+        self.closed.set()
+
+    def pause_writing(self) -> None:
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        self.writable = True
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._receive(data, (addr[0], addr[1]))
+
+    def error_received(self, exc: Exception) -> None:
+        """A destination is not there; its probe will find out."""
+        _log.debug("packet_undeliverable", error=str(exc))
+
+
+class _Stop(Exception):
+    """Ends the task group of a member that closes."""
+
+
+async def _advertised(bound: Address, advertise: Address | None) -> Address:
+    if advertise is None:
+        return reachable_host(bound[0]), bound[1]
+    try:
+        addresses = await resolve(advertise[0], advertise[1] or bound[1])
+    except OSError as error:
+        raise ConfigError(f"the address to advertise, {advertise[0]}, is unknown") from error
+    return addresses[0]
