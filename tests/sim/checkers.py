@@ -1,0 +1,233 @@
+"""The promises of the system, checked after every turn of the loop on every replica that ran.
+
+Cheap because incremental: a replica whose term, role, commit index and log end are as before is
+left alone. History and rules: :mod:`sim.history`.
+"""
+
+from dataclasses import dataclass, field
+
+from quorumlog.log.batch import Batch
+from quorumlog.log.log import Log
+from quorumlog.replication.core.messages import AppendResponse, VoteRequest, VoteResponse
+from quorumlog.replication.core.role import Role
+from quorumlog.replication.replica import Replica
+from quorumlog.replication.wire import decode
+from quorumlog.types import METADATA_GROUP, GroupId, NodeId
+from sim.history import GroupHistory, Violation
+from sim.node import SimNode
+from sim.process import Process
+
+_SLICE_BYTES = 1 << 20
+_APPEND_REQUEST_TYPE = 3
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A replica as it was last looked at; outlives its process."""
+
+    replica: Replica | None = None
+    state: tuple[object, ...] = ()
+    batches: list[Batch] = field(default_factory=list)
+    durable_index: int = 0
+    commit_index: int = 0
+    promised_term: int = 0
+    """The newest term it told anybody it is in."""
+
+
+class Checker:
+    """Watches all nodes. A violation is raised at the end of the turn that it was found in."""
+
+    def __init__(self, nodes: dict[NodeId, SimNode], quorum: int, metadata_quorum: int) -> None:
+        """``quorum`` is a majority of a partition's replicas, ``metadata_quorum`` of group 0's."""
+        self.histories: dict[int, GroupHistory] = {}
+        self.checked = 0
+        self._nodes = nodes
+        self._quorum = quorum
+        self._metadata_quorum = metadata_quorum
+        self._seen: dict[tuple[NodeId, int], _Seen] = {}
+        self._violation: Violation | None = None
+
+    def history(self, group: int) -> GroupHistory:
+        found = self.histories.get(group)
+        if found is None:
+            found = self.histories[group] = GroupHistory(group)
+        return found
+
+    # -- after every turn ----------------------------------------------------------------------
+
+    def after_turn(self, ran: dict[Process, None]) -> None:
+        if self._violation is not None:
+            raise self._violation
+        for process in ran:
+            node = self._nodes.get(NodeId(process.name))
+            if node is not None and node.process is process and node.host is not None:
+                for group, replica in node.host.replicas.items():
+                    self._look_at(node.node_id, group, replica)
+
+    def _look_at(self, node: NodeId, group: GroupId, replica: Replica) -> None:
+        core, log = replica.core, replica.log
+        state = (
+            replica,
+            core.term,
+            core.role,
+            core.commit_index,
+            log.last_index,
+            log.last_term,
+            log.durable_index,
+            replica.failure,
+        )
+        seen = self._seen.get((node, group))
+        if seen is None:
+            seen = self._seen[node, group] = _Seen()
+        if state == seen.state:
+            return
+        self.checked += 1
+        was_leader = seen.state[1:3] == (core.term, Role.LEADER) and seen.replica is replica
+        seen.state = state
+        if replica.failure is not None:
+            raise Violation(f"{node} group {group} is fenced: {replica.failure!r}")
+        history = self.history(group)
+        if seen.replica is not replica:
+            self._reopened(node, group, replica, seen)
+        self._follow_log(node, history, seen, log)
+        seen.durable_index = log.durable_index
+        if core.role is Role.LEADER and not was_leader:
+            history.elected(node, core.term)
+            history.check_complete(node, core.term, seen.batches)
+        self._follow_commits(node, history, seen, replica)
+
+    def _reopened(self, node: NodeId, group: int, replica: Replica, seen: _Seen) -> None:
+        """What was durable when the process before ended is there, term and log."""
+        if replica.core.term < seen.promised_term:
+            raise Violation(
+                f"{node} group {group} comes back in term {replica.core.term} "
+                f"and has spoken in term {seen.promised_term}"
+            )
+        durable = seen.batches[: seen.durable_index]
+        found = list(replica.log.batches(1)) if replica.log.last_index else []
+        for before, after in zip(durable, found, strict=False):
+            if bytes(before.head) != bytes(after.head):
+                raise Violation(
+                    f"{node} group {group}: {before.header} came back as {after.header}"
+                )
+        if len(found) < len(durable):
+            raise Violation(
+                f"{node} group {group} comes back with {len(found)} batches, "
+                f"{len(durable)} were durable"
+            )
+        seen.replica = replica
+        seen.batches = []
+        seen.commit_index = 0
+
+    def _follow_log(self, node: NodeId, history: GroupHistory, seen: _Seen, log: Log) -> None:
+        """Take in what was appended and cut since the last look."""
+        batches = seen.batches
+        same = min(len(batches), log.last_index)
+        while same and log.term_at(same) != batches[same - 1].header.term:
+            same -= 1
+        if same < seen.commit_index:
+            raise Violation(
+                f"{node} group {history.group} cut its log to {same}, a committed place"
+            )
+        del batches[same:]
+        while len(batches) < log.last_index:
+            for batch in log.slice(len(batches) + 1, _SLICE_BYTES):
+                prev_term = batches[-1].header.term if batches else 0
+                history.appended(node, batch, prev_term)
+                batches.append(batch)
+
+    def _follow_commits(
+        self, node: NodeId, history: GroupHistory, seen: _Seen, replica: Replica
+    ) -> None:
+        core = replica.core
+        if core.commit_index < seen.commit_index or core.commit_index > len(seen.batches):
+            raise Violation(
+                f"{node} group {history.group}: commit index {core.commit_index} after "
+                f"{seen.commit_index}, with {len(seen.batches)} batches"
+            )
+        for number in range(seen.commit_index, core.commit_index):
+            batch = seen.batches[number]
+            is_new = number >= len(history.committed)
+            history.commit(node, core.term, batch)
+            if is_new:
+                self._check_durable(history.group, batch)
+        seen.commit_index = core.commit_index
+
+    def _check_durable(self, group: int, batch: Batch) -> None:
+        """A batch is on the disks of a majority before anybody calls it committed."""
+        index, head = batch.header.index, bytes(batch.head)
+        holders = [
+            node
+            for (node, held_group), seen in self._seen.items()
+            if held_group == group
+            and seen.durable_index >= index
+            and len(seen.batches) >= index
+            and bytes(seen.batches[index - 1].head) == head
+        ]
+        quorum = self._metadata_quorum if group == METADATA_GROUP else self._quorum
+        if len(holders) < quorum:
+            raise Violation(
+                f"group {group}: batch {index} is committed and durable at {holders} only"
+            )
+
+    # -- what is said to others ----------------------------------------------------------------
+
+    def sent(self, source: str, target: str, group: GroupId, payload: bytes) -> None:
+        """A tap of the network: a message is a promise, whether it arrives or not."""
+        if payload[0] == _APPEND_REQUEST_TYPE:
+            return
+        message = decode(memoryview(payload))
+        try:
+            if isinstance(message, VoteRequest) and not message.pre:
+                self.history(group).voted(source, message.term, source)
+                self._promise_term(source, group, message.term)
+            elif isinstance(message, VoteResponse) and not message.pre and message.granted:
+                self.history(group).voted(source, message.term, target)
+                self._promise_term(source, group, message.term)
+            elif isinstance(message, AppendResponse) and message.success:
+                self._promise_term(source, group, message.term)
+                self._check_acknowledgement(source, group, message)
+        except Violation as violation:
+            # Not here: the sender would take it for a failure of its own.
+            self._violation = self._violation or violation
+
+    def _promise_term(self, node: str, group: int, term: int) -> None:
+        seen = self._seen.setdefault((NodeId(node), group), _Seen())
+        seen.promised_term = max(seen.promised_term, term)
+
+    def _check_acknowledgement(self, node: str, group: GroupId, message: AppendResponse) -> None:
+        host = self._nodes[NodeId(node)].host
+        replica = host.replicas.get(group) if host is not None else None
+        # A newer leader may have cut what is acknowledged to an older one.
+        if replica is not None and replica.core.term == message.term:
+            durable_index = replica.log.durable_index
+            if durable_index < message.match_index:
+                raise Violation(
+                    f"{node} group {group} acknowledges {message.match_index} "
+                    f"and is durable through {durable_index}"
+                )
+
+    # -- at the end ----------------------------------------------------------------------------
+
+    def converged(self) -> bool:
+        """All nodes are up and have applied all that is committed, in every group."""
+        for group, history in self.histories.items():
+            for node in self._nodes.values():
+                replica = node.host.replicas.get(GroupId(group)) if node.host else None
+                if not node.ready:
+                    return False
+                if replica is None and group == METADATA_GROUP:
+                    return False
+                if replica is not None and replica.applied_index != len(history.committed):
+                    return False
+        return True
+
+    def check_metadata(self) -> None:
+        """Equal logs give equal states."""
+        views = {
+            repr((node.broker.metadata.topics(), node.broker.metadata.nodes()))
+            for node in self._nodes.values()
+            if node.broker is not None
+        }
+        if len(views) != 1:
+            raise Violation(f"the nodes' metadata differ: {sorted(views)}")

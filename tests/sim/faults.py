@@ -1,0 +1,168 @@
+"""The nemesis: breaks things as the seed says, then makes everything whole again.
+
+The budget: disks lose what was not synced and nothing else, so that a majority of them always has
+what was acknowledged. Down, paused or cut off may be any number of nodes at a time.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+from quorumlog.errors import QuorumlogError
+from quorumlog.types import NodeId
+from sim.network import LinkQuality
+from sim.node import SimNode
+from sim.swarm import Swarm
+from sim.trace import Trace
+
+QUIET_LINK = LinkQuality()
+
+
+class Nemesis:
+    def __init__(
+        self,
+        swarm: Swarm,
+        nodes: Sequence[SimNode],
+        clients: Sequence[str],
+        rng: random.Random,
+        trace: Trace,
+    ) -> None:
+        self.injected = 0
+        self._swarm = swarm
+        self._nodes = nodes
+        self._clients = clients
+        self._rng = rng
+        self._trace = trace
+        self._network = nodes[0].world.network
+        self._actions: dict[str, Callable[[], Awaitable[None]]] = {
+            "power": self._power,
+            "kill": self._kill,
+            "stop": self._stop,
+            "pause": self._pause,
+            "partition": self._partition,
+            "isolate": self._isolate,
+            "one_way": self._one_way,
+            "slow_network": self._slow_network,
+            "clock_jump": self._clock_jump,
+            "transfer": self._transfer,
+        }
+
+    async def run(self) -> None:
+        """Do the seed's faults one after the other, with some repair between, until time is up."""
+        swarm, rng = self._swarm, self._rng
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + swarm.fault_duration_s
+        while swarm.faults and loop.time() < until_s:
+            await asyncio.sleep(rng.expovariate(1 / swarm.fault_interval_s))
+            if rng.random() < 0.4:
+                self._repair_one()
+            else:
+                self.injected += 1
+                await self._actions[rng.choice(swarm.faults)]()
+
+    def heal(self) -> None:
+        """End every fault: all links as good as new, all nodes up."""
+        self._trace.add("nemesis heals everything")
+        self._network.heal()
+        self._network.quality = QUIET_LINK
+        for node in self._nodes:
+            node.resume()
+            if not node.up:
+                node.start()
+
+    def _repair_one(self) -> None:
+        """Something gets better: a node comes back, or the network does."""
+        down = [node for node in self._nodes if not node.up or node.paused]
+        if down and self._rng.random() < 0.8:
+            node = self._rng.choice(down)
+            if node.up:
+                node.resume()
+            else:
+                node.start()
+        else:
+            self._trace.add("nemesis heals the network")
+            self._network.heal()
+            self._network.quality = self._swarm.link
+
+    def _victim(self) -> SimNode | None:
+        """Any node that is up; half of the time one that leads something."""
+        up = [node for node in self._nodes if node.up]
+        leading = [node for node in up if node.leads()]
+        if leading and self._rng.random() < 0.5:
+            return self._rng.choice(leading)
+        return self._rng.choice(up) if up else None
+
+    async def _power(self) -> None:
+        if self._rng.random() < 0.1:
+            for node in self._nodes:
+                if node.up:
+                    node.crash(power=True)
+        elif (node_or_none := self._victim()) is not None:
+            node_or_none.crash(power=True)
+
+    async def _kill(self) -> None:
+        node = self._victim()
+        if node is not None:
+            node.crash(power=False)
+            if self._rng.random() < 0.5:
+                node.start()
+
+    async def _stop(self) -> None:
+        node = self._victim()
+        if node is not None and node.ready and not node.paused:
+            await node.stop()
+
+    async def _pause(self) -> None:
+        node = self._victim()
+        if node is not None:
+            node.pause()
+
+    async def _partition(self) -> None:
+        """Two sides that cannot reach each other; clients stand on either."""
+        names = [*(node.node_id for node in self._nodes), *self._clients]
+        self._rng.shuffle(names)
+        split = self._rng.randint(1, len(names) - 1)
+        self._cut_both_ways(names[:split], names[split:])
+
+    async def _isolate(self) -> None:
+        node = self._victim()
+        if node is not None:
+            others = [each.node_id for each in self._nodes if each is not node]
+            with_clients = self._rng.random() < 0.5
+            self._cut_both_ways([node.node_id], [*others, *(self._clients if with_clients else ())])
+
+    async def _one_way(self) -> None:
+        source, target = self._rng.sample([node.node_id for node in self._nodes], 2)
+        self._trace.add(f"nemesis cuts {source} > {target}")
+        self._network.cut(source, target)
+
+    def _cut_both_ways(self, some: Sequence[str], others: Sequence[str]) -> None:
+        self._trace.add(f"nemesis cuts {some} from {others}")
+        for one in some:
+            for other in others:
+                self._network.cut(one, other)
+                self._network.cut(other, one)
+
+    async def _slow_network(self) -> None:
+        self._trace.add("nemesis slows the network down")
+        quality = self._network.quality
+        self._network.quality = replace(quality, longest_s=self._rng.uniform(0.05, 0.4))
+
+    async def _clock_jump(self) -> None:
+        node = self._rng.choice(list(self._nodes))
+        node.clock.skew_ms += self._rng.randint(-5000, 5000)
+        self._trace.add(f"nemesis sets the wall clock of {node.node_id}")
+
+    async def _transfer(self) -> None:
+        node = self._victim()
+        if node is None or node.host is None or node.paused:
+            return
+        target = NodeId(self._rng.choice(list(self._nodes)).node_id)
+        for replica in node.host.replicas.values():
+            if replica.serving:
+                self._trace.add(f"nemesis moves group {replica.group} to {target}")
+                try:
+                    replica.transfer_leadership(target)
+                except QuorumlogError as error:
+                    self._trace.add(f"refused: {error}")

@@ -1,0 +1,227 @@
+"""One simulated node: the real replicas, controller, broker and services on simulated ports."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from quorumlog.api._pb import peer_pb2, quorumlog_pb2
+from quorumlog.api.admin_service import AdminService
+from quorumlog.api.limits import Limits
+from quorumlog.api.log_service import LogService
+from quorumlog.api.peer_service import PeerService
+from quorumlog.broker.broker import Broker
+from quorumlog.broker.controller import Controller
+from quorumlog.errors import NotLeader, QuorumlogError
+from quorumlog.log.config import LogConfig
+from quorumlog.ports import Member
+from quorumlog.replication.config import ReplicationConfig
+from quorumlog.replication.core.members import Members
+from quorumlog.replication.core.ready import Event
+from quorumlog.replication.host import GroupHost
+from quorumlog.replication.replica import Replica
+from quorumlog.types import NodeId
+from sim.clock import SimClock
+from sim.disk import SimDisk, SimulatedCrash
+from sim.loop import SimLoop, SimulationError
+from sim.membership import CLUSTER_ID, StaticMembership
+from sim.network import SimNetwork
+from sim.process import Process, State
+from sim.rpc import RpcFabric, RpcServer
+from sim.trace import Trace
+from sim.worker import SimWorker, WorkerSpeed
+
+DATA_DIRECTORY = "data/groups"
+
+_STOP_LIMIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    replication: ReplicationConfig
+    log: LogConfig
+    limits: Limits
+    worker: WorkerSpeed
+    max_drift: float
+    max_skew_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What all nodes of a simulation share."""
+
+    loop: SimLoop
+    trace: Trace
+    network: SimNetwork
+    fabric: RpcFabric
+    settings: NodeSettings
+    members: Sequence[Member]
+    voters: Members
+
+
+class _PeerPort:
+    """The part of the Peer service that a cluster needs once it is formed."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+
+    async def propose(self, command: bytes) -> bytes:
+        return (await self._controller.propose_here(command)).SerializeToString()
+
+
+class SimPeerCalls:
+    """Requests between nodes over the simulated RPC."""
+
+    def __init__(self, fabric: RpcFabric, process: Process, addresses: dict[NodeId, str]) -> None:
+        self._connector = fabric.client(process)
+        self._addresses = addresses
+
+    async def propose(self, peer: NodeId, command: bytes) -> bytes:
+        address = self._addresses.get(peer)
+        if address is None:
+            raise NotLeader("the leader's address is not known yet")
+        request = peer_pb2.ProposeRequest(command=command)
+        reply = await self._connector.connect(address).unary(
+            "/quorumlog.peer.v1.Peer/Propose", request, peer_pb2.ProposeReply, 12.0
+        )
+        return bytes(reply.result)
+
+
+class SimNode:
+    """A machine: its disk stays, its processes come and go."""
+
+    def __init__(
+        self,
+        world: World,
+        node_id: NodeId,
+        address: str,
+        rng: random.Random,
+    ) -> None:
+        self.world = world
+        self.node_id = node_id
+        self.address = address
+        self.rng = rng
+        self.disk = SimDisk(random.Random(rng.random()))
+        self.clock = SimClock.drawn(
+            world.loop, rng, world.settings.max_drift, world.settings.max_skew_ms
+        )
+        self.incarnation = 0
+        self.process = Process(node_id)
+        self.process.kill()
+        self.host: GroupHost | None = None
+        self.broker: Broker | None = None
+        self._serving: Process | None = None
+        self._worker: SimWorker | None = None
+        self._controller: Controller | None = None
+
+    @property
+    def up(self) -> bool:
+        return self.process.alive
+
+    @property
+    def paused(self) -> bool:
+        return self.process.state is State.PAUSED
+
+    @property
+    def ready(self) -> bool:
+        """Up, and the metadata group is open."""
+        return self.up and self._serving is self.process
+
+    def leads(self) -> bool:
+        return self.host is not None and any(
+            replica.serving for replica in self.host.replicas.values()
+        )
+
+    def start(self) -> None:
+        """Start a process on what the disk holds."""
+        self.incarnation += 1
+        self.world.trace.add(f"{self.node_id} starts, incarnation {self.incarnation}")
+        self.process = Process(self.node_id)
+        self.world.loop.spawn(self.process, self._run(self.process), "node")
+
+    async def _run(self, process: Process) -> None:
+        world = self.world
+        self._worker = SimWorker(process, self.rng, world.settings.worker)
+        host = GroupHost(
+            node_id=self.node_id,
+            directory=DATA_DIRECTORY,
+            disk=self.disk,
+            clock=self.clock,
+            worker=self._worker,
+            transport=world.network.attach(self.node_id, process),
+            rng=self.rng,
+            config=world.settings.replication,
+            events=self._replica_event,
+        )
+        membership = StaticMembership(world.members)
+        addresses = {NodeId(each.tags["id"]): each.tags["rpc"] for each in world.members}
+        controller = Controller(
+            node_id=self.node_id,
+            host=host,
+            membership=membership,
+            calls=SimPeerCalls(world.fabric, process, addresses),
+            log_config=lambda fsync: world.settings.log,
+        )
+        self.host, self._controller = host, controller
+        self.broker = Broker(
+            node_id=self.node_id, host=host, controller=controller, membership=membership
+        )
+        await controller.start(CLUSTER_ID, world.voters)
+        self._serve(process, self.broker, controller)
+
+    def _serve(self, process: Process, broker: Broker, controller: Controller) -> None:
+        server = RpcServer(process)
+        services = quorumlog_pb2.DESCRIPTOR.services_by_name
+        server.add(services["Log"], LogService(broker, self.world.settings.limits))
+        server.add(services["Admin"], AdminService(broker))
+        port: Any = _PeerPort(controller)
+        server.add(peer_pb2.DESCRIPTOR.services_by_name["Peer"], PeerService(port))
+        self.world.fabric.listen(self.address, server)
+        self._serving = process
+
+    def _replica_event(self, replica: Replica, event: Event) -> None:
+        self.world.trace.add(f"{self.node_id} group {replica.group} {event}")
+
+    def crash(self, *, power: bool) -> None:
+        """The process is gone; with ``power`` what its disk had not synced may be gone as well."""
+        self.world.trace.add(f"{self.node_id} {'loses power' if power else 'is killed'}")
+        self.process.kill()
+        if self._worker is not None:
+            self._worker.cut_short(self._run_partly)
+        if power:
+            self.disk.crash()
+        else:
+            self.disk.kill()
+
+    def _run_partly(self, function: Callable[[], object]) -> None:
+        """Let a thread get as far as the seed says before it is stopped."""
+        if self.rng.random() < 0.5:
+            return
+        self.disk.crash_before(self.rng.randint(1, 8))
+        with suppress(SimulatedCrash, QuorumlogError, OSError):
+            function()
+
+    async def stop(self) -> None:
+        """Stop in good order, as by SIGTERM; the disk is left as a kill leaves it."""
+        self.world.trace.add(f"{self.node_id} stops")
+        closing = self.world.loop.spawn(self.process, self._close(), "stop")
+        await asyncio.wait([closing], timeout=_STOP_LIMIT_S)
+        if not closing.done():
+            raise SimulationError(f"{self.node_id} did not stop within {_STOP_LIMIT_S} s")
+        self.process.kill()
+        self.disk.kill()
+
+    async def _close(self) -> None:
+        if self._controller is not None and self.host is not None:
+            await self._controller.close()
+            await self.host.close()
+
+    def pause(self) -> None:
+        self.world.trace.add(f"{self.node_id} pauses")
+        self.process.pause()
+
+    def resume(self) -> None:
+        self.world.trace.add(f"{self.node_id} resumes")
+        self.world.loop.resume(self.process)

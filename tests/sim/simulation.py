@@ -1,0 +1,242 @@
+"""One run of the whole cluster from one seed: build, break, heal, and demand that it goes on.
+
+Phases: the nodes start and the topic is made in good weather; producers and consumers work while the
+nemesis does what the seed says; everything is healed, and within ``LIVENESS_S`` virtual seconds
+every record has to be acknowledged, read by every consumer and on every node.
+"""
+
+import asyncio
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from quorumlog.api.limits import Limits
+from quorumlog.log.config import LogConfig
+from quorumlog.replication.config import ReplicationConfig
+from quorumlog.replication.core.config import RaftConfig
+from quorumlog.replication.core.members import Members
+from quorumlog.types import NodeId
+from sim.checkers import Checker
+from sim.faults import QUIET_LINK, Nemesis
+from sim.history import Violation
+from sim.loop import SimLoop, SimulationError
+from sim.membership import member
+from sim.network import SimNetwork
+from sim.node import NodeSettings, SimNode, World
+from sim.rpc import RpcFabric
+from sim.swarm import Swarm, rng_for
+from sim.trace import Trace
+from sim.workload import TOPIC, Workload
+
+START_S: Final = 60.0
+"""Limit of the first phase: a cluster in good weather has a leader and a topic long before."""
+
+LIVENESS_S: Final = 60.0
+"""Limit after everything is healed. Generous: clients wait for timeouts of up to 15 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run that found nothing was like."""
+
+    seed: int
+    digest: str
+    virtual_s: float
+    turns: int
+    messages: int
+    faults: int
+    records: int
+    elections: int
+
+
+class SimulationFailed(AssertionError):
+    """A seed found something; the text has all that is needed to look into it."""
+
+    def __init__(self, swarm: Swarm, error: BaseException, trace: Trace, state: str) -> None:
+        self.seed = swarm.seed
+        self.error = error
+        super().__init__(
+            f"{type(error).__name__}: {error}\n{swarm}\n{state}\n{trace.tail()}\n"
+            f"Reproduce it: make sim SEEDS=1 START={swarm.seed}"
+        )
+
+
+def run(seed: int, echo: Callable[[str], None] | None = None) -> Result:
+    """Run one seed; ``echo`` gets every line of the trace.
+
+    Raises:
+        SimulationFailed: a promise was broken, something was stuck, an error was not handled.
+    """
+    return Simulation(Swarm.drawn(seed), echo).run()
+
+
+class Simulation:
+    def __init__(self, swarm: Swarm, echo: Callable[[str], None] | None = None) -> None:
+        self.swarm = swarm
+        self.loop = SimLoop()
+        self.trace = Trace(self.loop.time, echo)
+        self._verbose = echo is not None
+        network = SimNetwork(self.loop, rng_for(swarm.seed, "network"), self.trace, QUIET_LINK)
+        self._network = network
+        names = [NodeId(f"n{number}") for number in range(1, swarm.nodes + 1)]
+        addresses = {name: f"{name}:7400" for name in names}
+        self._world = World(
+            loop=self.loop,
+            trace=self.trace,
+            network=network,
+            fabric=RpcFabric(network),
+            settings=_settings(swarm),
+            members=[member(name, addresses[name]) for name in names],
+            voters=Members(tuple(names)),
+        )
+        self.nodes = {
+            name: SimNode(self._world, name, addresses[name], rng_for(swarm.seed, f"node {name}"))
+            for name in names
+        }
+        self.checker = Checker(self.nodes, quorum=2, metadata_quorum=swarm.nodes // 2 + 1)
+        network.tap(self.checker.sent)
+        self.loop.after_turn = self.checker.after_turn
+        self.workload = Workload(
+            swarm,
+            self.loop,
+            self._world.fabric,
+            list(addresses.values()),
+            self.checker,
+            self._group_of,
+            self.trace,
+        )
+        self.nemesis = Nemesis(
+            swarm,
+            list(self.nodes.values()),
+            self.workload.names,
+            rng_for(swarm.seed, "faults"),
+            self.trace,
+        )
+
+    def run(self) -> Result:
+        """See :func:`run`. Once only."""
+        with _quiet_logs(self.trace if self._verbose else None), _no_collector():
+            try:
+                self.loop.run_until_complete(self._phases())
+            except (SimulationError, Exception) as error:
+                raise SimulationFailed(self.swarm, error, self.trace, self._state()) from error
+            finally:
+                self.loop.dispose()
+        return Result(
+            seed=self.swarm.seed,
+            digest=self.trace.digest,
+            virtual_s=self.loop.time(),
+            turns=self.loop.turns,
+            messages=self._network.sent,
+            faults=self.nemesis.injected,
+            records=self.workload.consumed,
+            elections=sum(len(each.leaders) for each in self.checker.histories.values()),
+        )
+
+    async def _phases(self) -> None:
+        loop = self.loop
+        loop.end_s = START_S
+        for node in self.nodes.values():
+            node.start()
+        await self.workload.create_topic()
+        self._group_of(0)
+        loop.end_s = loop.time() + 100 * self.swarm.fault_duration_s
+        self._network.quality = self.swarm.link
+        self.workload.start()
+        await self.nemesis.run()
+        loop.end_s = loop.time() + LIVENESS_S
+        self.nemesis.heal()
+        await self.workload.finished()
+        while not self.checker.converged():
+            await asyncio.sleep(0.05)
+        self.checker.check_metadata()
+        self._check_all_read()
+
+    def _check_all_read(self) -> None:
+        swarm = self.swarm
+        expected = swarm.producers * swarm.records_per_producer
+        histories = [
+            self.checker.history(self._group_of(number)) for number in range(swarm.partitions)
+        ]
+        committed = sum(len(history.records) for history in histories)
+        if not committed == expected == self.workload.acknowledged:
+            raise Violation(
+                f"{expected} records were sent, {self.workload.acknowledged} acknowledged, "
+                f"{committed} are committed"
+            )
+        if self.workload.consumed != expected * swarm.consumers:
+            raise Violation(f"{self.workload.consumed} reads of {expected} records")
+
+    def _group_of(self, partition: int) -> int:
+        for node in self.nodes.values():
+            if node.broker is not None and node.broker.metadata.has_topic(TOPIC):
+                return node.broker.metadata.partition(TOPIC, partition).group
+        raise SimulationError(f"no node knows the topic {TOPIC!r}")
+
+    def _state(self) -> str:
+        """Where everybody is, one line each."""
+        lines = [self.workload.describe()]
+        for node in self.nodes.values():
+            lines.append(f"{node.node_id} {node.process.state.value}")
+            for group, replica in node.host.replicas.items() if node.host else ():
+                core, log = replica.core, replica.log
+                lines.append(
+                    f"  group {group} {core.role.value} term {core.term} leader {core.leader_id} "
+                    f"commit {core.commit_index} applied {replica.applied_index} "
+                    f"last {log.last_index} durable {log.durable_index}"
+                )
+        return "\n".join(lines)
+
+
+def _settings(swarm: Swarm) -> NodeSettings:
+    raft = RaftConfig(
+        election_timeout_s=swarm.election_timeout_s,
+        heartbeat_s=swarm.election_timeout_s / 3,
+        max_append_bytes=swarm.max_append_bytes,
+        max_inflight_bytes=max(swarm.max_inflight_bytes, swarm.max_append_bytes),
+    )
+    return NodeSettings(
+        replication=ReplicationConfig(raft=raft),
+        log=LogConfig(
+            segment_bytes=swarm.segment_bytes,
+            index_interval_bytes=256,
+            tail_cache_bytes=swarm.tail_cache_bytes,
+        ),
+        limits=Limits(),
+        worker=swarm.worker,
+        max_drift=swarm.max_drift,
+        max_skew_ms=swarm.max_skew_ms,
+    )
+
+
+@contextmanager
+def _quiet_logs(trace: Trace | None) -> Iterator[None]:
+    """The nodes' own log goes into the trace, or nowhere."""
+    before = structlog.get_config()
+
+    def note(logger: object, method: str, event: Any) -> Any:
+        if trace is not None:
+            trace.add(f"log {method} {event}")
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[note], cache_logger_on_first_use=False)
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Garbage is collected after the run: when a destructor runs must not depend on anything else."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -1,0 +1,103 @@
+"""What a seed stands for: the shape of the cluster, its weather, and which faults it meets.
+
+Swarm testing: every seed switches most kinds of trouble off, so that each is met alone and in
+many combinations, and none hides another.
+"""
+
+import random
+from dataclasses import dataclass
+
+from sim.network import LinkQuality
+from sim.worker import WorkerSpeed
+
+FAULTS = (
+    "power",
+    "kill",
+    "stop",
+    "pause",
+    "partition",
+    "isolate",
+    "one_way",
+    "slow_network",
+    "clock_jump",
+    "transfer",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Swarm:
+    seed: int
+    nodes: int
+    partitions: int
+    election_timeout_s: float
+    segment_bytes: int
+    tail_cache_bytes: int
+    max_append_bytes: int
+    max_inflight_bytes: int
+    link: LinkQuality
+    worker: WorkerSpeed
+    max_drift: float
+    max_skew_ms: int
+    faults: tuple[str, ...]
+    fault_interval_s: float
+    fault_duration_s: float
+    producers: int
+    records_per_producer: int
+    record_bytes: int
+    burst: int
+    consumers: int
+
+    @staticmethod
+    def drawn(seed: int) -> "Swarm":
+        rng = rng_for(seed, "swarm")
+        faults = tuple(fault for fault in FAULTS if rng.random() < 0.4)
+        return Swarm(
+            seed=seed,
+            nodes=rng.choice((3, 3, 3, 3, 5)),
+            partitions=rng.choice((1, 1, 2)),
+            election_timeout_s=rng.choice((0.15, 0.3)),
+            segment_bytes=rng.choice((1024, 4096, 1 << 20)),
+            tail_cache_bytes=rng.choice((0, 2048, 1 << 20)),
+            max_append_bytes=rng.choice((256, 4096, 1 << 20)),
+            max_inflight_bytes=rng.choice((4096, 1 << 20)),
+            link=_draw_link(rng),
+            worker=_draw_worker(rng),
+            max_drift=rng.choice((0.0, 0.0, 0.01, 0.1)),
+            max_skew_ms=rng.choice((0, 100, 60_000)),
+            faults=faults,
+            fault_interval_s=rng.uniform(0.1, 0.6),
+            fault_duration_s=rng.uniform(1.0, 3.0),
+            producers=rng.choice((1, 2)),
+            records_per_producer=rng.choice((10, 30, 60)),
+            record_bytes=rng.choice((16, 16, 300)),
+            burst=rng.choice((1, 3, 8)),
+            consumers=rng.choice((1, 1, 2)),
+        )
+
+
+def rng_for(seed: int, concern: str) -> random.Random:
+    """A generator of its own for each concern: a draw more in one does not change the others."""
+    return random.Random(f"{seed}/{concern}")
+
+
+def _draw_link(rng: random.Random) -> LinkQuality:
+    def perhaps(chance: float) -> float:
+        return chance if rng.random() < 0.3 else 0.0
+
+    return LinkQuality(
+        longest_s=rng.choice((0.001, 0.005, 0.02)),
+        slow_chance=perhaps(0.05),
+        slow_s=rng.choice((0.1, 0.5)),
+        loss=perhaps(rng.uniform(0.01, 0.2)),
+        duplicate=perhaps(rng.uniform(0.01, 0.3)),
+        reorder=rng.random() < 0.3,
+        stream_break=perhaps(rng.uniform(0.005, 0.05)),
+    )
+
+
+def _draw_worker(rng: random.Random) -> WorkerSpeed:
+    return WorkerSpeed(
+        longest_s=rng.choice((0.001, 0.003, 0.02)),
+        slow_chance=rng.choice((0.0, 0.0, 0.1)),
+        slow_s=rng.choice((0.1, 0.4)),
+    )

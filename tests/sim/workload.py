@@ -1,0 +1,161 @@
+"""What users do meanwhile: the real client produces numbered records and consumes all of them."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+
+from quorumlog.client.client import AsyncClient
+from sim.checkers import Checker
+from sim.history import Violation
+from sim.loop import SimLoop
+from sim.process import Process
+from sim.rpc import RpcFabric
+from sim.swarm import Swarm, rng_for
+from sim.trace import Trace
+
+TOPIC = "events"
+PRODUCE_LIMIT_S = 600.0
+
+
+class Workload:
+    """Each producer and each consumer is a process with a client of its own.
+
+    Every value is unique, so that a record is recognised wherever it turns up.
+    """
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        loop: SimLoop,
+        fabric: RpcFabric,
+        addresses: Sequence[str],
+        checker: Checker,
+        group_of: Callable[[int], int],
+        trace: Trace,
+    ) -> None:
+        """``group_of`` is the Raft group of a partition of the topic."""
+        self.acknowledged = 0
+        self.consumed = 0
+        self.names = [f"producer-{number}" for number in range(swarm.producers)]
+        self.names += [f"consumer-{number}" for number in range(swarm.consumers)]
+        self._swarm = swarm
+        self._loop = loop
+        self._fabric = fabric
+        self._addresses = addresses
+        self._checker = checker
+        self._group_of = group_of
+        self._trace = trace
+        self._producing = swarm.producers
+        self._positions: dict[tuple[str, int], int] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def create_topic(self) -> None:
+        """The topic exists when this returns, on the node that was asked."""
+        process = Process("creator")
+        await self._loop.spawn(process, self._create(process), "create")
+
+    def start(self) -> None:
+        for name in self.names:
+            process = Process(name)
+            work = self._produce if name.startswith("producer") else self._consume
+            self._tasks.append(self._loop.spawn(process, work(name, process), "work"))
+
+    async def finished(self) -> None:
+        """Return when every record is acknowledged and every consumer has read all of them."""
+        await asyncio.wait(self._tasks)
+
+    def describe(self) -> str:
+        """How far everybody has come, for a report."""
+        total = self._swarm.producers * self._swarm.records_per_producer
+        return f"{self.acknowledged} of {total} acknowledged, read up to {self._positions}"
+
+    def _client(self, process: Process) -> AsyncClient:
+        rng = rng_for(self._swarm.seed, process.name)
+        addresses = list(self._addresses)
+        rng.shuffle(addresses)
+        connector = self._fabric.client(process)
+        return AsyncClient(*addresses, connector=connector, connect_timeout_s=600.0, rng=rng)
+
+    async def _create(self, process: Process) -> None:
+        async with self._client(process) as client:
+            await client.create_topic(TOPIC, partitions=self._swarm.partitions, replicas=3)
+
+    # -- producers -----------------------------------------------------------------------------
+
+    async def _produce(self, name: str, process: Process) -> None:
+        swarm = self._swarm
+        rng = rng_for(swarm.seed, f"{name}/pace")
+        pace_s = swarm.fault_duration_s * swarm.burst / swarm.records_per_producer
+        async with self._client(process) as client:
+            producer = client.producer(TOPIC, delivery_timeout_s=PRODUCE_LIMIT_S)
+            pending: list[asyncio.Future[None]] = []
+            number = 0
+            while number < swarm.records_per_producer:
+                for _ in range(
+                    min(rng.randint(1, swarm.burst), swarm.records_per_producer - number)
+                ):
+                    value = f"{name}/{number}".encode().ljust(swarm.record_bytes, b".")
+                    partition = rng.randrange(swarm.partitions)
+                    sent = await producer.submit(value, partition=partition)
+                    pending.append(asyncio.ensure_future(self._acknowledge(sent, value)))
+                    number += 1
+                await asyncio.sleep(rng.uniform(0, pace_s))
+            await asyncio.gather(*pending)
+            await producer.close()
+        self._producing -= 1
+
+    async def _acknowledge(self, sent: "asyncio.Future[object]", value: bytes) -> None:
+        metadata: object = await sent
+        partition, offset = metadata.partition, metadata.offset  # type: ignore[attr-defined]
+        self.acknowledged += 1
+        self._trace.add(f"acknowledged {value[:24]!r} at {partition}/{offset}")
+        self._checker.history(self._group_of(partition)).acknowledged(offset, value)
+
+    # -- consumers -----------------------------------------------------------------------------
+
+    async def _consume(self, name: str, process: Process) -> None:
+        """Reads from the start; leaves and comes back where it was, now and then."""
+        rng = rng_for(self._swarm.seed, f"{name}/pace")
+        async with self._client(process) as client:
+            while not self._is_done(name):
+                positions = {
+                    partition: self._positions.get((name, partition), 0)
+                    for partition in range(self._swarm.partitions)
+                }
+                consumer = client.consumer(TOPIC, start=positions, retry_timeout_s=PRODUCE_LIMIT_S)
+                try:
+                    await self._read_some(name, consumer, rng)
+                except TimeoutError:
+                    self._trace.add(f"{name} has waited long enough")
+                finally:
+                    await consumer.close()
+
+    async def _read_some(self, name: str, consumer: object, rng: random.Random) -> None:
+        count = rng.randint(1, 40)
+        async with asyncio.timeout(rng.uniform(0.5, 4.0)):
+            async for record in consumer:  # type: ignore[attr-defined]
+                self._check_read(name, record.partition, record.offset, record.value)
+                count -= 1
+                if count == 0 or self._is_done(name):
+                    return
+
+    def _check_read(self, name: str, partition: int, offset: int, value: bytes) -> None:
+        """Readers see the committed prefix, in order, without gap or repetition."""
+        expected = self._positions.get((name, partition), 0)
+        records = self._checker.history(self._group_of(partition)).records
+        if offset != expected:
+            raise Violation(f"{name} reads {partition}/{offset} and expected {expected}")
+        if offset >= len(records) or records[offset] != value:
+            committed = records[offset] if offset < len(records) else None
+            raise Violation(f"{name} reads {value!r} at {partition}/{offset}, not {committed!r}")
+        self._positions[name, partition] = offset + 1
+        self.consumed += 1
+
+    def _is_done(self, name: str) -> bool:
+        if self._producing:
+            return False
+        return all(
+            self._positions.get((name, partition), 0)
+            == len(self._checker.history(self._group_of(partition)).records)
+            for partition in range(self._swarm.partitions)
+        )
