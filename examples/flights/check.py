@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from examples.flights.dataset import Flight
+from quorumlog.client.models import ConsumedRecord
 from quorumlog.types import Record
 
 _MAX_EXAMPLES = 5
@@ -43,7 +44,7 @@ class ReplayCheck:
         self._last_of_key: dict[bytes, tuple[int, int]] = {}
         self._verdict = Verdict()
 
-    def add(self, partition: int, records: Sequence[Record]) -> None:
+    def add(self, partition: int, records: Sequence[Record | ConsumedRecord]) -> None:
         """The next records of ``partition``."""
         for record in records:
             self._check_offset(partition, record)
@@ -57,14 +58,14 @@ class ReplayCheck:
                 self._note(f"lost: flight {number}, {self._flights[number].value!r}")
         return self._verdict
 
-    def _check_offset(self, partition: int, record: Record) -> None:
+    def _check_offset(self, partition: int, record: Record | ConsumedRecord) -> None:
         expected = self._next_offsets.get(partition, 0)
         if record.offset != expected:
             self._verdict.misplaced += 1
             self._note(f"partition {partition}: offset {record.offset} instead of {expected}")
         self._next_offsets[partition] = record.offset + 1
 
-    def _check_record(self, partition: int, record: Record) -> None:
+    def _check_record(self, partition: int, record: Record | ConsumedRecord) -> None:
         verdict = self._verdict
         where = f"partition {partition}, offset {record.offset}"
         value = record.value or b""
