@@ -141,6 +141,7 @@ class Broker:
         info = self.metadata.partition(topic, partition)
         replica = self._leading(info)
         first, end = replica.log.start_offset, replica.high_watermark.value
+        offset: int
         if isinstance(start, Earliest):
             offset = first
         elif isinstance(start, Latest):

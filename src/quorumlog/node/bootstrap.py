@@ -205,12 +205,12 @@ class Bootstrap:
 
     # -- what other nodes ask --------------------------------------------------------------------
 
-    def _reply(self, state: int) -> peer_pb2.BootstrapReply:
+    def _reply(self, state: peer_pb2.BootstrapState) -> peer_pb2.BootstrapReply:
         cluster_id = self.identity.cluster_id
         if not cluster_id and self.identity.accepted is not None:
             cluster_id = self.identity.accepted.cluster_id
         return peer_pb2.BootstrapReply(
-            state=peer_pb2.BootstrapState.ValueType(state),
+            state=state,
             cluster_id=cluster_id,
             node_id=self.identity.node_id,
         )

@@ -48,8 +48,7 @@ class NodeServer:
         peer_pb2_grpc.add_PeerServicer_to_server(PeerService(peer_port), server)
         server.add_generic_rpc_handlers((replication,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = [service.full_name for service in _described()]
-        reflection.enable_server_reflection([*names, health.SERVICE_NAME], server)
+        reflection.enable_server_reflection([*_service_names(), health.SERVICE_NAME], server)
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         await server.start()
 
@@ -67,9 +66,13 @@ class NodeServer:
         await self._server.stop(grace_s)
 
 
-def _described() -> list[object]:
-    files = (quorumlog_pb2, proglog_pb2, peer_pb2)
-    return [service for file in files for service in file.DESCRIPTOR.services_by_name.values()]
+def _service_names() -> list[str]:
+    services = (
+        *quorumlog_pb2.DESCRIPTOR.services_by_name.values(),
+        *proglog_pb2.DESCRIPTOR.services_by_name.values(),
+        *peer_pb2.DESCRIPTOR.services_by_name.values(),
+    )
+    return [service.full_name for service in services]
 
 
 def bind_server(config: NodeConfig) -> tuple[NodeServer, str]:
