@@ -16,6 +16,8 @@ class Overwrite:
     old: bytes
     size_before: int
     end: int
+    is_write: bool = True
+    """False where only the length changed: such sectors read as before or as zeros, not torn."""
 
 
 class Inode:
@@ -42,10 +44,10 @@ class Inode:
         data = self.data
         if size_bytes < len(data):
             old = bytes(data[size_bytes:])
-            self.overwrites.append(Overwrite(size_bytes, old, len(data), len(data)))
+            self.overwrites.append(Overwrite(size_bytes, old, len(data), len(data), False))
             del data[size_bytes:]
         elif size_bytes > len(data):
-            self.overwrites.append(Overwrite(len(data), b"", len(data), size_bytes))
+            self.overwrites.append(Overwrite(len(data), b"", len(data), len(data), False))
             data.extend(bytes(size_bytes - len(data)))
 
     def sync(self) -> None:
@@ -71,6 +73,7 @@ class Inode:
             return
         durable = self._durable_image()
         dirty = self._dirty_sectors()
+        written = set(self._dirty_sectors(writes_only=True))
         size_bytes = rng.choice((self.durable_size, len(self.data)))
         length = max(len(durable), len(self.data))
         durable.extend(bytes(length - len(durable)))
@@ -84,7 +87,7 @@ class Inode:
             if fate == "kept":
                 durable[begin:end] = current[begin:end]
                 self.lost.pop(sector, None)
-            elif fate == "garbled":
+            elif fate == "garbled" and sector in written:
                 durable[begin:end] = _garble(durable[begin:end], current[begin:end], rng)
         for sector in sorted(self.lost):
             begin = sector * SECTOR_BYTES
@@ -105,20 +108,28 @@ class Inode:
             del image[change.size_before :]
         return image
 
-    def _dirty_sectors(self) -> list[int]:
+    def _dirty_sectors(self, *, writes_only: bool = False) -> list[int]:
         sectors: set[int] = set()
         for change in self.overwrites:
-            begin = min(change.position, change.size_before)
-            sectors.update(range(begin // SECTOR_BYTES, -(-change.end // SECTOR_BYTES)))
+            if change.is_write or not writes_only:
+                begin = change.position // SECTOR_BYTES
+                sectors.update(range(begin, -(-change.end // SECTOR_BYTES)))
         return sorted(sectors)
 
 
 def _garble(old: bytearray, new: bytearray, rng: Random) -> bytearray:
-    """A sector torn between two contents, or with noise where they meet."""
-    cut = rng.randrange(len(new) + 1)
+    """A sector torn between two contents, or with noise where they differ.
+
+    Bytes that the write does not change are never harmed: disks keep that promise for a sector
+    (SQLite calls it powersafe overwrite), and no log could append without it.
+    """
+    differing = [at for at, (one, other) in enumerate(zip(old, new, strict=True)) if one != other]
+    if not differing:
+        return new
+    cut = rng.randrange(differing[0], differing[-1] + 2)
     if rng.random() < 0.5:
         return new[:cut] + old[cut:]
-    noise = rng.randbytes(min(32, len(new) - cut))
+    noise = rng.randbytes(min(32, differing[-1] + 1 - cut))
     return new[:cut] + noise + old[cut + len(noise) :]
 
 
