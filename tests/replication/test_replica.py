@@ -208,6 +208,7 @@ async def test_a_full_disk_refuses_and_goes_on_when_there_is_space() -> None:
     disk = cluster.disks["n0"]
     disk.capacity_bytes = 0
     outcome = leader.propose(draft(bytes(900_000)))
+    await asyncio.sleep(0.5)
     while outcome.done():  # it still fitted into preallocated space
         outcome = leader.propose(draft(bytes(900_000)))
         await asyncio.sleep(0.5)
