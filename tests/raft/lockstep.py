@@ -1,0 +1,296 @@
+"""A whole group of cores in one thread, under virtual time, with faults, from one seed.
+
+Only the cores are real: the log is a list, the network a heap. What the real log, driver and
+transport do to Raft is the business of ``tests/sim``; this is fast enough to run at every change.
+"""
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from quorumlog.errors import NotLeader, Unavailable
+from quorumlog.log.batch import Draft
+from quorumlog.replication.core.config import RaftConfig
+from quorumlog.replication.core.core import Role
+from quorumlog.replication.core.members import Members
+from quorumlog.replication.core.messages import Message
+from quorumlog.replication.core.ready import Ready
+from quorumlog.replication.wire import decode, encode
+from quorumlog.types import NodeId
+from raft.checkers import SafetyChecker
+from raft.member import RaftMember
+
+MAX_UNCOMMITTED = 200
+"""Batches; a leader with more gets no new ones, as a driver with a bound would have it."""
+
+
+@dataclass(slots=True)
+class Weather:
+    """What the network, the disks and the nemesis do in one run, drawn from its seed."""
+
+    loss: float
+    duplication: float
+    latency_s: float
+    straggle: float
+    """Share of messages that take up to 40 times as long, and so overtake nothing."""
+    disk_s: float
+    crash_every_s: float
+    cut_every_s: float
+    order_every_s: float
+    """Transfers, campaigns, learners."""
+    propose_every_s: float
+    over_wire: bool
+
+
+def draw_weather(rng: random.Random) -> Weather:
+    def often(*choices: float) -> float:
+        return rng.choice(choices)
+
+    return Weather(
+        loss=often(0.0, 0.0, 0.02, 0.2),
+        duplication=often(0.0, 0.0, 0.1),
+        latency_s=often(0.0005, 0.002, 0.01),
+        straggle=often(0.0, 0.0, 0.05, 0.3),
+        disk_s=often(0.0002, 0.002, 0.02),
+        crash_every_s=often(0.05, 0.3, 100.0),
+        cut_every_s=often(0.1, 0.4, 100.0),
+        order_every_s=often(0.1, 0.5, 100.0),
+        propose_every_s=often(0.002, 0.01, 0.03),
+        over_wire=rng.random() < 0.2,
+    )
+
+
+class Lockstep:
+    def __init__(self, seed: int) -> None:
+        self._network = random.Random(f"network {seed}")
+        self._disk = random.Random(f"disk {seed}")
+        self._nemesis = random.Random(f"nemesis {seed}")
+        self.now = 0.0
+        self.weather = draw_weather(self._nemesis)
+        self.trace: list[str] = []
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._sequence = 0
+        self._cut: dict[tuple[NodeId, NodeId], bool] = {}
+        self._timers: dict[NodeId, float] = {}
+        self._proposed = 0
+        self._goal = 0
+        voters = self._nemesis.choice((1, 2, 3, 3, 3, 3, 4, 5, 5))
+        learners = self._nemesis.choice((0, 0, 1))
+        ids = [NodeId(f"n{number}") for number in range(voters + 1)]
+        self.members = Members(tuple(ids[:voters]), tuple(ids[voters : voters + learners]))
+        self._spare = ids[voters]
+        append_bytes = self._nemesis.choice((100, 400, 1 << 20))
+        config = RaftConfig(
+            election_timeout_s=0.1,
+            heartbeat_s=0.02,
+            max_append_bytes=append_bytes,
+            max_inflight_bytes=append_bytes * self._nemesis.choice((1, 2, 20)),
+            max_inflight_messages=self._nemesis.choice((1, 3, 256)),
+        )
+        self.nodes: dict[NodeId, RaftMember] = {}
+        self.checker = SafetyChecker(self.nodes)
+        for node_id in ids:
+            self.nodes[node_id] = RaftMember(
+                node_id,
+                self.members,
+                config,
+                random.Random(f"{node_id} {seed}"),
+                self._send,
+                self._observe,
+            )
+
+    # -- the run -------------------------------------------------------------------------------
+
+    def run(self, faulty_s: float) -> None:
+        """``faulty_s`` virtual seconds of bad weather, then a calm in which all has to recover."""
+        for node in self.nodes.values():
+            self._after_input(node)
+        self._every(self.weather.crash_every_s, faulty_s, self._crash_or_restart)
+        self._every(self.weather.cut_every_s, faulty_s, self._cut_or_heal)
+        self._every(self.weather.order_every_s, faulty_s, self._give_order)
+        self._every(self.weather.propose_every_s, faulty_s, self._propose)
+        self._run_until(faulty_s)
+        self._heal()
+        # Time for three elections that nobody wins.
+        self._run_until(self.now + 0.6)
+        self._goal = len(self.checker.committed)
+        self._propose()
+        for _ in range(30):
+            self._run_until(self.now + 0.1)
+            if self._what_is_missing() is None:
+                return
+        raise AssertionError(f"no recovery: {self._what_is_missing()}")
+
+    def _run_until(self, end: float) -> None:
+        events = self._events
+        while events and events[0][0] <= end:
+            self.now, _, action = heapq.heappop(events)
+            action()
+        self.now = end
+
+    def _at(self, time: float, action: Callable[[], None]) -> None:
+        self._sequence += 1
+        heapq.heappush(self._events, (time, self._sequence, action))
+
+    def _every(self, mean_s: float, until: float, action: Callable[[], None]) -> None:
+        def happen() -> None:
+            action()
+            self._every(mean_s, until, action)
+
+        time = self.now + self._nemesis.expovariate(1 / mean_s)
+        if time < until:
+            self._at(time, happen)
+
+    def _observe(self, node: RaftMember, ready: Ready) -> None:
+        self.checker.observe(node, ready)
+        for event in ready.events:
+            self.trace.append(f"{self.now:.6f} {node.node_id} {event}")
+
+    # -- a node's inputs -----------------------------------------------------------------------
+
+    def _after_input(self, node: RaftMember) -> None:
+        if node.drain():
+            node.begin_flush()
+            incarnation = node.incarnation
+            middle = self.now + self._disk.expovariate(1 / self.weather.disk_s)
+            end = middle + self._disk.expovariate(1 / self.weather.disk_s)
+            self._at(middle, lambda: self._if_same(node, incarnation, node.write_flush))
+            self._at(end, lambda: self._if_same(node, incarnation, lambda: self._end_flush(node)))
+        deadline = node.core.deadline
+        if deadline < self._timers.get(node.node_id, float("inf")):
+            self._timers[node.node_id] = deadline
+            self._at(deadline, lambda: self._timer_fired(node, deadline))
+
+    def _if_same(self, node: RaftMember, incarnation: int, action: Callable[[], None]) -> None:
+        if node.alive and node.incarnation == incarnation:
+            action()
+
+    def _end_flush(self, node: RaftMember) -> None:
+        node.end_flush(self.now)
+        self._after_input(node)
+
+    def _timer_fired(self, node: RaftMember, time: float) -> None:
+        if self._timers.get(node.node_id) != time:
+            return
+        del self._timers[node.node_id]
+        if node.alive:
+            node.core.tick(self.now)
+            self._after_input(node)
+
+    def _send(self, sender: NodeId, receiver: NodeId, message: Message) -> None:
+        self.checker.sent(sender, receiver, message)
+        rng, weather = self._network, self.weather
+        if (sender, receiver) in self._cut:
+            return
+        copies = 1 + (rng.random() < weather.duplication)
+        if self.weather.over_wire:
+            message = decode(encode(message))
+        for _ in range(copies):
+            if rng.random() < weather.loss:
+                continue
+            delay_s = weather.latency_s * (0.5 + rng.random())
+            if rng.random() < weather.straggle:
+                delay_s *= rng.uniform(1, 40)
+            self._at(self.now + delay_s, lambda: self._deliver(sender, receiver, message))
+
+    def _deliver(self, sender: NodeId, receiver: NodeId, message: Message) -> None:
+        node = self.nodes[receiver]
+        if node.alive and (sender, receiver) not in self._cut:
+            node.core.receive(sender, message, self.now)
+            self._after_input(node)
+
+    # -- workload and nemesis ------------------------------------------------------------------
+
+    def _leaders(self) -> list[RaftMember]:
+        return [
+            node for node in self.nodes.values() if node.alive and node.core.role is Role.LEADER
+        ]
+
+    def _propose(self) -> None:
+        for node in self._leaders():
+            if node.log.last_index - node.core.commit_index > MAX_UNCOMMITTED:
+                continue
+            count = self._nemesis.choice((1, 1, 2, 4, 12))
+            drafts = [Draft.of(b"%d" % (self._proposed + n), 1) for n in range(count)]
+            try:
+                node.core.propose(drafts, int(self.now * 1000), self.now)
+            except NotLeader:
+                continue
+            self._proposed += count
+            self._after_input(node)
+
+    def _crash_or_restart(self) -> None:
+        node = self._nemesis.choice(list(self.nodes.values()))
+        if node.alive:
+            node.crash(self._disk)
+            self._timers.pop(node.node_id, None)
+        else:
+            node.restart(self.now)
+            self._after_input(node)
+
+    def _cut_or_heal(self) -> None:
+        if self._cut:
+            self._cut.clear()
+            return
+        ids = list(self.nodes)
+        some = self._nemesis.sample(ids, self._nemesis.randint(1, len(ids) - 1))
+        leaders = self._leaders()
+        if leaders and self._nemesis.random() < 0.5:
+            # A leader with none or few beside it goes on appending what will be cut off.
+            some = list({leaders[0].node_id: True, some[0]: True})
+        one_way = self._nemesis.random() < 0.3
+        for inside in some:
+            for outside in ids:
+                if outside not in some:
+                    self._cut[inside, outside] = True
+                    if not one_way:
+                        self._cut[outside, inside] = True
+
+    def _give_order(self) -> None:
+        target = self._nemesis.choice(list(self.nodes.values()))
+        what = self._nemesis.random()
+        if what < 0.3 and target.alive:
+            target.core.campaign(self.now)
+            self._after_input(target)
+            return
+        for node in self._leaders():
+            if what < 0.65 and target.node_id in node.core.members.voters:
+                node.core.transfer_leadership(target.node_id, self.now)
+            elif what >= 0.65:
+                learners = () if node.core.members.learners else (self._spare,)
+                try:
+                    node.core.propose_members(
+                        Members(self.members.voters, learners), int(self.now * 1000), self.now
+                    )
+                except Unavailable:
+                    continue
+            self._after_input(node)
+
+    # -- recovery ------------------------------------------------------------------------------
+
+    def _heal(self) -> None:
+        self._cut.clear()
+        weather = self.weather
+        weather.loss = weather.duplication = weather.straggle = 0.0
+        weather.latency_s = min(weather.latency_s, 0.0005)
+        weather.disk_s = min(weather.disk_s, 0.0005)
+        for node in self.nodes.values():
+            if not node.alive:
+                node.restart(self.now)
+                self._after_input(node)
+
+    def _what_is_missing(self) -> str | None:
+        leaders = self._leaders()
+        if len(leaders) != 1:
+            return f"leaders {[node.node_id for node in leaders]}"
+        (leader,) = leaders
+        committed = len(self.checker.committed)
+        if not leader.log.last_index == leader.core.commit_index == committed > self._goal:
+            return f"committed {committed} of {leader.log.last_index}, wanted above {self._goal}"
+        members = leader.core.members
+        for node_id in members.voters + members.learners:
+            core = self.nodes[node_id].core
+            if (core.commit_index, core.leader_id) != (committed, leader.node_id):
+                return f"{node_id} is at {core.commit_index} of {committed} under {core.leader_id}"
+        return None
