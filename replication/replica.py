@@ -27,6 +27,7 @@ from quorumlog.errors import (
     OutcomeUnknown,
     Overloaded,
     ProtocolError,
+    Unavailable,
 )
 from quorumlog.log.batch import Batch, Draft, Kind
 from quorumlog.log.hard_state import HardState, HardStateFile
@@ -197,7 +198,7 @@ class Replica:
     def _append(self, propose: Callable[[int, float], Batch]) -> "asyncio.Future[Any]":
         try:
             batch = propose(self._clock.wall_ms(), self._clock.monotonic_s())
-        except (NotLeader, InvalidArgument):
+        except (Unavailable, InvalidArgument):
             raise
         except Exception as error:
             self._fence(error)
