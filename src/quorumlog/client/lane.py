@@ -265,7 +265,10 @@ class Lane:
         """Have a timer run while there is something to wait for."""
         first = self._queue.first
         if self._timer is None and first is not None:
-            due_s = min(first.deadline_s, self._loop.time() + STALL_CHECK_S)
+            now_s = self._loop.time()
+            # Not before half of the time: a stall that is looked into already is not news.
+            stalled_s = max(self._progress_s + STALL_CHECK_S, now_s + STALL_CHECK_S / 2)
+            due_s = min(first.deadline_s, stalled_s)
             self._timer = self._loop.call_at(due_s, self._on_timer)
 
     def _on_timer(self) -> None:
@@ -290,7 +293,7 @@ class Lane:
         """Leave a leader that does not answer: for its successor, or because it takes too long."""
         link = self._link
         try:
-            await self._services.routes.refresh(self._topic)
+            await self._services.routes.refresh(self._topic, link.address if link else None)
         except QuorumlogError as error:
             self._last_error = error
         if link is None or self._link is not link or not self._queue.in_flight:

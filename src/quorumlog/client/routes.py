@@ -71,7 +71,7 @@ class Routes:
             or partition >= len(known.partitions)
             or known.partitions[partition].leader in (None, avoid)
         ):
-            await self.refresh(topic)
+            await self.refresh(topic, avoid)
             known = self._topics[topic]
         if not 0 <= partition < len(known.partitions):
             raise PartitionOutOfRange(topic, partition, len(known.partitions))
@@ -124,8 +124,11 @@ class Routes:
             )
         self._topics[message.name] = _Topic(partitions)
 
-    async def refresh(self, topic: str) -> None:
+    async def refresh(self, topic: str, avoid: str | None = None) -> None:
         """Ask the cluster about ``topic``. Callers at the same time share one question.
+
+        Args:
+            avoid: an address to ask only after all others.
 
         Raises:
             UnknownTopic: a majority of the nodes do not know it. A single node is not believed: it
@@ -134,7 +137,7 @@ class Routes:
         """
         task = self._refreshing.get(topic)
         if task is None:
-            task = self._tasks.start(self._refresh(topic), f"refresh-{topic}")
+            task = self._tasks.start(self._refresh(topic, avoid), f"refresh-{topic}")
             self._refreshing[topic] = task
             task.add_done_callback(lambda _: self._refreshing.pop(topic, None))
         try:
@@ -146,13 +149,13 @@ class Routes:
         if outcome is not None:
             raise outcome
 
-    async def _refresh(self, topic: str) -> QuorumlogError | None:
+    async def _refresh(self, topic: str, avoid: str | None) -> QuorumlogError | None:
         """None when the topic was found: the outcome is a value, as the task has many readers."""
         unknown = 0
         last_error: QuorumlogError = Unavailable("no server is known")
         asked: set[str] = set()
         while candidates := [item for item in self._nodes.candidates() if item not in asked]:
-            address = candidates[0]
+            address = next((item for item in candidates if item != avoid), candidates[0])
             asked.add(address)
             try:
                 metadata = await self._nodes.ask(
