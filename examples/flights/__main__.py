@@ -10,7 +10,7 @@ from typing import IO
 
 from rich.console import Console
 
-from examples.flights.dataset import DatasetError, load_flights
+from examples.flights.dataset import PACKAGE, DatasetError, load_flights
 from examples.flights.demo import run_demo
 from examples.flights.display import say
 from examples.local_cluster import LocalCluster, NodeFailed
@@ -44,6 +44,7 @@ def _report(failures: BaseExceptionGroup[Exception]) -> None:
 
 
 def _run(console: Console) -> bool:
+    say(console, "data", f"{PACKAGE} from {CACHE}/, or from PyPI the first time")
     flights = load_flights(CACHE)
     size_bytes = sum(len(flight.value) for flight in flights)
     say(console, "data", f"{len(flights):,} flights, {size_bytes / 1e6:.1f} MB of JSON")

@@ -225,9 +225,7 @@ class Checker:
     def check_metadata(self) -> None:
         """Equal logs give equal states."""
         views = {
-            repr((node.broker.metadata.topics(), node.broker.metadata.nodes()))
-            for node in self._nodes.values()
-            if node.broker is not None
+            repr((node.metadata.topics(), node.metadata.nodes())) for node in self._nodes.values()
         }
         if len(views) != 1:
             raise Violation(f"the nodes' metadata differ: {sorted(views)}")

@@ -44,7 +44,7 @@ class SimNetwork:
         self.quality = quality
         self.sent = 0
         self.delivered = 0
-        self._trace = trace
+        self.trace = trace
         self._cuts: dict[tuple[str, str], None] = {}
         self._last_arrival_s: dict[tuple[str, str], float] = {}
         self._transports: dict[str, SimTransport] = {}
@@ -112,7 +112,7 @@ class SimNetwork:
 
     def _deliver(self, source: NodeId, target: NodeId, group: GroupId, raw: bytes) -> None:
         self.delivered += 1
-        self._trace.add(f"{target} < {source} group {group} type {raw[0]} bytes {len(raw)}")
+        self.trace.add(f"{target} < {source} group {group} type {raw[0]} bytes {len(raw)}")
         self._transports[target].handler(source, group, memoryview(raw))
 
 

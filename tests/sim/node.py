@@ -14,6 +14,7 @@ from quorumlog.api.log_service import LogService
 from quorumlog.api.peer_service import PeerService
 from quorumlog.broker.broker import Broker
 from quorumlog.broker.controller import Controller
+from quorumlog.broker.metadata import MetadataState
 from quorumlog.errors import NotLeader, QuorumlogError
 from quorumlog.log.config import LogConfig
 from quorumlog.ports import Member
@@ -111,7 +112,6 @@ class SimNode:
         self.process = Process(node_id)
         self.process.kill()
         self.host: GroupHost | None = None
-        self.broker: Broker | None = None
         self._serving: Process | None = None
         self._worker: SimWorker | None = None
         self._controller: Controller | None = None
@@ -128,6 +128,11 @@ class SimNode:
     def ready(self) -> bool:
         """Up, and the metadata group is open."""
         return self.up and self._serving is self.process
+
+    @property
+    def metadata(self) -> MetadataState:
+        """What this node's newest process knows of the cluster."""
+        return self._controller.metadata if self._controller is not None else MetadataState()
 
     def leads(self) -> bool:
         return self.host is not None and any(
@@ -165,11 +170,11 @@ class SimNode:
             log_config=lambda fsync: world.settings.log,
         )
         self.host, self._controller = host, controller
-        self.broker = Broker(
+        broker = Broker(
             node_id=self.node_id, host=host, controller=controller, membership=membership
         )
         await controller.start(CLUSTER_ID, world.voters)
-        self._serve(process, self.broker, controller)
+        self._serve(process, broker, controller)
 
     def _serve(self, process: Process, broker: Broker, controller: Controller) -> None:
         server = RpcServer(process)

@@ -1,8 +1,8 @@
 """gRPC without gRPC: the real servicers and the real client, the network between them simulated.
 
-A call is a :class:`Session` with a pipe each way, whatever its kind. It breaks as a connection does:
-when a process dies (its peer hears of it, or not before the keepalive), when a message meets a cut
-link, by chance. What the server had done by then stays done.
+A call is a :class:`Session` with a pipe each way, whatever its kind. It breaks as a connection
+does: when a process dies (its peer hears of it, or not before the keepalive), when a message meets
+a cut link, by chance. What the server had done by then stays done.
 """
 
 import asyncio
@@ -93,6 +93,7 @@ class Session:
         self._method = method
         self._task: asyncio.Task[None] | None = None
         self._breaking = False
+        self._broken = False
         network = fabric.network
         self.responses = Pipe(network, server.process.name if server else "", client)
         if server is None or not server.process.alive:
@@ -124,6 +125,9 @@ class Session:
     def break_off(self, why: str) -> None:
         """Both ends learn that the connection is gone."""
         self._fabric.forget(self._number)
+        self._broken = True
+        if not self.responses.ended:
+            self._note(f"breaks: {why}")
         error = Unavailable(f"the connection broke: {why}")
         self.requests.fail(error)
         self.responses.fail(error)
@@ -152,13 +156,18 @@ class Session:
 
     def _start(self) -> None:
         server = self._server
-        if server is None or not server.process.alive or self.requests.ended:
+        if server is None or not server.process.alive or self._broken:
             return
         self._task = self._fabric.network.loop.spawn(
             server.process, self._serve(server), f"{self._method} {self._number}"
         )
 
+    def _note(self, what: str) -> None:
+        name = self._method.rpartition("/")[2]
+        self._fabric.network.trace.add(f"call {self._number} {name} of {self._client.name} {what}")
+
     async def _serve(self, server: RpcServer) -> None:
+        self._note(f"reaches {server.process.name}")
         descriptor, handler = server.methods[self._method]
         request_type = GetMessageClass(descriptor.input_type)
         context = FakeContext()
@@ -198,6 +207,7 @@ class Session:
 
     def _end(self, status: Aborted | None) -> None:
         if self._server is not None and self._passes(self._server.process.name, self._client.name):
+            self._note(f"ends with {status.details() if status else 'success'}")
             self._fabric.forget(self._number)
             self.responses.finish(status)
 

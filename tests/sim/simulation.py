@@ -1,7 +1,7 @@
 """One run of the whole cluster from one seed: build, break, heal, and demand that it goes on.
 
-Phases: the nodes start and the topic is made in good weather; producers and consumers work while the
-nemesis does what the seed says; everything is healed, and within ``LIVENESS_S`` virtual seconds
+Phases: the nodes start and the topic is made in good weather; producers and consumers work while
+the nemesis does what the seed says; everything is healed, and within ``LIVENESS_S`` virtual seconds
 every record has to be acknowledged, read by every consumer and on every node.
 """
 
@@ -142,6 +142,8 @@ class Simulation:
         loop.end_s = START_S
         for node in self.nodes.values():
             node.start()
+        while not all(self._knows_all(node) for node in self.nodes.values()):
+            await asyncio.sleep(0.05)
         await self.workload.create_topic()
         self._group_of(0)
         loop.end_s = loop.time() + 100 * self.swarm.fault_duration_s
@@ -155,6 +157,9 @@ class Simulation:
             await asyncio.sleep(0.05)
         self.checker.check_metadata()
         self._check_all_read()
+
+    def _knows_all(self, node: SimNode) -> bool:
+        return node.ready and len(node.metadata.nodes()) == len(self.nodes)
 
     def _check_all_read(self) -> None:
         swarm = self.swarm
@@ -173,8 +178,8 @@ class Simulation:
 
     def _group_of(self, partition: int) -> int:
         for node in self.nodes.values():
-            if node.broker is not None and node.broker.metadata.has_topic(TOPIC):
-                return node.broker.metadata.partition(TOPIC, partition).group
+            if node.metadata.has_topic(TOPIC):
+                return node.metadata.partition(TOPIC, partition).group
         raise SimulationError(f"no node knows the topic {TOPIC!r}")
 
     def _state(self) -> str:
@@ -232,7 +237,7 @@ def _quiet_logs(trace: Trace | None) -> Iterator[None]:
 
 @contextmanager
 def _no_collector() -> Iterator[None]:
-    """Garbage is collected after the run: when a destructor runs must not depend on anything else."""
+    """Collect garbage after the run: when a destructor runs must not depend on anything else."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Blocking work in virtual time: it takes as long as the seed says, and a crash may cut it short."""
+"""Blocking work in virtual time: it takes as long as the seed says; a crash may cut it short."""
 
 import asyncio
 import random

@@ -170,7 +170,7 @@ class Node:
         )
 
     async def wait_ready(self, timeout_s: float | None = None) -> None:
-        """Wait until the node knows its cluster's metadata.
+        """Wait until the node knows its cluster's metadata and is known there.
 
         Raises:
             TimeoutError; what stands in ``failure``.
@@ -226,7 +226,7 @@ class Node:
             await self._controller.start(identity.cluster_id, voters)
             self._controller.metadata.on_change(lambda change: self._update_peers())
             self._update_peers()
-            await self._controller.wait_applied(lambda: self._controller.caught_up)
+            await self._controller.wait_applied(self._is_registered)
         except QuorumlogError as error:
             _log.error("node_failed", error=str(error))
             self.failure = error
@@ -235,6 +235,10 @@ class Node:
         await self._server.set_serving()
         self._ready.set()
         _log.info("node_ready", node=self.node_id, cluster=identity.cluster_id)
+
+    def _is_registered(self) -> bool:
+        controller = self._controller
+        return controller.caught_up and controller.metadata.node(self.node_id) is not None
 
     async def _announce(self, identity: Identity) -> None:
         """Ask the others whether this identity is free.
