@@ -8,7 +8,6 @@ from quorumlog.broker.port import (
     At,
     BrokerPort,
     Earliest,
-    Fetch,
     Latest,
     ProduceAck,
     Since,
@@ -97,15 +96,6 @@ def error_message(error: QuorumlogError) -> quorumlog_pb2.Error:
         message=clip(str(error)),
         retryable=error.retryable,
         metadata=metadata_of(error),
-    )
-
-
-def fetch_response(fetch: Fetch) -> quorumlog_pb2.FetchResponse:
-    return quorumlog_pb2.FetchResponse(
-        batches=fetch.data if isinstance(fetch.data, bytes) else bytes(fetch.data),
-        next_offset=fetch.next_offset,
-        log_start_offset=fetch.log_start_offset,
-        high_watermark=fetch.high_watermark,
     )
 
 

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import aclosing
 
 from quorumlog.api._pb import quorumlog_pb2, quorumlog_pb2_grpc
-from quorumlog.api.convert import draft_of, fetch_response, produce_response, start_of
+from quorumlog.api.convert import draft_of, produce_response, start_of
+from quorumlog.api.fetch_message import FetchMessage
 from quorumlog.api.limits import Limits
 from quorumlog.api.pipeline import ProducePipeline, Submission
 from quorumlog.api.status import CallContext, abort, aborting
@@ -14,7 +15,10 @@ from quorumlog.errors import QuorumlogError
 
 
 class LogService(quorumlog_pb2_grpc.LogServicer):
-    """Checks, converts and hands on; the broker decides. One instance serves a node's calls."""
+    """Checks, converts and hands on; the broker decides. One instance serves a node's calls.
+
+    Added to a server by ``quorumlog.api.registration.add_log_service``.
+    """
 
     def __init__(self, broker: BrokerPort, limits: Limits | None = None) -> None:
         self._broker = broker
@@ -50,17 +54,17 @@ class LogService(quorumlog_pb2_grpc.LogServicer):
     @aborting
     async def Fetch(
         self, request: quorumlog_pb2.FetchRequest, context: CallContext
-    ) -> quorumlog_pb2.FetchResponse:
+    ) -> FetchMessage:
         offset = await self._offset(request.topic, request.partition, request.start)
         wait_s = min(request.max_wait_ms / 1000, self._limits.max_wait_s)
         fetch = await self._broker.fetch(
             request.topic, request.partition, offset, self._fetch_bytes(request.max_bytes), wait_s
         )
-        return fetch_response(fetch)
+        return FetchMessage.of(fetch)
 
     async def Consume(
         self, request: quorumlog_pb2.ConsumeRequest, context: CallContext
-    ) -> AsyncIterator[quorumlog_pb2.FetchResponse]:
+    ) -> AsyncIterator[FetchMessage]:
         """Follows from the tail by waiting in the broker; gRPC's flow control paces the reading."""
         topic, partition = request.topic, request.partition
         max_bytes = self._fetch_bytes(request.max_bytes)
@@ -69,7 +73,7 @@ class LogService(quorumlog_pb2_grpc.LogServicer):
             offset = await self._offset(topic, partition, request.start)
             while True:
                 fetch = await self._broker.fetch(topic, partition, offset, max_bytes, wait_s)
-                yield fetch_response(fetch)
+                yield FetchMessage.of(fetch)
                 offset = fetch.next_offset
                 if not request.follow and offset >= fetch.high_watermark:
                     return

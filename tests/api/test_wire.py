@@ -19,6 +19,7 @@ from quorumlog.api.admin_service import AdminService
 from quorumlog.api.limits import Limits
 from quorumlog.api.log_service import LogService
 from quorumlog.api.proglog_service import ProglogService
+from quorumlog.api.registration import add_log_service
 from quorumlog.errors import (
     InvalidArgument,
     NotLeader,
@@ -38,9 +39,9 @@ OPTIONS = (
 @pytest.fixture
 async def channel(broker: FakeBroker) -> AsyncIterator[grpc.aio.Channel]:
     server = grpc.aio.server(options=OPTIONS)
-    quorumlog_pb2_grpc.add_LogServicer_to_server(LogService(broker), server)  # type: ignore[no-untyped-call]
-    quorumlog_pb2_grpc.add_AdminServicer_to_server(AdminService(broker), server)  # type: ignore[no-untyped-call]
-    proglog_pb2_grpc.add_LogServicer_to_server(ProglogService(broker), server)  # type: ignore[no-untyped-call]
+    add_log_service(LogService(broker), server)
+    quorumlog_pb2_grpc.add_AdminServicer_to_server(AdminService(broker), server)
+    proglog_pb2_grpc.add_LogServicer_to_server(ProglogService(broker), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS) as channel:
@@ -49,7 +50,7 @@ async def channel(broker: FakeBroker) -> AsyncIterator[grpc.aio.Channel]:
 
 
 def log_stub(channel: grpc.aio.Channel) -> Any:
-    return quorumlog_pb2_grpc.LogStub(channel)  # type: ignore[no-untyped-call]
+    return quorumlog_pb2_grpc.LogStub(channel)
 
 
 async def rpc_failure(call: Any) -> QuorumlogError:
@@ -96,7 +97,7 @@ async def test_a_produce_stream_answers_errors_and_goes_on(
     await stream.write(produce(b"d", request_id=4))
     answers.append(await stream.read())
     await stream.done_writing()
-    assert await stream.read() is grpc.aio.EOF  # type: ignore[attr-defined]
+    assert await stream.read() is grpc.aio.EOF
     assert {each.request_id: each.error.reason for each in answers} == {
         1: "",
         2: "UNKNOWN_TOPIC",
@@ -154,7 +155,7 @@ async def test_a_stream_of_one_mebibyte_batches_is_read_back_whole(
 
 
 async def test_a_proglog_client_works_unchanged(channel: grpc.aio.Channel) -> None:
-    log: Any = proglog_pb2_grpc.LogStub(channel)  # type: ignore[no-untyped-call]
+    log: Any = proglog_pb2_grpc.LogStub(channel)
     record = proglog_pb2.Record(value=b"hello world")
     produced = await log.Produce(proglog_pb2.ProduceRequest(record=record))
     assert produced.offset == 0

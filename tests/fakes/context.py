@@ -7,7 +7,7 @@ import grpc
 from quorumlog.rpc_status import TrailingMetadata
 
 
-class Aborted(grpc.RpcError):
+class Aborted(grpc.RpcError):  # type: ignore[misc]
     """The status a handler ended its call with; reads like the error of a real call."""
 
     def __init__(self, code: grpc.StatusCode, details: str, metadata: TrailingMetadata) -> None:
@@ -20,7 +20,7 @@ class Aborted(grpc.RpcError):
     def details(self) -> str:
         return self._status[1]
 
-    def trailing_metadata(self) -> TrailingMetadata:  # type: ignore[override]
+    def trailing_metadata(self) -> TrailingMetadata:
         return self._status[2]
 
 

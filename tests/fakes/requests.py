@@ -3,6 +3,7 @@
 from fastcrc.crc32 import iscsi as crc32c
 
 from quorumlog.api._pb import quorumlog_pb2 as pb
+from quorumlog.api.fetch_message import FetchMessage
 from quorumlog.log.batch import iterate_batches
 from quorumlog.log.records import decode_records, encode_body
 from quorumlog.types import RecordData
@@ -37,7 +38,7 @@ def produce(
     )
 
 
-def values_of(response: pb.FetchResponse) -> list[bytes | None]:
+def values_of(response: pb.FetchResponse | FetchMessage) -> list[bytes | None]:
     return [
         record.value
         for each in iterate_batches(response.batches)

@@ -18,6 +18,7 @@ from quorumlog.api.limits import Limits
 from quorumlog.api.log_service import LogService
 from quorumlog.api.peer_service import PeerPort, PeerService
 from quorumlog.api.proglog_service import ProglogService
+from quorumlog.api.registration import add_log_service
 from quorumlog.broker.port import BrokerPort
 from quorumlog.errors import AddressInUse
 from quorumlog.node.config import NodeConfig, parse_address
@@ -42,7 +43,7 @@ class NodeServer:
         server = self._server
         limits = Limits(max_record_bytes=config.max_record_bytes)
         log_service = LogService(broker, limits)
-        quorumlog_pb2_grpc.add_LogServicer_to_server(log_service, server)
+        add_log_service(log_service, server)
         quorumlog_pb2_grpc.add_AdminServicer_to_server(AdminService(broker), server)
         proglog_pb2_grpc.add_LogServicer_to_server(ProglogService(broker), server)
         peer_pb2_grpc.add_PeerServicer_to_server(PeerService(peer_port), server)

@@ -1,0 +1,49 @@
+"""Adding ``quorumlog.v1.Log`` to a gRPC server."""
+
+from typing import Final
+
+import grpc
+
+from quorumlog.api._pb import quorumlog_pb2 as pb
+from quorumlog.api.fetch_message import FetchMessage
+from quorumlog.api.log_service import LogService
+
+LOG_SERVICE: Final = pb.DESCRIPTOR.services_by_name["Log"].full_name
+
+
+def add_log_service(service: LogService, server: grpc.aio.Server) -> None:
+    """As the generated ``add_LogServicer_to_server``, but for how fetched batches are encoded."""
+    unary = grpc.unary_unary_rpc_method_handler
+    handlers = {
+        "Produce": unary(
+            service.Produce,
+            request_deserializer=pb.ProduceRequest.FromString,
+            response_serializer=pb.ProduceResponse.SerializeToString,
+        ),
+        "ProduceStream": grpc.stream_stream_rpc_method_handler(
+            service.ProduceStream,
+            request_deserializer=pb.ProduceRequest.FromString,
+            response_serializer=pb.ProduceResponse.SerializeToString,
+        ),
+        "Fetch": unary(
+            service.Fetch,
+            request_deserializer=pb.FetchRequest.FromString,
+            response_serializer=FetchMessage.SerializeToString,
+        ),
+        "Consume": grpc.unary_stream_rpc_method_handler(
+            service.Consume,
+            request_deserializer=pb.ConsumeRequest.FromString,
+            response_serializer=FetchMessage.SerializeToString,
+        ),
+        "ListOffsets": unary(
+            service.ListOffsets,
+            request_deserializer=pb.ListOffsetsRequest.FromString,
+            response_serializer=pb.ListOffsetsResponse.SerializeToString,
+        ),
+        "InitProducer": unary(
+            service.InitProducer,
+            request_deserializer=pb.InitProducerRequest.FromString,
+            response_serializer=pb.InitProducerResponse.SerializeToString,
+        ),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(LOG_SERVICE, handlers),))
