@@ -62,7 +62,6 @@ class SimLoop(asyncio.BaseEventLoop):
 
     # The base class's own, which its type stubs do not show.
     _ready: deque[asyncio.Handle]
-    _scheduled: list[Any]
     _timer_cancelled_count: int
 
     def __init__(
@@ -70,6 +69,9 @@ class SimLoop(asyncio.BaseEventLoop):
     ) -> None:
         self._now_s = 0.0
         super().__init__()
+        # With a number, so that of two timers for the same moment the older one fires first.
+        self._timers: list[tuple[float, int, Any]] = []
+        self._timer_count = 0
         self.end_s = end_s
         self.turns = 0
         self.after_turn: Callable[[dict[Process, None]], None] | None = None
@@ -109,20 +111,20 @@ class SimLoop(asyncio.BaseEventLoop):
             self.after_turn(ran)
 
     def _collect_due(self) -> None:
-        scheduled = self._scheduled
-        if self._timer_cancelled_count > _PURGE_AT < len(scheduled) / 2:
-            scheduled[:] = [timer for timer in scheduled if not timer._cancelled]
-            heapq.heapify(scheduled)
+        timers = self._timers
+        if self._timer_cancelled_count > _PURGE_AT < len(timers) / 2:
+            timers[:] = [entry for entry in timers if not entry[2]._cancelled]
+            heapq.heapify(timers)
             self._timer_cancelled_count = 0
-        while scheduled and scheduled[0]._cancelled:
-            heapq.heappop(scheduled)._scheduled = False
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)[2]._scheduled = False
             self._timer_cancelled_count -= 1
         if not self._ready:
-            if not scheduled:
+            if not timers:
                 raise Stuck(f"nothing is ready and no timer is set at {self._now_s:.6f} s")
-            self._jump(scheduled[0]._when)
-        while scheduled and scheduled[0]._when <= self._now_s:
-            timer = heapq.heappop(scheduled)
+            self._jump(timers[0][0])
+        while timers and timers[0][0] <= self._now_s:
+            timer = heapq.heappop(timers)[2]
             timer._scheduled = False
             self._ready.append(timer)
 
@@ -155,7 +157,8 @@ class SimLoop(asyncio.BaseEventLoop):
             when = self._now_s + MIN_DELAY_S
         timer: Any = events.TimerHandle(when, callback, args, self, context)
         if not self._disposing:
-            heapq.heappush(self._scheduled, timer)
+            self._timer_count += 1
+            heapq.heappush(self._timers, (when, self._timer_count, timer))
             timer._scheduled = True
         return timer
 
@@ -227,5 +230,5 @@ class SimLoop(asyncio.BaseEventLoop):
                 # A finally block that awaits, or meets the ruins of its process.
                 continue
         self._ready.clear()
-        self._scheduled.clear()
+        self._timers.clear()
         self.close()

@@ -93,6 +93,7 @@ class Simulation:
             members=[member(name, addresses[name]) for name in names],
             voters=Members(tuple(names)),
         )
+        self._groups: dict[int, int] = {}
         self.nodes = {
             name: SimNode(self._world, name, addresses[name], rng_for(swarm.seed, f"node {name}"))
             for name in names
@@ -145,7 +146,8 @@ class Simulation:
         while not all(self._knows_all(node) for node in self.nodes.values()):
             await asyncio.sleep(0.05)
         await self.workload.create_topic()
-        self._group_of(0)
+        while not all(node.metadata.has_topic(TOPIC) for node in self.nodes.values()):
+            await asyncio.sleep(0.05)
         loop.end_s = loop.time() + 100 * self.swarm.fault_duration_s
         self._network.quality = self.swarm.link
         self.workload.start()
@@ -177,6 +179,12 @@ class Simulation:
             raise Violation(f"{self.workload.consumed} reads of {expected} records")
 
     def _group_of(self, partition: int) -> int:
+        group = self._groups.get(partition)
+        if group is None:
+            group = self._groups[partition] = self._find_group(partition)
+        return group
+
+    def _find_group(self, partition: int) -> int:
         for node in self.nodes.values():
             if node.metadata.has_topic(TOPIC):
                 return node.metadata.partition(TOPIC, partition).group
