@@ -194,6 +194,9 @@ class GossipCore:
             self._lost_s += at - due
             self._health.apply(1)
             return due
+        if now >= due + self._lost_s:
+            # Rounding must not make what is due now due in a moment, for ever.
+            at = max(at, due)
         if not self._outbox.has_news:
             self._gossip_at = max(self._gossip_at, at)
         return at
