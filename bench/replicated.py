@@ -3,6 +3,7 @@
 import asyncio
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ from bench.baselines import synced_write_rate
 from bench.figures import Figure, Scale, latency_percentiles, rate, ratio
 from examples.local_cluster import LocalCluster
 from quorumlog import AsyncClient
+from quorumlog.client.consumed import ConsumedBatch
 from quorumlog.types import RecordData
 
 _REPLICAS: Final = 3
@@ -37,9 +39,10 @@ async def _measure(servers: list[str], directory: Path, scale: Scale) -> list[Fi
         for record_bytes, records in ((1024, 100_000), (100, 500_000)):
             count = scale.count(records)
             figures.append(await _produce(client, directory, scale, record_bytes, count))
-            figures.append(await _replay(client, scale, record_bytes, count))
+            figures.extend(await _replay(client, scale, record_bytes, count))
         figures.append(await _latency(client, scale))
         figures.append(await _many_producers(client, scale))
+        figures.append(await _shared_producer(client, scale))
         return figures
 
 
@@ -73,27 +76,44 @@ async def _produce(
     )
 
 
-async def _replay(client: AsyncClient, scale: Scale, record_bytes: int, count: int) -> Figure:
-    """Reads what :func:`_produce` left."""
-    rates, bare_rates = [], []
+async def _replay(client: AsyncClient, scale: Scale, record_bytes: int, count: int) -> list[Figure]:
+    """Reads what :func:`_produce` left, once as batches and once as values."""
+    size_bytes = scale.repeats * count * record_bytes
+    batch_rates, value_rates, bare_rates = [], [], []
     for _ in range(scale.repeats):
-        messages = max(1, count * record_bytes // _MESSAGE_BYTES)
-        with bare_stream_server(messages, _MESSAGE_BYTES) as address:
+        with bare_stream_server(max(1, size_bytes // _MESSAGE_BYTES), _MESSAGE_BYTES) as address:
             bare_rates.append(await read_rate(address))
-        seen = 0
-        started = time.perf_counter()
-        async with client.consumer(_topic_of(record_bytes), follow=False) as consumer:
-            async for batch in consumer.batches():
-                seen += len(batch.values())
-        rates.append(seen / (time.perf_counter() - started))
-    measured, bare = statistics.median(rates), statistics.median(bare_rates)
-    return Figure(
-        f"Replay, {record_bytes} B records",
-        "one consumer, leader's page cache, checksums verified, values decoded by batch",
-        rate(measured, record_bytes),
-        f"{ratio(measured * record_bytes, bare)} of a bare gRPC stream of 1 MiB messages "
-        f"({bare / 1e6:,.0f} MB/s)",
-    )
+        batch_rates.append(await _read(client, record_bytes, lambda batch: batch.record_count))
+        value_rates.append(await _read(client, record_bytes, lambda batch: len(batch.values())))
+    batches, values = statistics.median(batch_rates), statistics.median(value_rates)
+    bare = statistics.median(bare_rates)
+    source = "one consumer, one partition, from the leader's page cache"
+    return [
+        Figure(
+            f"Replay, {record_bytes} B records",
+            f"{source}; batches with their checksums verified",
+            rate(batches, record_bytes),
+            f"{ratio(batches * record_bytes, bare)} of a bare gRPC stream of 1 MiB messages "
+            f"({bare / 1e6:,.0f} MB/s)",
+        ),
+        Figure(
+            f"Replay, {record_bytes} B records, decoded",
+            f"{source}; a list of values a batch",
+            rate(values, record_bytes),
+        ),
+    ]
+
+
+async def _read(
+    client: AsyncClient, record_bytes: int, count: Callable[[ConsumedBatch], int]
+) -> float:
+    """Records a second from offset 0 to the end."""
+    seen = 0
+    started = time.perf_counter()
+    async with client.consumer(_topic_of(record_bytes), follow=False) as consumer:
+        async for batch in consumer.batches():
+            seen += count(batch)
+    return seen / (time.perf_counter() - started)
 
 
 async def _latency(client: AsyncClient, scale: Scale) -> Figure:
@@ -116,7 +136,8 @@ async def _latency(client: AsyncClient, scale: Scale) -> Figure:
 
 
 async def _many_producers(client: AsyncClient, scale: Scale) -> Figure:
-    topic, producers, each = "many", 64, scale.count(500)
+    """As 64 programs would: 64 producer ids, nothing shared but the connection."""
+    topic, producers, each = "many", 64, scale.count(200)
     await client.create_topic(topic, partitions=1, replicas=_REPLICAS)
     latencies_s: list[float] = []
 
@@ -142,6 +163,32 @@ async def _many_producers(client: AsyncClient, scale: Scale) -> Figure:
     return Figure(
         f"{producers} producers, one record in flight each",
         f"{_CONFIGURED}; 256 B, one client, one partition",
-        rate(producers * each / elapsed_s, 256),
+        f"{producers * each / elapsed_s:,.0f} records/s",
+        latency_percentiles(latencies_s),
+    )
+
+
+async def _shared_producer(client: AsyncClient, scale: Scale) -> Figure:
+    """As one program with 64 tasks would: their records share batches."""
+    topic, tasks_count, each = "shared", 64, scale.count(1000)
+    await client.create_topic(topic, partitions=1, replicas=_REPLICAS)
+    latencies_s: list[float] = []
+
+    async with client.producer(topic) as producer:
+        await producer.send(b"")
+
+        async def produce() -> None:
+            for _ in range(each):
+                started = time.perf_counter()
+                await producer.send(bytes(256))
+                latencies_s.append(time.perf_counter() - started)
+
+        started = time.perf_counter()
+        await asyncio.gather(*(produce() for _ in range(tasks_count)))
+        elapsed_s = time.perf_counter() - started
+    return Figure(
+        f"{tasks_count} tasks of one producer, one record in flight each",
+        f"{_CONFIGURED}; 256 B, one partition",
+        f"{tasks_count * each / elapsed_s:,.0f} records/s",
         latency_percentiles(latencies_s),
     )
