@@ -45,6 +45,7 @@ class Checker:
         self._quorum = quorum
         self._metadata_quorum = metadata_quorum
         self._seen: dict[tuple[NodeId, int], _Seen] = {}
+        self._open: dict[tuple[Process, GroupId], Replica] = {}
         self._violation: Violation | None = None
 
     def history(self, group: int) -> GroupHistory:
@@ -63,6 +64,11 @@ class Checker:
             if node is not None and node.process is process and node.host is not None:
                 for group, replica in node.host.replicas.items():
                     self._look_at(node.node_id, group, replica)
+                    self._open[process, group] = replica
+                for (owner, group), replica in self._open.items():
+                    # One that is being closed still flushes and answers.
+                    if owner is process and group not in node.host.replicas:
+                        self._look_at(node.node_id, group, replica)
 
     def _look_at(self, node: NodeId, group: GroupId, replica: Replica) -> None:
         core, log = replica.core, replica.log
