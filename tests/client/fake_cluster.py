@@ -1,7 +1,7 @@
 """Several fake nodes behind the client's transport port, with the faults a client must survive.
 
-Nodes share their partitions (what is acknowledged is never lost here); what is faulty is who leads, who
-can be reached, and whether requests and replies arrive.
+Nodes share their partitions (what is acknowledged is never lost here); what is faulty is who leads,
+who can be reached, and whether requests and replies arrive.
 """
 
 import asyncio
@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic
 
-from client.fake_log import FakePartition
 from google.protobuf.message import Message
 
+from client.fake_log import FakePartition
 from quorumlog.api._pb import quorumlog_pb2 as pb
 from quorumlog.client.transport import Connection, MessageT, Stream
 from quorumlog.errors import (
@@ -63,7 +63,8 @@ class FakeCluster:
         self.next_producer_id = 1
         self._streams: dict[FakeStream[Any], None] = {}
 
-    # ---------------------------------------------------------------------------- the tests' handles
+    # ---------------------------------------------------------------------------- the tests'
+    # handles
 
     @property
     def addresses(self) -> list[str]:
@@ -145,8 +146,14 @@ class FakeCluster:
 
     def node_messages(self) -> list[pb.Node]:
         return [
-            pb.Node(id=node.node_id, name=node.node_id, address=node.address, role="voter",
-                    state="alive" if node.up else "failed", version="0.1.0")
+            pb.Node(
+                id=node.node_id,
+                name=node.node_id,
+                address=node.address,
+                role="voter",
+                state="alive" if node.up else "failed",
+                version="0.1.0",
+            )
             for node in self.nodes.values()
         ]
 
@@ -224,9 +231,7 @@ class FakeCluster:
         self.next_producer_id += 1
         return pb.InitProducerResponse(producer_id=self.next_producer_id - 1, producer_epoch=0)
 
-    def _ListOffsets(
-        self, address: str, request: pb.ListOffsetsRequest
-    ) -> pb.ListOffsetsResponse:
+    def _ListOffsets(self, address: str, request: pb.ListOffsetsRequest) -> pb.ListOffsetsResponse:
         partition = self.leading(address, request.topic, request.partition)
         return pb.ListOffsetsResponse(
             offset=partition.find(request.start),
@@ -298,9 +303,7 @@ class FakeCluster:
             response.error.metadata.update(error.details())
         return response
 
-    async def serve_consume(
-        self, stream: "FakeStream[Any]", request: pb.ConsumeRequest
-    ) -> None:
+    async def serve_consume(self, stream: "FakeStream[Any]", request: pb.ConsumeRequest) -> None:
         try:
             offset = request.start.offset
             while True:
@@ -384,9 +387,7 @@ class FakeStream(Generic[MessageT]):
         self.requests: asyncio.Queue[Any] = asyncio.Queue()
         self.responses: asyncio.Queue[Any] = asyncio.Queue()
         self._cluster = cluster
-        self._broken: asyncio.Future[QuorumlogError] = (
-            asyncio.get_running_loop().create_future()
-        )
+        self._broken: asyncio.Future[QuorumlogError] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
 
     def serve(self, work: Any) -> None:

@@ -1,14 +1,14 @@
-"""Seeded storms: whatever leaders, connections and replies do, every acknowledged record is in the log
-exactly once and in order, and a consumer sees each exactly once."""
+"""Seeded storms: whatever leaders, connections and replies do, every acknowledged record is in the
+log exactly once and in order, and a consumer sees each exactly once."""
 
 import asyncio
 import random
 
-from client.fake_cluster import FakeCluster
-from client.virtual import run
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from client.fake_cluster import FakeCluster
+from client.virtual import run
 from quorumlog.client.client import AsyncClient
 from quorumlog.client.producer import Producer
 from quorumlog.errors import OutcomeUnknown, Overloaded, QuorumlogError, Unavailable

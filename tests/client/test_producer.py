@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
+
 from client.fake_cluster import FakeCluster
 from client.virtual import run
-
 from quorumlog.client.client import AsyncClient
 from quorumlog.errors import (
     Closed,
@@ -498,10 +498,14 @@ def test_leaving_with_an_exception_gives_up_at_once() -> None:
         cluster.elect(partition, None)
         start_s = asyncio.get_running_loop().time()
         futures = []
-        with pytest.raises(ZeroDivisionError):
+
+        async def fail() -> None:
             async with client_of(cluster) as client, client.producer("t") as producer:
                 futures.append(await producer.submit(b"v"))
                 raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await fail()
         assert asyncio.get_running_loop().time() - start_s < 1
         with pytest.raises(Closed):
             await futures[0]

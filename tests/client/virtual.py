@@ -1,4 +1,4 @@
-"""Run a coroutine in virtual time: a timeout of two minutes costs nothing, and nothing is random."""
+"""Run a coroutine in virtual time: two minutes of timeout cost nothing, nothing is random."""
 
 import asyncio
 from collections.abc import Coroutine
