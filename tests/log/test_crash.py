@@ -29,7 +29,7 @@ def check_reopened(disk: SimDisk, tracked: TrackedLog) -> None:
     assert log.commit_floor <= log.last_index
     found += plain(append(log, 3, term=9, values=[b"after" * 20]))
     log.flush()
-    log.close()
+    disk.kill()
     again = open_log(disk)
     assert content(again) == found
     assert again.recovery.cut_bytes == 0
@@ -102,8 +102,8 @@ def test_a_power_cut_during_recovery_loses_nothing_either() -> None:
 
 
 def test_what_a_dead_process_left_unsynced_is_durable_once_the_log_was_opened() -> None:
-    for seed in range(30):
-        disk, tracked = crashed_at(changes_of_scenario() - open_changes() - 8, seed)
+    for change in range(1, changes_of_scenario() - open_changes() + 1):
+        disk, tracked = crashed_at(change, 0)
         disk.kill()
         found = content(open_log(disk))
         assert found in tracked.legal
@@ -199,6 +199,22 @@ def test_a_full_disk_keeps_what_waits_until_there_is_space() -> None:
     assert tracked.log.unflushed_bytes == 0
     disk.crash()
     check_reopened(disk, tracked)
+
+
+def test_whole_batches_of_a_write_that_failed_do_not_come_back() -> None:
+    for seed in range(40):
+        disk = SimDisk(Random(seed))
+        log = open_log(disk)
+        append(log, 5, values=[b"same size"])
+        disk.fail_at(1, errno.ENOSPC)
+        with pytest.raises(DiskFull):
+            log.flush()
+        log.truncate(2)
+        append(log, 1, values=[b"same size"])
+        log.flush()
+        expected = content(log)
+        disk.kill()
+        assert content(open_log(disk)) == expected
 
 
 def test_what_a_full_disk_kept_waiting_can_be_truncated_away() -> None:

@@ -171,6 +171,12 @@ class SimDisk:
         self._failures.clear()
         self.locked.clear()
 
+    def copy(self) -> "SimDisk":
+        """Another disk with the same content, all of it durable; no handle, lock or hook."""
+        twin = SimDisk(Random(self.rng.getrandbits(64)), self.capacity_bytes)
+        twin._root = self._root.copy()
+        return twin
+
     def content(self, path: str) -> bytes:
         """What a read of the whole file would give now."""
         return bytes(self._inode(path).data)

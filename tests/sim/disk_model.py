@@ -57,6 +57,12 @@ class Inode:
         self.overwrites.clear()
         self.durable_size = len(self.data)
 
+    def copy(self) -> "Inode":
+        twin = Inode()
+        twin.data = bytearray(self.data)
+        twin.durable_size = len(twin.data)
+        return twin
+
     def drop_sync(self) -> None:
         """A sync that failed: what was dirty looks clean and is not on the disk."""
         durable = self._durable_image()
@@ -144,6 +150,10 @@ class Directory:
     def change(self, change: dict[str, "Inode | Directory | None"]) -> None:
         _apply(self.names, change)
         self.changes.append(change)
+
+    def copy(self) -> "Directory":
+        names = {name: entry.copy() for name, entry in self.names.items()}
+        return Directory(names, dict(names))
 
     def sync(self) -> None:
         self.durable = dict(self.names)
