@@ -54,7 +54,7 @@ sim: setup ## Simulate whole clusters: SEEDS=1000 START=0 JOBS=2
 
 .PHONY: mutants
 mutants: setup ## Put known bugs back: the simulator has to find each of them
-	$(BIN)/python -m pytest -q -m mutants tests/sim
+	PYTHONPATH=src:tests $(BIN)/python -m sim.mutants
 
 .PHONY: bench
 bench: setup ## Measure (about 4 minutes) and write bench/results.md and the README's table

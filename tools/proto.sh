@@ -3,14 +3,17 @@
 # lowest run-time versions we support (pyproject.toml). With --check: compare, change nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-tools_venv=.cache/proto
-if [ ! -x "$tools_venv/bin/python" ]; then
-  "${PYTHON:-python3}" -m venv "$tools_venv"
-  "$tools_venv/bin/pip" install -q 'grpcio-tools==1.76.0'
+PYTHON="${PYTHON:-python3}"
+generator=.cache/grpcio-tools-1.76.0
+if [ ! -d "$generator" ]; then
+  # Under its name only when it is whole.
+  rm -rf "$generator.partial"
+  "$PYTHON" -m pip install --quiet --disable-pip-version-check --target "$generator.partial" 'grpcio-tools==1.76.0'
+  mv "$generator.partial" "$generator"
 fi
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-"$tools_venv/bin/python" -m grpc_tools.protoc \
+PYTHONPATH="$generator" "$PYTHON" -m grpc_tools.protoc \
   -I quorumlog/log/_pb=log/_pb -I quorumlog/api/_pb=api/_pb -I quorumlog/broker/_pb=src/quorumlog/broker/_pb \
   --python_out="$out" --pyi_out="$out" --grpc_python_out="$out" \
   log/_pb/record.proto api/_pb/{quorumlog,peer,proglog}.proto src/quorumlog/broker/_pb/metadata.proto
