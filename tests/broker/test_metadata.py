@@ -231,10 +231,10 @@ def test_the_number_of_partitions_in_the_cluster_is_bounded(machine: Machine) ->
 
 
 def test_group_and_producer_ids_are_never_used_again(machine: Machine) -> None:
-    machine.do(create("t", partitions=2))
-    machine.do(delete("t"))
-    machine.do(create("t", partitions=2))
-    assert [each.group for each in machine.state.topic("t").partitions] == [3, 4]
+    for groups in ([1, 2], [3, 4], [5, 6]):
+        machine.do(create("t", partitions=2))
+        assert [each.group for each in machine.state.topic("t").partitions] == groups
+        machine.do(delete("t"))
     allocate = pb.Command(allocate_producer=pb.AllocateProducer())
     assert [machine.do(allocate).producer_id for _ in range(3)] == [1, 2, 3]
 
@@ -343,6 +343,25 @@ def test_after_a_restore_observers_know_exactly_what_the_new_state_holds(
     assert held == {part.group for topic in ahead.topics() for part in topic.partitions}
     assert names == {topic.name for topic in ahead.topics()}
     assert state.snapshot() == ahead.snapshot()
+
+
+def test_a_topic_made_anew_while_away_is_another_one(machine: Machine) -> None:
+    behind = MetadataState()
+    machine.do(create("t"))
+    behind.restore(machine.state.snapshot())
+    old = behind.topic("t")
+    machine.do(delete("t"))
+    machine.do(create("t"))
+    seen: list[Change] = []
+    behind.on_change(seen.append)
+    behind.restore(machine.state.snapshot())
+    new = behind.topic("t")
+    assert seen == [
+        PartitionRemoved(old, old.partitions[0]),
+        TopicChanged(new),
+        PartitionAdded(new, new.partitions[0]),
+        Applied(6),
+    ]
 
 
 @pytest.mark.parametrize("snapshot", [b"", b"{}", b"[]", b'{"format":2}', b'{"format":1}', b"\xff"])

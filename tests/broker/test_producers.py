@@ -178,12 +178,13 @@ class TestPending:
         assert overlay.check(7, 3, 0, 1) is None
 
     def test_a_producer_the_table_forgot_meanwhile_is_not_started_anew(self) -> None:
-        table = table_of(header(7, 0, index=1), max_producers=1)
+        table = table_of(header(7, 0, index=1), header(7, 1, index=2), max_producers=1)
         overlay = PendingProducers(table)
-        overlay.appended(header(7, 1, index=3))
-        table.applied(header(8, 0, index=2))
-        with pytest.raises(DuplicateSequence):
-            overlay.check(7, 0, 0, 1)
+        overlay.appended(header(7, 2, index=4))
+        table.applied(header(8, 0, index=3))
+        for sequence in (0, 1):
+            with pytest.raises(DuplicateSequence):
+                overlay.check(7, 0, sequence, 1)
 
     def test_after_leadership_is_lost_only_the_log_counts(self) -> None:
         overlay = PendingProducers(table_of(header(7, 0, index=1)))
