@@ -1,0 +1,140 @@
+"""Term and vote survive what they must survive, and are never silently forgotten."""
+
+import errno
+from random import Random
+
+import pytest
+
+from quorumlog.errors import Corrupt, InvalidArgument, LogFenced
+from quorumlog.log.hard_state import HardState, HardStateFile
+from quorumlog.types import NodeId, Term
+from sim.disk import SimDisk, SimulatedCrash
+
+PATH = "node/hard-state"
+
+
+def empty_disk(seed: int = 1) -> SimDisk:
+    disk = SimDisk(Random(seed))
+    disk.make_directory("node")
+    return disk
+
+
+def state(term: int, vote: str | None = None) -> HardState:
+    return HardState(Term(term), None if vote is None else NodeId(vote))
+
+
+def test_nothing_saved_is_term_0_without_a_vote() -> None:
+    assert HardStateFile(empty_disk(), PATH).load() == HardState(Term(0), None)
+
+
+def test_what_was_saved_last_is_loaded() -> None:
+    disk = empty_disk()
+    file = HardStateFile(disk, PATH)
+    for saved in (state(1), state(1, "a" * 32), state(2**63, "n"), state(2**63 + 1, "")):
+        file.save(saved)
+        assert HardStateFile(disk, PATH).load() == saved
+    file.close()
+
+
+def test_a_save_after_a_load_replaces_the_older_slot() -> None:
+    disk = empty_disk()
+    HardStateFile(disk, PATH).save(state(1, "x"))
+    for term in range(2, 7):
+        file = HardStateFile(disk, PATH)
+        assert file.load().term == term - 1
+        file.save(state(term))
+        file.close()
+
+
+def test_a_vote_too_long_is_refused_and_changes_nothing() -> None:
+    disk = empty_disk()
+    file = HardStateFile(disk, PATH)
+    file.save(state(3))
+    with pytest.raises(InvalidArgument, match="64 bytes"):
+        file.save(state(4, "x" * 65))
+    assert file.load() == state(3)
+
+
+def test_a_power_cut_at_every_call_leaves_the_last_state_saved_or_the_one_under_way() -> None:
+    for change in range(1, 30):
+        for seed in range(20):
+            disk = empty_disk(seed * 100 + change)
+            file = HardStateFile(disk, PATH)
+            saved, under_way = HardState(), HardState()
+            disk.crash_before(change)
+            try:
+                for term in range(1, 8):
+                    under_way = state(term, f"node{term}")
+                    file.save(under_way)
+                    saved = under_way
+            except SimulatedCrash:
+                pass
+            disk.crash()
+            assert HardStateFile(disk, PATH).load() in (saved, under_way)
+
+
+def test_what_was_loaded_after_a_process_died_survives_a_power_cut() -> None:
+    for change in range(1, 30):
+        for seed in range(10):
+            disk = empty_disk(seed * 100 + change)
+            file = HardStateFile(disk, PATH)
+            disk.crash_before(change)
+            try:
+                for term in range(1, 8):
+                    file.save(state(term))
+            except SimulatedCrash:
+                pass
+            disk.kill()
+            loaded = HardStateFile(disk, PATH).load()
+            disk.crash()
+            assert HardStateFile(disk, PATH).load() == loaded
+
+
+def test_one_flipped_bit_is_survived_and_two_damaged_slots_are_corruption() -> None:
+    disk = empty_disk()
+    file = HardStateFile(disk, PATH)
+    file.save(state(1))
+    file.save(state(2, "x"))
+    used = [at for at, byte in enumerate(disk.content(PATH)) if byte]
+    for position in used:
+        twin = disk.copy()
+        twin.flip_bit(PATH, position, 2)
+        assert HardStateFile(twin, PATH).load() in (state(1), state(2, "x"))
+    disk.flip_bit(PATH, used[0], 0)
+    disk.flip_bit(PATH, used[-1], 0)
+    with pytest.raises(Corrupt, match="term and vote"):
+        HardStateFile(disk, PATH).load()
+
+
+def test_an_empty_file_is_corruption_and_not_term_0() -> None:
+    disk = empty_disk()
+    disk.open(PATH, create=True).close()
+    with pytest.raises(Corrupt):
+        HardStateFile(disk, PATH).load()
+
+
+def test_a_failed_fdatasync_fences() -> None:
+    disk = empty_disk()
+    file = HardStateFile(disk, PATH)
+    file.save(state(1))
+    disk.fail_at(2)
+    with pytest.raises(LogFenced):
+        file.save(state(2))
+    with pytest.raises(LogFenced):
+        file.save(state(3))
+
+
+def test_a_failed_write_leaves_the_state_before_and_the_next_save_works() -> None:
+    for seed in range(20):
+        disk = empty_disk(seed)
+        file = HardStateFile(disk, PATH)
+        file.save(state(1))
+        file.save(state(2))
+        for _ in range(3):
+            disk.fail_at(1, errno.ENOSPC)
+            with pytest.raises(OSError, match="No space"):
+                file.save(state(3))
+        assert HardStateFile(disk, PATH).load() in (state(2), state(3))
+        file.save(state(4))
+        disk.crash()
+        assert HardStateFile(disk, PATH).load() == state(4)
