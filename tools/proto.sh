@@ -4,16 +4,17 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON="${PYTHON:-python3}"
-generator=.cache/grpcio-tools-1.76.0
-if [ ! -d "$generator" ]; then
-  # Under its name only when it is whole.
-  rm -rf "$generator.partial"
-  "$PYTHON" -m pip install --quiet --disable-pip-version-check --target "$generator.partial" 'grpcio-tools==1.76.0'
-  mv "$generator.partial" "$generator"
+release=1.76.0
+generator=.cache/grpcio-tools-$release
+if [ ! -e "$generator/complete" ]; then
+  rm -rf "$generator"
+  "$PYTHON" -m venv --without-pip "$generator"
+  "$PYTHON" -m pip --python "$generator/bin/python" --disable-pip-version-check install --quiet "grpcio-tools==$release"
+  touch "$generator/complete"
 fi
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-PYTHONPATH="$generator" "$PYTHON" -m grpc_tools.protoc \
+"$generator/bin/python" -m grpc_tools.protoc \
   -I quorumlog/log/_pb=log/_pb -I quorumlog/api/_pb=api/_pb -I quorumlog/broker/_pb=src/quorumlog/broker/_pb \
   --python_out="$out" --pyi_out="$out" --grpc_python_out="$out" \
   log/_pb/record.proto api/_pb/{quorumlog,peer,proglog}.proto src/quorumlog/broker/_pb/metadata.proto
