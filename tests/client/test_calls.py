@@ -159,7 +159,7 @@ def test_nodes_that_were_not_named_are_found() -> None:
     "address", ["", "host", "host:", ":7400", "host:0", "host:70000", "host:x", "::1:7400"]
 )
 def test_an_address_has_to_be_host_and_port(address: str) -> None:
-    with pytest.raises(InvalidArgument, match="HOST:PORT|65535"):
+    with pytest.raises(InvalidArgument, match=r"HOST:PORT|65535"):
         AsyncClient(address)
 
 

@@ -48,10 +48,12 @@ def test_without_follow_it_ends_at_the_end_of_every_partition() -> None:
         partitions = cluster.add_topic("t", 3)
         filled(partitions[0])
         filled(partitions[2], batches=2)
-        async with client_of(cluster) as client:
-            async with client.consumer("t", follow=False) as consumer:
-                records = [record async for record in consumer]
-                assert [consumer.position(number) for number in (0, 1, 2)] == [100, 0, 20]
+        async with (
+            client_of(cluster) as client,
+            client.consumer("t", follow=False) as consumer,
+        ):
+            records = [record async for record in consumer]
+            assert [consumer.position(number) for number in (0, 1, 2)] == [100, 0, 20]
         assert len(records) == 120
         for number in (0, 2):
             offsets = [record.offset for record in records if record.partition == number]
@@ -113,13 +115,15 @@ def test_a_broken_stream_is_resumed_where_it_broke_also_within_a_batch_and_elsew
         partition = cluster.add_topic("t")[0]
         filled(partition, batches=50)
         offsets = []
-        async with client_of(cluster) as client:
-            async with client.consumer("t", max_bytes=300, follow=False) as consumer:
-                async for record in consumer:
-                    offsets.append(record.offset)
-                    if record.offset % 97 == 0:
-                        cluster.break_streams()
-                        cluster.elect(partition, cluster.rng.choice(cluster.addresses))
+        async with (
+            client_of(cluster) as client,
+            client.consumer("t", max_bytes=300, follow=False) as consumer,
+        ):
+            async for record in consumer:
+                offsets.append(record.offset)
+                if record.offset % 97 == 0:
+                    cluster.break_streams()
+                    cluster.elect(partition, cluster.rng.choice(cluster.addresses))
         assert offsets == list(range(500))
 
     run(scenario())

@@ -112,10 +112,12 @@ def test_send_many_keeps_order_and_counts_everything() -> None:
         cluster = FakeCluster()
         partitions = cluster.add_topic("t", 3)
         keyed = [RecordData(value, key=value[-1:]) for value in values(25_000)]
-        async with client_of(cluster) as client:
-            async with client.producer("t", batch_bytes=50_000) as producer:
-                summary = await producer.send_many(keyed)
-                plain = await producer.send_many(iter(values(25_000, "p")))
+        async with (
+            client_of(cluster) as client,
+            client.producer("t", batch_bytes=50_000) as producer,
+        ):
+            summary = await producer.send_many(keyed)
+            plain = await producer.send_many(iter(values(25_000, "p")))
         assert (summary.record_count, plain.record_count) == (25_000, 25_000)
         stored = [value for partition in partitions for value in partition.values()]
         assert sorted(stored) == sorted([*values(25_000), *values(25_000, "p")])
@@ -558,12 +560,15 @@ def test_all_partitions_and_producers_of_a_client_share_one_stream_per_node() ->
         cluster = FakeCluster()
         cluster.add_topic("t", 9)
         cluster.add_topic("u", 9)
-        async with client_of(cluster) as client:
-            async with client.producer("t") as one, client.producer("u") as other:
-                for partition in range(9):
-                    await one.send(b"v", partition=partition)
-                    await other.send(b"v", partition=partition)
-                assert cluster.open_streams() == 3
+        async with (
+            client_of(cluster) as client,
+            client.producer("t") as one,
+            client.producer("u") as other,
+        ):
+            for partition in range(9):
+                await one.send(b"v", partition=partition)
+                await other.send(b"v", partition=partition)
+            assert cluster.open_streams() == 3
 
     run(scenario())
 

@@ -123,7 +123,7 @@ class Producer:
         try:
             return await future
         except QuorumlogError as error:
-            self._reported(error)
+            self.reported(error)
             raise
 
     async def submit(
@@ -183,24 +183,11 @@ class Producer:
         ``records`` is read 10,000 at a time, no faster than they can be sent. After a failure no
         more is read, and the first error is raised once the fate of all that was sent is known.
         """
+        bulk = BulkSend(self, partition)
         remaining = iter(records)
-        pending: deque[asyncio.Future[RunMetadata]] = deque()
-        summary = _Summary()
-        while summary.error is None and (chunk := list(itertools.islice(remaining, CHUNK_RECORDS))):
-            for run in await self.submit_many(chunk, partition=partition):
-                pending.append(run.acknowledged)
-            while pending and pending[0].done():
-                summary.take(pending.popleft())
-            # submit_many need not wait for anything; answers have to be read all the same.
-            await asyncio.sleep(0)
-        if pending:
-            await asyncio.wait(pending)
-        for future in pending:
-            summary.take(future)
-        if summary.error is not None:
-            self._reported(summary.error)
-            raise summary.error
-        return SendSummary(summary.record_count, summary.last_offsets)
+        while not bulk.failed and (chunk := list(itertools.islice(remaining, CHUNK_RECORDS))):
+            await bulk.add(chunk)
+        return await bulk.finish()
 
     async def flush(self) -> None:
         """Return when everything sent so far has been acknowledged or has failed.
@@ -261,7 +248,8 @@ class Producer:
                 future.set_exception(Closed("this producer is closed"))
         self._waiting.clear()
 
-    def _reported(self, error: QuorumlogError) -> None:
+    def reported(self, error: QuorumlogError) -> None:
+        """The caller was told of ``error``: flush need not."""
         if error is self._unreported:
             self._unreported = None
 
@@ -336,21 +324,50 @@ class Producer:
         return [(chosen, items, positions) for chosen, (items, positions) in groups.items()]
 
 
-class _Summary:
-    """What the runs of one ``send_many`` came to."""
+class BulkSend:
+    """One ``send_many``, chunk by chunk: add what there is, then finish."""
 
-    def __init__(self) -> None:
-        self.record_count = 0
-        self.last_offsets: dict[int, int | None] = {}
-        self.error: QuorumlogError | None = None
+    def __init__(self, producer: Producer, partition: int | None) -> None:
+        self._producer = producer
+        self._partition = partition
+        self._pending: deque[asyncio.Future[RunMetadata]] = deque()
+        self._record_count = 0
+        self._last_offsets: dict[int, int | None] = {}
+        self._error: QuorumlogError | None = None
 
-    def take(self, future: "asyncio.Future[RunMetadata]") -> None:
+    @property
+    def failed(self) -> bool:
+        """Whether some record has failed: adding more makes no sense."""
+        return self._error is not None
+
+    async def add(self, chunk: Sequence[Item]) -> None:
+        """Queue ``chunk``; waits for room only. Raises what ``submit_many`` does."""
+        for run in await self._producer.submit_many(chunk, partition=self._partition):
+            self._pending.append(run.acknowledged)
+        while self._pending and self._pending[0].done():
+            self._take(self._pending.popleft())
+        # submit_many need not wait for anything; answers have to be read all the same.
+        await asyncio.sleep(0)
+
+    async def finish(self) -> SendSummary:
+        """Wait for all that was added. Raises the first failure."""
+        if self._pending:
+            await asyncio.wait(self._pending)
+        for future in self._pending:
+            self._take(future)
+        self._pending.clear()
+        if self._error is not None:
+            self._producer.reported(self._error)
+            raise self._error
+        return SendSummary(self._record_count, self._last_offsets)
+
+    def _take(self, future: "asyncio.Future[RunMetadata]") -> None:
         error = future.exception()
         if error is None:
             run = future.result()
-            self.record_count += run.record_count
-            self.last_offsets[run.partition] = run.last_offset
+            self._record_count += run.record_count
+            self._last_offsets[run.partition] = run.last_offset
         elif isinstance(error, QuorumlogError):
-            self.error = self.error or error
+            self._error = self._error or error
         else:
             raise error

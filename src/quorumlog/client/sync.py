@@ -1,0 +1,157 @@
+"""``Client``: the same as ``AsyncClient``, for programs without asyncio.
+
+Each call runs in the event loop of one background thread and waits for it; what it does, returns
+and raises is said at the call of the same name in ``AsyncClient``. Safe to use from many threads.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+from quorumlog.client.accumulator import DEFAULT_BATCH_BYTES
+from quorumlog.client.background import BackgroundLoop
+from quorumlog.client.client import (
+    DEFAULT_CONNECT_TIMEOUT_S,
+    DEFAULT_REQUEST_TIMEOUT_S,
+    AsyncClient,
+)
+from quorumlog.client.consumed import ConsumedBatch
+from quorumlog.client.consumer import (
+    DEFAULT_FETCH_BYTES,
+    DEFAULT_PREFETCH_BYTES,
+    DEFAULT_RETRY_TIMEOUT_S,
+)
+from quorumlog.client.models import ClusterInfo, OffsetRange, TopicInfo
+from quorumlog.client.producer import DEFAULT_BUFFER_BYTES, DEFAULT_DELIVERY_TIMEOUT_S
+from quorumlog.client.starts import Start
+from quorumlog.client.sync_consumer import SyncConsumer
+from quorumlog.client.sync_producer import SyncProducer
+from quorumlog.client.transport import Connector
+
+
+class Client:
+    """A synchronous client of one cluster; use it as ``with``. See ``AsyncClient``."""
+
+    def __init__(
+        self,
+        *servers: str,
+        connector: Connector | None = None,
+        request_timeout_s: float = DEFAULT_REQUEST_TIMEOUT_S,
+        connect_timeout_s: float = DEFAULT_CONNECT_TIMEOUT_S,
+    ) -> None:
+        client = AsyncClient(
+            *servers,
+            connector=connector,
+            request_timeout_s=request_timeout_s,
+            connect_timeout_s=connect_timeout_s,
+        )
+        self._client = client
+        self._background = BackgroundLoop()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up what is under way and end the thread, within seconds; idempotent.
+
+        Calls that other threads are in end with ``Closed``.
+        """
+        self._background.close(self._client.close())
+
+    def create_topic(
+        self,
+        name: str,
+        partitions: int = 1,
+        replicas: int = 0,
+        fsync: str = "always",
+        exist_ok: bool = False,
+    ) -> TopicInfo:
+        return self._background.run(
+            self._client.create_topic(name, partitions, replicas, fsync, exist_ok)
+        )
+
+    def alter_topic(
+        self, name: str, partitions: int | None = None, fsync: str | None = None
+    ) -> TopicInfo:
+        return self._background.run(self._client.alter_topic(name, partitions, fsync))
+
+    def delete_topic(self, name: str) -> None:
+        self._background.run(self._client.delete_topic(name))
+
+    def describe_topic(self, name: str) -> TopicInfo:
+        return self._background.run(self._client.describe_topic(name))
+
+    def list_topics(self) -> list[TopicInfo]:
+        return self._background.run(self._client.list_topics())
+
+    def cluster_status(self) -> ClusterInfo:
+        return self._background.run(self._client.cluster_status())
+
+    def transfer_leadership(self, topic: str, partition: int, target: str | None = None) -> str:
+        return self._background.run(self._client.transfer_leadership(topic, partition, target))
+
+    def producer(
+        self,
+        topic: str,
+        *,
+        batch_bytes: int = DEFAULT_BATCH_BYTES,
+        buffer_bytes: int = DEFAULT_BUFFER_BYTES,
+        delivery_timeout_s: float = DEFAULT_DELIVERY_TIMEOUT_S,
+    ) -> SyncProducer:
+        producer = self._client.producer(
+            topic,
+            batch_bytes=batch_bytes,
+            buffer_bytes=buffer_bytes,
+            delivery_timeout_s=delivery_timeout_s,
+        )
+        return SyncProducer(producer, self._background)
+
+    def consumer(
+        self,
+        topic: str,
+        *,
+        partitions: Sequence[int] | None = None,
+        start: Start | Mapping[int, Start] = "earliest",
+        follow: bool = True,
+        max_bytes: int = DEFAULT_FETCH_BYTES,
+        prefetch_bytes: int = DEFAULT_PREFETCH_BYTES,
+        retry_timeout_s: float = DEFAULT_RETRY_TIMEOUT_S,
+    ) -> SyncConsumer:
+        return SyncConsumer(
+            self._client.consumer(
+                topic,
+                partitions=partitions,
+                start=start,
+                follow=follow,
+                max_bytes=max_bytes,
+                prefetch_bytes=prefetch_bytes,
+                retry_timeout_s=retry_timeout_s,
+            ),
+            self._background,
+        )
+
+    def fetch(
+        self,
+        topic: str,
+        partition: int,
+        start: Start = "earliest",
+        *,
+        max_bytes: int = DEFAULT_FETCH_BYTES,
+        max_wait_s: float = 0.0,
+    ) -> list[ConsumedBatch]:
+        return self._background.run(
+            self._client.fetch(topic, partition, start, max_bytes=max_bytes, max_wait_s=max_wait_s)
+        )
+
+    def offset(self, topic: str, partition: int, start: Start) -> int:
+        return self._background.run(self._client.offset(topic, partition, start))
+
+    def offsets(self, topic: str) -> dict[int, OffsetRange]:
+        return self._background.run(self._client.offsets(topic))
