@@ -84,7 +84,10 @@ class Layout:
             index: its sparse index, without what is dropped.
         """
         from_index = Index(before.index + 1)
-        self._drop_work(from_index)
+        unrolled = self._drop_work(from_index)
+        if unrolled is not None:
+            # The segment that would be empty now was never made: the one before stays the last.
+            number, position, index = number - 1, unrolled.end, unrolled.index
         removed = tuple(self.segments[number + 1 :])
         del self.segments[number + 1 :]
         segment = self.segments[number]
@@ -178,18 +181,26 @@ class Layout:
         self.segments.append(segment)
         return segment
 
-    def _drop_work(self, from_index: int) -> None:
-        """Take back the writes, not handed out yet, of what is dropped now."""
+    def _drop_work(self, from_index: int) -> RollWork | None:
+        """Take back the work, not handed out yet, for what is dropped now.
+
+        Returns:
+            The making of a segment that would have begun with ``from_index``, if taken back.
+        """
+        unrolled = None
         while self._work:
             work = self._work[-1]
             if isinstance(work, AppendWork):
                 first = work.batches[0].header.index
                 del work.batches[max(from_index - first, 0) :]
                 if work.batches:
-                    return
-            elif not isinstance(work, RollWork) or work.next_index <= from_index:
-                return
+                    break
+            elif not isinstance(work, RollWork) or work.next_index < from_index:
+                break
+            elif work.next_index == from_index:
+                unrolled = work
             self._work.pop()
+        return unrolled
 
 
 def _first_index(segment: Segment) -> int:

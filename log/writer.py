@@ -148,6 +148,14 @@ class SegmentWriter:
         self._allocated_bytes = wanted_bytes
 
     def _roll(self, work: RollWork) -> None:
+        try:
+            self._make_segment(work)
+        except OSError:
+            # It may be taken back instead of done again: no file may be left in the middle.
+            self._remove(work.segment.path)
+            raise
+
+    def _make_segment(self, work: RollWork) -> None:
         # Space first: a full disk leaves the old segment open and as it was.
         file = reserve_segment(self._disk, work.segment.path)
         try:

@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from quorumlog.errors import DiskFull
 from quorumlog.log.batch import Batch, Kind, iterate_batches
 from quorumlog.log.config import LogConfig
 from quorumlog.log.log import Log
@@ -34,7 +35,7 @@ class LogMachine(RuleBasedStateMachine):
         self.time_ms = 1000
 
     @rule(
-        sizes=st.lists(st.integers(0, 700), min_size=1, max_size=8),
+        sizes=st.lists(st.sampled_from([0, 50, 300, 700, 20_000]), min_size=1, max_size=8),
         records=st.integers(0, 3),
         term_step=st.integers(0, 1),
         time_step_ms=st.integers(0, 3),
@@ -61,6 +62,17 @@ class LogMachine(RuleBasedStateMachine):
         assert flushed.last_index == len(self.model) == self.log.durable_index
         assert flushed.last_term == (self.model[-1].header.term if self.model else 0)
         assert self.log.unflushed_bytes == 0
+
+    @rule(free_bytes=st.integers(0, 70_000))
+    def flush_with_little_space(self, free_bytes: int) -> None:
+        self.disk.capacity_bytes = 0
+        used_bytes = -(self.disk.free_bytes() or 0)
+        self.disk.capacity_bytes = used_bytes + free_bytes
+        try:
+            self.flush()
+        except DiskFull:
+            assert self.log.durable_index <= len(self.model)
+        self.disk.capacity_bytes = None
 
     @rule(seconds=st.floats(0, 0.2))
     def wait(self, seconds: float) -> None:
