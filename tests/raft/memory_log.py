@@ -11,12 +11,17 @@ class MemoryLog:
     """``batches`` may be shared with others that never change them."""
 
     def __init__(
-        self, batches: Sequence[Batch] = (), start_index: int = 1, prev_term: int = 0
+        self,
+        batches: Sequence[Batch] = (),
+        start_index: int = 1,
+        prev_term: int = 0,
+        start_offset: int = 0,
     ) -> None:
         self.batches: list[Batch] = []
         self.changes = 0
         self._start_index = start_index
         self._prev_term = prev_term
+        self._start_offset = start_offset
         self.append(batches)
 
     @property
@@ -37,7 +42,7 @@ class MemoryLog:
 
     @property
     def end_offset(self) -> Offset:
-        return self.batches[-1].header.next_offset if self.batches else Offset(0)
+        return self.batches[-1].header.next_offset if self.batches else Offset(self._start_offset)
 
     @property
     def last_timestamp_ms(self) -> int:
