@@ -9,7 +9,7 @@ import contextlib
 import math
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar
 
 import structlog
 
@@ -26,7 +26,7 @@ from quorumlog.discovery.core.output import (
 from quorumlog.discovery.core.rng import Rng
 from quorumlog.discovery.limits import RateLimit
 from quorumlog.discovery.seeds import SeedFinder, resolve
-from quorumlog.discovery.sockets import bind_pair, bound_address, reachable_host
+from quorumlog.discovery.sockets import PacketProtocol, bind_pair, bound_address, reachable_host
 from quorumlog.discovery.streams import close_writer, exchange_state, ping, read_message
 from quorumlog.discovery.wire.codec import encode_message, encode_push_pull
 from quorumlog.discovery.wire.messages import Address, Ping, PushPull
@@ -59,7 +59,7 @@ class Gossip:
         self._loop = asyncio.get_running_loop()
         self._change_handlers: list[Callable[[Member], None]] = []
         self._conflict_handlers: list[Callable[[DuplicateNode], None]] = []
-        self._packets: _PacketProtocol | None = None
+        self._packets: PacketProtocol | None = None
         self._group = asyncio.TaskGroup()
         self._runner: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -159,7 +159,7 @@ class Gossip:
 
     async def _run(self, packets: socket.socket, stream: socket.socket, finder: SeedFinder) -> None:
         _, self._packets = await self._loop.create_datagram_endpoint(
-            lambda: _PacketProtocol(self._receive_packet), sock=packets
+            lambda: PacketProtocol(self._receive_packet), sock=packets
         )
         server = await asyncio.start_server(self._accept, sock=stream, start_serving=False)
         entered = asyncio.Event()
@@ -336,38 +336,6 @@ class Gossip:
     def _check_open(self) -> None:
         if self._stopping.is_set():
             raise Closed("this gossip member is closed")
-
-
-class _PacketProtocol(asyncio.DatagramProtocol):
-    """``writable`` is False while 64 KiB wait for the socket: packets are dropped meanwhile,
-    and what matters of them is sent again."""
-
-    transport: asyncio.DatagramTransport
-
-    def __init__(self, receive: Callable[[bytes, Address], None]) -> None:
-        self._receive = receive
-        self.writable = True
-        self.closed = asyncio.Event()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.DatagramTransport", transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.writable = False
-        self.closed.set()
-
-    def pause_writing(self) -> None:
-        self.writable = False
-
-    def resume_writing(self) -> None:
-        self.writable = True
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self._receive(data, (addr[0], addr[1]))
-
-    def error_received(self, exc: Exception) -> None:
-        """A destination is not there; its probe will find out."""
-        _log.debug("packet_undeliverable", error=str(exc))
 
 
 class _Stop(Exception):

@@ -1,12 +1,18 @@
 """The pair of sockets gossip needs: UDP and TCP on one port."""
 
+import asyncio
 import errno
 import socket
+from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, cast
+
+import structlog
 
 from quorumlog.discovery.wire.messages import Address
 from quorumlog.errors import AddressInUse, ConfigError
+
+_log = structlog.get_logger(__name__)
 
 _BIND_TRIES: Final = 16
 _BACKLOG: Final = 64
@@ -55,6 +61,38 @@ def reachable_host(bound_host: str) -> str:
 def bound_address(bound: socket.socket) -> Address:
     name = bound.getsockname()
     return str(name[0]), int(name[1])
+
+
+class PacketProtocol(asyncio.DatagramProtocol):
+    """``writable`` is False while 64 KiB wait for the socket: packets are dropped meanwhile,
+    and what matters of them is sent again."""
+
+    transport: asyncio.DatagramTransport
+
+    def __init__(self, receive: Callable[[bytes, Address], None]) -> None:
+        self._receive = receive
+        self.writable = True
+        self.closed = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.DatagramTransport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.writable = False
+        self.closed.set()
+
+    def pause_writing(self) -> None:
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        self.writable = True
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._receive(data, (addr[0], addr[1]))
+
+    def error_received(self, exc: Exception) -> None:
+        """A destination is not there; its probe will find out."""
+        _log.debug("packet_undeliverable", error=str(exc))
 
 
 def _bind(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
