@@ -28,11 +28,14 @@ from quorumlog.types import DEFAULT_TOPIC, RecordData
 
 PARTITION: Final = 0
 
+_LOOK_AGAIN_S: Final = 0.02
+
 
 class ProglogService(proglog_pb2_grpc.LogServicer):
     def __init__(self, broker: BrokerPort, limits: Limits | None = None) -> None:
         self._broker = broker
         self._limits = limits or Limits()
+        self._led = False
 
     async def Produce(
         self, request: proglog_pb2.ProduceRequest, context: CallContext
@@ -136,9 +139,14 @@ class ProglogService(proglog_pb2_grpc.LogServicer):
             return await self._fetch(error.end, limits.fetch_bytes, limits.heartbeat_s)
 
     async def _ensure_topic(self) -> None:
+        """Make the topic if need be, and wait until it can be used for the first time."""
+        if not self._broker.metadata.has_topic(DEFAULT_TOPIC):
+            await self._create_topic()
+        if not self._led:
+            await self._first_election()
+
+    async def _create_topic(self) -> None:
         metadata = self._broker.metadata
-        if metadata.has_topic(DEFAULT_TOPIC):
-            return
         request = quorumlog_pb2.CreateTopicRequest(name=DEFAULT_TOPIC)
         try:
             await propose(self._broker, create_topic(self._broker, request))
@@ -149,6 +157,22 @@ class ProglogService(proglog_pb2_grpc.LogServicer):
                 raise OutcomeUnknown(
                     f"topic {DEFAULT_TOPIC!r} exists, but this node did not hear of it in time"
                 ) from None
+
+    async def _first_election(self) -> None:
+        """Give the new partition's first leader time: the book's clients do not try again.
+
+        Waits once in this node's life, and only where a replica is that will know. A replica has no
+        event to wait for before it is open.
+        """
+        info = self._broker.metadata.partition(DEFAULT_TOPIC, PARTITION)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + CATCH_UP_TIMEOUT_S
+        while self._broker.node_id in info.replicas and loop.time() < deadline:
+            status = self._broker.partition_status(info.group)
+            if status.exact or (status.term and status.leader not in (None, self._broker.node_id)):
+                break
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        self._led = True
 
 
 def _records(fetch: Fetch, start: int) -> Iterator[proglog_pb2.Record]:

@@ -36,7 +36,9 @@ async def test_a_topic_is_created_with_what_was_asked(
     assert [each.partition for each in topic.partitions] == [0, 1, 2]
     assert {each.leader for each in topic.partitions} == {"a", "b", "c"}
     assert all(len(each.replicas) == 2 for each in topic.partitions)
-    assert not any(each.exact for each in topic.partitions)
+    assert [each.leader == "a" for each in topic.partitions] == [
+        each.exact for each in topic.partitions
+    ]
     described = await service.DescribeTopic(pb.DescribeTopicRequest(name="orders"), context)
     assert described == topic
 

@@ -207,6 +207,20 @@ async def test_a_topic_made_by_another_node_is_waited_for(
     assert await producing == [0]
 
 
+async def test_the_first_election_of_the_new_topic_is_waited_for_once(
+    empty: FakeBroker, service: ProglogService
+) -> None:
+    empty.create("default", replicas=3)
+    empty.log("default")
+    empty.elections = 3
+    assert await produce(service, b"a") == [0]
+    assert empty.elections == 0
+    # A later election is told as it is: waiting on every call would hide a lost majority.
+    empty.elections = 3
+    assert await produce(service, b"b") == [1]
+    assert empty.elections == 3
+
+
 async def test_reading_first_makes_the_topic_too(
     empty: FakeBroker, service: ProglogService, context: FakeContext
 ) -> None:

@@ -308,6 +308,9 @@ def test_states_fed_alike_or_restored_on_the_way_are_equal(
             two.restore(one.snapshot())
         assert one.apply(encoded, index) == two.apply(encoded, index)
     assert one.snapshot() == two.snapshot()
+    held = {part.group: part for topic in one.topics() for part in topic.partitions}
+    for group in map(GroupId, range(1, one.next_group)):
+        assert one.group(group) == two.group(group) == held.get(group)
     groups = [part.group for topic in one.topics() for part in topic.partitions]
     assert len(set(groups)) == len(groups)
     assert all(group < one.next_group for group in groups)

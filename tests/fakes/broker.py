@@ -47,6 +47,8 @@ class FakeBroker:
 
     While ``metadata_delayed``, this node hears of no metadata command; ``catch_up`` ends that.
     While ``starting``, it has not caught up with the cluster's metadata.
+    So many of the next ``partition_status`` are those of a partition without leader:
+    ``elections``.
     ``states`` and ``moved``: what gossip sees of a node's state and address.
     ``fetches`` keeps (max_bytes, max_wait_s) of each fetch.
     """
@@ -54,6 +56,7 @@ class FakeBroker:
     def __init__(self, *nodes: str) -> None:
         self.node_id = NodeId("a")
         self.starting = False
+        self.elections = 0
         self._metadata = MetadataState()
         self.leader_metadata = MetadataState()
         self.held = False
@@ -224,13 +227,17 @@ class FakeBroker:
     # ----------------------------------------------------------------------------------- cluster
 
     def partition_status(self, group: GroupId) -> PartitionStatus:
+        if self.elections:
+            self.elections -= 1
+            return PartitionStatus(None, 0, 0, 0, exact=False)
         log = self._partitions.get(group)
         if log is None:
-            for topic in self.metadata.topics():
-                for info in topic.partitions:
-                    if info.group == group:
-                        return PartitionStatus(info.replicas[0], 0, 0, 0, exact=False)
-            return PartitionStatus(None, 0, 0, 0, exact=False)
+            info = self.metadata.group(group)
+            if info is None:
+                return PartitionStatus(None, 0, 0, 0, exact=False)
+            leader = info.replicas[0]
+            term = TERM if self.node_id in info.replicas else 0
+            return PartitionStatus(leader, term, 0, 0, exact=leader == self.node_id)
         exact = log.leader == self.node_id
         return PartitionStatus(log.leader, TERM, log.log_start_offset, log.high_watermark, exact)
 

@@ -112,6 +112,7 @@ class MetadataState:
         self.next_producer_id = 1
         self._nodes: dict[NodeId, NodeInfo] = {}
         self._topics: dict[str, Topic] = {}
+        self._groups: dict[GroupId, PartitionInfo] = {}
         self._observers: list[Callable[[Change], None]] = []
 
     # ------------------------------------------------------------------------------------- reads
@@ -129,6 +130,10 @@ class MetadataState:
         if not 0 <= partition < len(partitions):
             raise PartitionOutOfRange(topic, partition, len(partitions))
         return partitions[partition]
+
+    def group(self, group: GroupId) -> PartitionInfo | None:
+        """The partition that ``group`` holds, if there is one; one look-up."""
+        return self._groups.get(group)
 
     def has_topic(self, name: str) -> bool:
         return name in self._topics
@@ -253,6 +258,7 @@ class MetadataState:
             self.next_group += missing
         grown = replace(topic, partitions=(*topic.partitions, *added))
         self._topics[topic.name] = grown
+        self._groups.update((each.group, each) for each in added)
         return [TopicChanged(grown), *(PartitionAdded(grown, each) for each in added)]
 
     def _load(self) -> Load:
@@ -265,6 +271,8 @@ class MetadataState:
     def _delete_topic(self, message: metadata_pb2.DeleteTopic) -> list[Change]:
         topic = self.topic(message.name)
         del self._topics[topic.name]
+        for each in topic.partitions:
+            del self._groups[each.group]
         removed: list[Change] = [PartitionRemoved(topic, each) for each in topic.partitions]
         return [*removed, TopicRemoved(topic)]
 
@@ -295,6 +303,7 @@ class MetadataState:
         self.next_producer_id = contents.next_producer_id
         self._nodes = {node.id: node for node in contents.nodes}
         self._topics = {topic.name: topic for topic in contents.topics}
+        self._groups = {each.group: each for topic in contents.topics for each in topic.partitions}
         changes: list[Change] = [
             NodeChanged(node) for node in contents.nodes if nodes.get(node.id) != node
         ]
