@@ -193,8 +193,8 @@ class Broker:
         )
 
     def _preferred_leader(self, group: GroupId) -> NodeId | None:
-        partitions = (each for topic in self._metadata.topics() for each in topic.partitions)
-        return next((each.replicas[0] for each in partitions if each.group == group), None)
+        partition = self._metadata.group(group)
+        return partition.replicas[0] if partition is not None else None
 
     def cluster_status(self) -> ClusterView:
         replica = self._controller.replica

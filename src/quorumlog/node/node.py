@@ -44,6 +44,7 @@ from quorumlog.types import NodeId
 _log = structlog.get_logger()
 
 _DISK_THREADS = 4
+_MEET_S = 2.0
 _ANNOUNCE_ROUNDS = 6
 _ANNOUNCE_PAUSE_S = 1.0
 _HAND_OVER_S = 2.0
@@ -100,6 +101,7 @@ class Node:
         self.name = config.name or f"node-{identity.node_id[:8]}"
 
         self._server, self.address = bind_server(config)
+        stack.push_async_callback(self._server.stop, _STOP_GRACE_S)
         self._calls = GrpcPeerCalls(self._resolve)
         stack.push_async_callback(self._calls.close)
         self._peers = GrpcPeers(
@@ -156,7 +158,6 @@ class Node:
         )
         peer_port = NodePeerPort(self._peers, self._bootstrap, self._controller)
         await self._server.start(self.broker, peer_port, self._peers.rpc_handler(), config)
-        stack.push_async_callback(self._server.stop, _STOP_GRACE_S)
         self._gossip.on_change(self._member_changed)
         self._tasks = [asyncio.create_task(self._enter_cluster())]
         _log.info(
@@ -253,6 +254,8 @@ class Node:
             process_id=self._process_id,
             address=self.address,
         )
+        if self.config.join:
+            await self._meet_others()
         for remaining in reversed(range(_ANNOUNCE_ROUNDS)):
             replies = await asyncio.gather(
                 *(self._ask(address, hello) for address in sorted(self._others(identity)))
@@ -266,6 +269,14 @@ class Node:
             else:
                 return
             await asyncio.sleep(_ANNOUNCE_PAUSE_S)
+
+    async def _meet_others(self) -> None:
+        """Give gossip a moment to reach a seed; there may be none that is up."""
+        met = asyncio.Event()
+        self._gossip.on_change(lambda member: met.set())
+        if len(self._gossip.members()) < 2:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(met.wait(), _MEET_S)
 
     def _others(self, identity: Identity) -> set[str]:
         seen = {

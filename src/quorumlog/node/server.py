@@ -45,7 +45,7 @@ class NodeServer:
         log_service = LogService(broker, limits)
         add_log_service(log_service, server)
         quorumlog_pb2_grpc.add_AdminServicer_to_server(AdminService(broker), server)
-        proglog_pb2_grpc.add_LogServicer_to_server(ProglogService(broker), server)
+        proglog_pb2_grpc.add_LogServicer_to_server(ProglogService(broker, limits), server)
         peer_pb2_grpc.add_PeerServicer_to_server(PeerService(peer_port), server)
         server.add_generic_rpc_handlers((replication,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

@@ -1,0 +1,159 @@
+"""Whole nodes in one process, over real sockets on loopback."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+import quorumlog
+from quorumlog.errors import (
+    AddressInUse,
+    DuplicateNode,
+    LogLocked,
+    OffsetOutOfRange,
+    UnknownTopic,
+    WrongCluster,
+)
+from quorumlog.node.config import NodeConfig
+from quorumlog.node.node import Node
+
+
+def config_in(directory: Path, **settings: object) -> NodeConfig:
+    values = {"listen": "127.0.0.1:0", "gossip": "127.0.0.1:0", **settings}
+    return NodeConfig(data_dir=str(directory), **values)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def cluster_of(size: int, directory: Path) -> AsyncIterator[list[Node]]:
+    async with AsyncExitStack() as stack:
+        nodes: list[Node] = []
+        for number in range(size):
+            seeds = tuple(node.gossip_address for node in nodes[:1])
+            node = Node(config_in(directory / str(number), bootstrap_expect=size, join=seeds))
+            nodes.append(node)
+            await node.start()
+            stack.push_async_callback(node.close)
+        for node in nodes:
+            await node.wait_ready(20)
+        yield nodes
+
+
+async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 20) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+async def test_one_node_embedded_in_a_program_keeps_records_over_a_restart(
+    tmp_path: Path,
+) -> None:
+    async with Node(config_in(tmp_path)) as node, quorumlog.AsyncClient(node.address) as client:
+        await client.create_topic("events", partitions=1)
+        async with client.producer("events") as producer:
+            metadata = [await producer.send(b"%d" % number, key=b"k") for number in range(10)]
+        assert [each.offset for each in metadata] == list(range(10))
+    async with Node(config_in(tmp_path)) as node, quorumlog.AsyncClient(node.address) as client:
+        async with client.consumer("events", start="earliest", follow=False) as consumer:
+            values = [record.value async for record in consumer]
+        assert values == [b"%d" % number for number in range(10)]
+        with pytest.raises(UnknownTopic):
+            await client.describe_topic("nothing")
+        with pytest.raises(OffsetOutOfRange):
+            async with client.consumer("events", start=11):
+                pass
+
+
+async def test_three_nodes_serve_a_replicated_topic_through_the_loss_of_one(
+    tmp_path: Path,
+) -> None:
+    async with cluster_of(3, tmp_path) as nodes:
+        async with quorumlog.AsyncClient(*(node.address for node in nodes)) as client:
+            await client.create_topic("t", partitions=3, replicas=3)
+            async with client.producer("t") as producer:
+                await producer.send_many([b"%d" % number for number in range(1000)])
+                await nodes[0].close()
+                await producer.send_many([b"%d" % number for number in range(1000, 2000)])
+            async with client.consumer("t", start="earliest", follow=False) as consumer:
+                values = [record.value async for record in consumer]
+            assert sorted(int(value or b"") for value in values) == list(range(2000))
+
+
+async def test_a_late_node_joins_learns_the_metadata_and_takes_replicas(tmp_path: Path) -> None:
+    async with cluster_of(1, tmp_path) as (first,):
+        late = Node(config_in(tmp_path / "late", join=(first.gossip_address,)))
+        await late.start()
+        try:
+            await late.wait_ready(20)
+            async with quorumlog.AsyncClient(late.address) as client:
+                status = await client.cluster_status()
+                assert {node.id for node in status.nodes} == {first.node_id, late.node_id}
+                topic = await client.create_topic("t", partitions=2, replicas=2)
+                assert {len(partition.replicas) for partition in topic.partitions} == {2}
+                async with client.producer("t") as producer:
+                    await producer.send_many([b"x"] * 100)
+        finally:
+            await late.close()
+
+
+async def test_a_node_is_found_under_its_new_address(tmp_path: Path) -> None:
+    async with cluster_of(3, tmp_path) as nodes:
+        await nodes[2].close()
+        again = Node(config_in(tmp_path / "2", join=(nodes[0].gossip_address,)))
+        await again.start()
+        try:
+            assert again.address != nodes[2].address
+            await again.wait_ready(20)
+
+            async def known() -> bool:
+                node = nodes[0].broker.metadata.node(again.node_id)
+                return node is not None and node.address == again.address
+
+            await until(known)
+            async with quorumlog.AsyncClient(nodes[0].address) as client:
+                await client.create_topic("t", partitions=3, replicas=3)
+                async with client.producer("t") as producer:
+                    await producer.send_many([b"x"] * 300)
+        finally:
+            await again.close()
+
+
+async def test_a_port_in_use_is_an_error_that_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with Node(config_in(tmp_path / "a")) as node:
+        with pytest.raises(AddressInUse, match="--listen"):
+            await Node(config_in(tmp_path / "b", listen=node.address)).start()
+        with pytest.raises(AddressInUse, match=node.gossip_address):
+            await Node(config_in(tmp_path / "b", gossip=node.gossip_address)).start()
+        async with Node(config_in(tmp_path / "b")):
+            pass
+
+
+async def test_a_directory_belongs_to_one_node(tmp_path: Path) -> None:
+    async with Node(config_in(tmp_path)):
+        with pytest.raises(LogLocked, match="--data-dir"):
+            await Node(config_in(tmp_path)).start()
+
+
+async def test_a_copy_of_a_running_node_is_refused(tmp_path: Path) -> None:
+    async with cluster_of(3, tmp_path) as nodes:
+        shutil.copytree(tmp_path / "1", tmp_path / "copy")
+        copy = Node(config_in(tmp_path / "copy", join=(nodes[0].gossip_address,)))
+        await copy.start()
+        with pytest.raises(DuplicateNode, match="node id"):
+            await copy.wait_ready(20)
+        await copy.close()
+        async with quorumlog.AsyncClient(nodes[0].address) as client:
+            await client.create_topic("t", partitions=3, replicas=3)
+
+
+async def test_a_node_of_another_cluster_is_refused(tmp_path: Path) -> None:
+    async with cluster_of(1, tmp_path / "one"), cluster_of(1, tmp_path / "two") as (second,):
+        pass
+    async with cluster_of(1, tmp_path / "two") as (second,):
+        alien = Node(config_in(tmp_path / "one" / "0", join=(second.gossip_address,)))
+        await alien.start()
+        with pytest.raises(WrongCluster, match="never mix"):
+            await alien.wait_ready(20)
+        await alien.close()
