@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from examples.local_cluster.node_process import NodeProcess
+from examples.local_cluster.node_process import NodeProcess, wait_all_serving
 from examples.local_cluster.ports import free_address
 
 
@@ -54,8 +54,7 @@ class LocalCluster:
         """
         for node in self.nodes:
             node.start()
-        for node in self.nodes:
-            node.wait_serving()
+        wait_all_serving(self.nodes)
 
     def stop(self) -> None:
         """SIGTERM to all that run, wait for all, kill what is left. Idempotent."""

@@ -83,17 +83,14 @@ class NodeProcess:
         Raises:
             NodeFailed: it ended, or did not serve within ``timeout_s``.
         """
-        deadline = time.monotonic() + timeout_s
-        while not serves(self.listen):
-            if not self.running:
-                raise NodeFailed(
-                    f"{self.name} ended with exit code {self.wait()}: {self.last_output()}"
-                )
-            if time.monotonic() > deadline:
-                raise NodeFailed(
-                    f"{self.name} does not serve after {timeout_s:.0f} s: {self.last_output()}"
-                )
-            time.sleep(_POLL_S)
+        wait_all_serving([self], timeout_s)
+
+    def check_running(self) -> None:
+        """Raises NodeFailed with the node's last words when it has ended."""
+        if not self.running:
+            raise NodeFailed(
+                f"{self.name} ended with exit code {self.wait()}: {self.last_output()}"
+            )
 
     def kill(self) -> None:
         """SIGKILL, and wait until the process is gone: it cannot flush or say goodbye."""
@@ -130,6 +127,22 @@ class NodeProcess:
         if self._process is None:
             raise NodeFailed(f"{self.name} was never started")
         return self._process
+
+
+def wait_all_serving(nodes: Sequence[NodeProcess], timeout_s: float = 30.0) -> None:
+    """Wait until all of ``nodes`` serve; raises as :meth:`NodeProcess.wait_serving`, at once when
+    any of them ends."""
+    deadline = time.monotonic() + timeout_s
+    waiting = list(nodes)
+    while waiting := [node for node in waiting if not serves(node.listen)]:
+        for node in nodes:
+            node.check_running()
+        if time.monotonic() > deadline:
+            node = waiting[0]
+            raise NodeFailed(
+                f"{node.name} does not serve after {timeout_s:.0f} s: {node.last_output()}"
+            )
+        time.sleep(_POLL_S)
 
 
 def clean_environment() -> dict[str, str]:

@@ -12,9 +12,11 @@ from support.command_line import COMMAND, environment_for, serve, succeed
 from support.waiting import wait_for
 
 
-def assert_refused(result: "subprocess.CompletedProcess[str]", *words: str) -> None:
-    """Exit code 1, no traceback, and the last line on stderr holds ``words``."""
-    assert result.returncode == 1, result.stderr
+def assert_refused(
+    result: "subprocess.CompletedProcess[str]", *words: str, returncode: int = 1
+) -> None:
+    """``returncode``, no traceback, and the last line on stderr holds ``words``."""
+    assert result.returncode == returncode, result.stderr
     assert "Traceback" not in result.stderr
     last = result.stderr.strip().splitlines()[-1]
     for word in words:
@@ -92,13 +94,13 @@ def test_an_unknown_setting_in_the_file_is_named_with_the_nearest_known_one(
 ) -> None:
     (tmp_path / "node.toml").write_text('data_dri = "data"\n')
     result = serve(tmp_path, "--config", "node.toml", settings=own_ports())
-    assert_refused(result, "data_dri", "data_dir")
+    assert_refused(result, "data_dri", "data_dir", returncode=2)
     assert not (tmp_path / "quorumlog-data").exists()
 
 
 def test_an_impossible_value_in_the_environment_is_named(tmp_path: Path) -> None:
     settings = own_ports() | {"QUORUMLOG_SEGMENT_BYTES": "12"}
-    assert_refused(serve(tmp_path, settings=settings), "segment_bytes", "12")
+    assert_refused(serve(tmp_path, settings=settings), "segment_bytes", "12", returncode=2)
     assert not (tmp_path / "quorumlog-data").exists()
 
 
