@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
@@ -161,19 +161,23 @@ class Producer:
         Waits only for room in the buffer. When a record is refused (RecordTooLarge …) none is
         queued. All of ``records`` is encoded at once: some MiB a call are enough.
         """
+        return [run async for run in self.submit_runs(records, partition=partition)]
+
+    async def submit_runs(
+        self, records: Sequence[Item], *, partition: int | None = None
+    ) -> AsyncIterator[SubmittedRun]:
+        """:meth:`submit_many` run by run: at any time the caller knows what is queued."""
         await self._prepare(partition)
         runs: list[tuple[int | None, Run]] = []
         for chosen, items, positions in self._grouped(records, partition):
             for run in cut_runs(items, positions, self._options.batch_bytes):
                 runs.append((chosen, run))
-        submitted: list[SubmittedRun] = []
         for chosen, run in runs:
             await self._reserve(len(run.body))
             # The partition for records without a key moves on as batches fill up.
             target = self._sticky.current(self._partitions()) if chosen is None else chosen
             future = self._lane(target).add_run(run.body, len(run.positions))
-            submitted.append(SubmittedRun(run.positions, future))
-        return submitted
+            yield SubmittedRun(run.positions, future)
 
     async def send_many(
         self, records: Iterable[Item], *, partition: int | None = None

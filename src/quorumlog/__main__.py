@@ -1,0 +1,6 @@
+"""``python -m quorumlog``."""
+
+from quorumlog.cli.main import main
+
+if __name__ == "__main__":
+    main()

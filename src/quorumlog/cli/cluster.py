@@ -1,0 +1,93 @@
+"""``quorumlog cluster``: status, members, transfer."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import click
+
+from quorumlog.cli.connect import CliContext, client_options, pass_context, with_client
+from quorumlog.cli.output import plural, print_json, print_table
+
+if TYPE_CHECKING:
+    from quorumlog.client.client import AsyncClient
+    from quorumlog.client.models import ClusterInfo
+
+
+@click.group()
+def cluster() -> None:
+    """Look at the cluster, move leadership."""
+
+
+@cluster.command()
+@client_options
+@pass_context
+def status(context: CliContext) -> None:
+    """Show the cluster's state and its nodes, as one of them knows it."""
+    info = with_client(context, lambda client: client.cluster_status())
+    if context.json:
+        print_json(dataclasses.asdict(info))
+        return
+    leader = next((node.name for node in info.nodes if node.id == info.leader), info.leader)
+    print(f"cluster {info.cluster_id}, metadata leader {leader or 'none'} (term {info.term})")
+    led = info.partitions - info.partitions_without_leader
+    print(
+        f"{plural(info.topics, 'topic')}, {plural(info.partitions, 'partition')}, "
+        f"{led:,} with a leader"
+    )
+    _print_nodes(info)
+
+
+@cluster.command()
+@client_options
+@pass_context
+def members(context: CliContext) -> None:
+    """List the nodes."""
+    info = with_client(context, lambda client: client.cluster_status())
+    if context.json:
+        print_json([dataclasses.asdict(node) for node in info.nodes])
+    else:
+        _print_nodes(info)
+
+
+@cluster.command()
+@click.argument("topic")
+@click.argument("partition", type=click.IntRange(0))
+@click.option("--to", "target", metavar="NODE", help="Name or id; the best follower if not given.")
+@client_options
+@pass_context
+def transfer(context: CliContext, topic: str, partition: int, target: str | None) -> None:
+    """Hand the leadership of a partition to another node."""
+    leader = with_client(context, lambda client: _transfer(client, topic, partition, target))
+    if context.json:
+        print_json({"topic": topic, "partition": partition, "leader": leader})
+    else:
+        print(f"partition {partition} of {topic} is led by {leader}")
+
+
+async def _transfer(client: "AsyncClient", topic: str, partition: int, target: str | None) -> str:
+    if target is not None:
+        nodes = (await client.cluster_status()).nodes
+        target = next((node.id for node in nodes if target in (node.id, node.name)), None)
+        if target is None:
+            known = ", ".join(node.name or node.id for node in nodes)
+            raise click.UsageError(f"there is no such node; there are {known}")
+    return await client.transfer_leadership(topic, partition, target)
+
+
+def _print_nodes(info: "ClusterInfo") -> None:
+    print_table(
+        ["NODE", "ADDRESS", "ROLE", "STATE", "LEADS", "REPLICAS", "VERSION", "ID"],
+        [
+            [
+                node.name,
+                node.address,
+                node.role,
+                node.state,
+                node.leads,
+                node.replicas,
+                node.version,
+                node.id,
+            ]
+            for node in info.nodes
+        ],
+    )

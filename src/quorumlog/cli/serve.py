@@ -1,0 +1,36 @@
+"""``quorumlog serve``: one node."""
+
+import os
+
+import click
+
+
+@click.command()
+@click.option("--config", metavar="FILE", help="Settings in TOML. [env: QUORUMLOG_CONFIG]")
+@click.option("--data-dir", metavar="DIR", help="[default: ./quorumlog-data]")
+@click.option("--listen", metavar="HOST:PORT", help="gRPC. [default: 127.0.0.1:7400]")
+@click.option("--gossip", metavar="HOST:PORT", help="[default: the host of --listen, port 7946]")
+@click.option(
+    "--join",
+    metavar="HOST:PORT",
+    multiple=True,
+    help="Gossip address of any node of the cluster; repeatable.",
+)
+@click.option("--name", help="What to call this node. [default: made of its id]")
+@click.option(
+    "--bootstrap-expect",
+    metavar="N",
+    type=int,
+    help="Form a cluster when N nodes see each other. [default: 1, or 0 with --join]",
+)
+@click.pass_context
+def serve(context: click.Context, /, config: str | None, **flags: object) -> None:
+    """Run one node until SIGTERM or Ctrl-C.
+
+    With no option at all: a durable log of a single node in ./quorumlog-data. Flags go before the
+    environment (QUORUMLOG_DATA_DIR, …), that before the configuration file.
+    """
+    from quorumlog.node.config import load_config
+    from quorumlog.node.main import run
+
+    context.exit(run(load_config(flags, os.environ, config)))
