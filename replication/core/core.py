@@ -224,6 +224,22 @@ class RaftCore(Elector):
         response = accepted.response
         if response.success:
             self._set_commit_index(min(request.commit_index, response.match_index))
+            if not request.batches and self._log.term_at(self._durable_index) == self.term:
+                self._answer_heartbeat(sender, response)
+                return
+        self._outbox.durable_messages.append((sender, response))
+
+    def _answer_heartbeat(self, sender: NodeId, response: AppendResponse) -> None:
+        """Answer at once with what is durable already: a slow disk must not look like a dead node.
+
+        A durable batch of this term is the leader's, so all before it is too (Log Matching), and it
+        proves the term as well as the file that keeps it.
+        """
+        if response.match_index <= self._durable_index:
+            self._outbox.messages.append((sender, response))
+            return
+        known = AppendResponse(self.term, True, self._durable_index)
+        self._outbox.messages.append((sender, known))
         self._outbox.durable_messages.append((sender, response))
 
     # -- commitment (§5.3, §5.4.2) -------------------------------------------------------------

@@ -51,12 +51,13 @@ class AppendRequest:
 
 @dataclass(frozen=True, slots=True)
 class AppendResponse:
-    """Says what is durable at the sender, so it leaves only after a flush.
+    """Says what is durable at the sender; what is not yet has to wait for a flush.
 
-    On success ``match_index`` is the last index the request covered: up to there the logs are the
-    same and durable. On failure it is 0, ``rejected_index`` is the ``prev_index`` that was refused,
-    and (``conflict_index``, ``conflict_term``) is the newest batch of the follower that may stand
-    in the leader's log (:func:`~quorumlog.replication.core.backtracking.newest_not_after`).
+    On success the logs are the same and durable through ``match_index``, which the request covered
+    or which is a batch of this very term. On failure it is 0, ``rejected_index`` is the
+    ``prev_index`` that was refused, and (``conflict_index``, ``conflict_term``) is the newest batch
+    of the follower that may stand in the leader's log
+    (:func:`~quorumlog.replication.core.backtracking.newest_not_after`).
     """
 
     term: Term

@@ -43,9 +43,7 @@ class SafetyChecker:
             self._check_vote(sender, message.term, receiver)
         elif isinstance(message, AppendRequest):
             member = self._members[sender]
-            # A batch of a term proves the term as well as the file that keeps it.
-            last_term = member.durable[-1].header.term if member.durable else 0
-            if max(member.hard_state.term, last_term) < message.term:
+            if self._durable_term(member) < message.term:
                 raise SafetyError(f"{sender} leads term {message.term} and may forget it")
         elif isinstance(message, AppendResponse) and message.success:
             self._check_acknowledgement(sender, message)
@@ -53,11 +51,17 @@ class SafetyChecker:
     def _check_acknowledgement(self, sender: NodeId, message: AppendResponse) -> None:
         member = self._members[sender]
         is_durable = (
-            member.hard_state.term >= message.term and len(member.durable) >= message.match_index
+            self._durable_term(member) >= message.term
+            and len(member.durable) >= message.match_index
         )
         # A newer leader may have cut what is acknowledged to an older one.
         if not is_durable and member.core.term == message.term:
             raise SafetyError(f"{sender} acknowledged {message} before it was durable")
+
+    def _durable_term(self, member: RaftMember) -> int:
+        """A batch of a term proves the term as well as the file that keeps it."""
+        last_term = member.durable[-1].header.term if member.durable else 0
+        return max(member.hard_state.term, last_term)
 
     def _check_vote(self, voter: NodeId, term: Term, candidate: NodeId) -> None:
         if self._votes.setdefault((voter, term), candidate) != candidate:
@@ -87,6 +91,9 @@ class SafetyChecker:
         checked, changes = self._seen.get(key, (0, -1))
         log = member.log
         if changes == log.changes:
+            return
+        if len(member.core.members.voters) == 1 and self._durable_term(member) < log.last_term:
+            # Alone in a term that it may forget: nobody has heard of these batches.
             return
         checked = min(checked, log.last_index)
         # A cut goes back to where nothing is known; 32 batches is more than one input changes.

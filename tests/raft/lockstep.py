@@ -24,6 +24,9 @@ from raft.member import RaftMember
 MAX_UNCOMMITTED = 200
 """Batches; a leader with more gets no new ones, as a driver with a bound would have it."""
 
+PATIENCE = 20
+"""Tenths of a second of calm in which nothing moves on, after which a group counts as stuck."""
+
 
 @dataclass(slots=True)
 class Weather:
@@ -116,10 +119,13 @@ class Lockstep:
         self._run_until(self.now + 0.6)
         self._goal = len(self.checker.committed)
         self._propose()
-        for _ in range(30):
+        progress, patience = -1, PATIENCE
+        while patience and self._what_is_missing() is not None:
             self._run_until(self.now + 0.1)
-            if self._what_is_missing() is None:
-                return
+            before, progress = progress, self._progress()
+            patience = PATIENCE if progress > before else patience - 1
+        if self._what_is_missing() is None:
+            return
         raise AssertionError(f"no recovery: {self._what_is_missing()}")
 
     def _run_until(self, end: float) -> None:
@@ -279,6 +285,9 @@ class Lockstep:
             if not node.alive:
                 node.restart(self.now)
                 self._after_input(node)
+
+    def _progress(self) -> int:
+        return sum(node.log.last_index + node.core.commit_index for node in self.nodes.values())
 
     def _what_is_missing(self) -> str | None:
         leaders = self._leaders()

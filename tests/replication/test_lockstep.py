@@ -1,6 +1,8 @@
 """Random groups in bad weather: figure 3 of the paper holds throughout, and then they recover."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -26,3 +28,24 @@ def run_seed(seed: int) -> Lockstep:
 def test_random_groups_stay_safe_and_recover(chunk: int) -> None:
     for seed in range(chunk, SEEDS, CHUNKS):
         run_seed(seed)
+
+
+def test_a_seed_gives_the_same_run_whatever_the_hash_seed() -> None:
+    program = (
+        "from raft.lockstep import Lockstep\n"
+        "for seed in range(8):\n"
+        "    group = Lockstep(seed)\n"
+        "    group.run(faulty_s=0.5)\n"
+        "    print(group.now, *group.trace, sep='\\n')\n"
+    )
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    ]
+    assert b"BecameLeader" in runs[0]
+    assert runs[0] == runs[1]
