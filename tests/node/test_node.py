@@ -69,16 +69,18 @@ async def test_one_node_embedded_in_a_program_keeps_records_over_a_restart(
 async def test_three_nodes_serve_a_replicated_topic_through_the_loss_of_one(
     tmp_path: Path,
 ) -> None:
-    async with cluster_of(3, tmp_path) as nodes:
-        async with quorumlog.AsyncClient(*(node.address for node in nodes)) as client:
-            await client.create_topic("t", partitions=3, replicas=3)
-            async with client.producer("t") as producer:
-                await producer.send_many([b"%d" % number for number in range(1000)])
-                await nodes[0].close()
-                await producer.send_many([b"%d" % number for number in range(1000, 2000)])
-            async with client.consumer("t", start="earliest", follow=False) as consumer:
-                values = [record.value async for record in consumer]
-            assert sorted(int(value or b"") for value in values) == list(range(2000))
+    async with (
+        cluster_of(3, tmp_path) as nodes,
+        quorumlog.AsyncClient(*(node.address for node in nodes)) as client,
+    ):
+        await client.create_topic("t", partitions=3, replicas=3)
+        async with client.producer("t") as producer:
+            await producer.send_many([b"%d" % number for number in range(1000)])
+            await nodes[0].close()
+            await producer.send_many([b"%d" % number for number in range(1000, 2000)])
+        async with client.consumer("t", start="earliest", follow=False) as consumer:
+            values = [record.value async for record in consumer]
+        assert sorted(int(value or b"") for value in values) == list(range(2000))
 
 
 async def test_a_late_node_joins_learns_the_metadata_and_takes_replicas(tmp_path: Path) -> None:

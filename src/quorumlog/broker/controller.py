@@ -1,8 +1,7 @@
-"""The metadata group on this node: takes commands, keeps the node list true, opens partitions.
+"""The metadata group on this node: takes commands and follows what was committed.
 
-Gossip proposes, Raft decides: the leader of group 0 turns what gossip says of nodes (a new one, a
-new address) into commands; a suspicion alone changes nothing. What the committed metadata says
-about this node's partitions is carried out by one reconciling task, on every node.
+At the leader the registrar keeps the node list true; on every node the keeper opens and closes
+partitions. Each is run by a task here whenever something changed.
 """
 
 import asyncio
@@ -12,34 +11,29 @@ from typing import Protocol
 import structlog
 
 from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.keeper import PartitionKeeper
 from quorumlog.broker.metadata import (
     Applied,
     Change,
     MetadataState,
-    NodeInfo,
-    PartitionRemoved,
     raise_for,
 )
 from quorumlog.broker.metadata_command import check_command, parse_command
-from quorumlog.broker.partition import PartitionMachine
+from quorumlog.broker.registrar import Registrar
 from quorumlog.errors import NotLeader, OutcomeUnknown, QuorumlogError, Unavailable
 from quorumlog.log.batch import Batch, BatchHeader, Draft, Kind
 from quorumlog.log.log import LogConfig
-from quorumlog.ports import Membership, MemberState
+from quorumlog.ports import Membership
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.host import GroupHost
 from quorumlog.replication.replica import Replica
-from quorumlog.types import METADATA_GROUP, GroupId, NodeId
+from quorumlog.types import METADATA_GROUP, NodeId
 
 _log = structlog.get_logger()
 
 _TEND_INTERVAL_S = 1.0
 _RETRY_S = 0.1
 _PROPOSE_TIMEOUT_S = 10.0
-_FIRST_CAMPAIGNS_S = (0.02, 0.1)
-"""A new partition's first replica asks for votes this long after it opened, unless there is a
-leader: others open theirs in the same moment, and the first one is where the placement wants the
-leader."""
 
 
 class PeerCalls(Protocol):
@@ -75,14 +69,6 @@ class MetadataMachine:
         """Nothing was kept of what is not committed."""
 
 
-def register(node: NodeInfo) -> metadata_pb2.Command:
-    """The command that makes ``node`` known, or known with what has changed."""
-    message = metadata_pb2.Node(
-        id=node.id, name=node.name, address=node.address, version=node.version
-    )
-    return metadata_pb2.Command(register_node=metadata_pb2.RegisterNode(node=message))
-
-
 class Controller:
     """Owns group 0's replica and everything that follows from its state."""
 
@@ -99,13 +85,10 @@ class Controller:
         self.node_id = node_id
         self.cluster_id = ""
         self.metadata = MetadataState()
-        self.partitions: dict[GroupId, PartitionMachine] = {}
         self._host = host
         self._membership = membership
         self._calls = calls
         self._log_config = log_config
-        self._fsync: dict[GroupId, str] = {}
-        self._removed: list[GroupId] = []
         self._replica: Replica | None = None
         self._first_last_index = 0
         self._caught_up = False
@@ -113,6 +96,10 @@ class Controller:
         self._tend = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._waiting: list[asyncio.Future[None]] = []
+        self._keeper = PartitionKeeper(
+            node_id=node_id, host=host, metadata=self.metadata, log_config=log_config
+        )
+        self.partitions = self._keeper.machines
         self.metadata.on_change(self._metadata_changed)
 
     async def start(self, cluster_id: str, members: Members) -> None:
@@ -126,9 +113,12 @@ class Controller:
         )
         self._first_last_index = self._replica.log.last_index
         self._membership.on_change(lambda member: self._tend.set())
+        registrar = Registrar(
+            cluster_id, self.metadata, self._membership, self._replica, self._propose_as_leader
+        )
         self._tasks = [
-            asyncio.create_task(self._forever(self._reconcile, self._changed, None)),
-            asyncio.create_task(self._forever(self._tend_nodes, self._tend, _TEND_INTERVAL_S)),
+            asyncio.create_task(self._forever(self._keeper.reconcile, self._changed, None)),
+            asyncio.create_task(self._forever(registrar.tend, self._tend, _TEND_INTERVAL_S)),
         ]
 
     async def close(self) -> None:
@@ -196,6 +186,9 @@ class Controller:
             raise OutcomeUnknown("the command was applied and its result is not known")
         return result
 
+    async def _propose_as_leader(self, command: metadata_pb2.Command) -> metadata_pb2.Result:
+        return raise_for(await self.propose_here(command.SerializeToString(deterministic=True)))
+
     async def _propose_once(self, encoded: bytes) -> metadata_pb2.Result:
         if self.replica.serving:
             try:
@@ -224,11 +217,9 @@ class Controller:
     # -- following the metadata ----------------------------------------------------------------
 
     def _metadata_changed(self, change: Change) -> None:
-        if isinstance(change, Applied):
-            return
-        if isinstance(change, PartitionRemoved):
-            self._removed.append(change.partition.group)
-        self._changed.set()
+        if not isinstance(change, Applied):
+            self._keeper.note(change)
+            self._changed.set()
 
     def _batch_applied(self) -> None:
         # The replica counts the batch as applied, and may serve, only after this call.
@@ -240,61 +231,6 @@ class Controller:
         for changed in waiting:
             if not changed.done():
                 changed.set_result(None)
-
-    async def _reconcile(self) -> None:
-        """Make the open groups those that the metadata gives this node."""
-        while self._removed:
-            group = self._removed[0]
-            self.partitions.pop(group, None)
-            await self._host.remove_group(group)
-            self._removed.pop(0)
-        for topic, partition in self.metadata.groups_of(self.node_id):
-            group, fsync = partition.group, topic.config.fsync
-            if group in self._host.replicas:
-                if self._fsync[group] == fsync:
-                    continue
-                await self._host.close_group(group)
-            machine = PartitionMachine()
-            self.partitions[group] = machine
-            self._fsync[group] = fsync
-            replica = await self._host.open_group(
-                group, Members(partition.replicas), machine, self._log_config(fsync)
-            )
-            if replica.log.last_index == 0 and partition.replicas[0] == self.node_id:
-                self._campaign_first(replica)
-
-    def _campaign_first(self, replica: Replica) -> None:
-        def campaign() -> None:
-            if replica.core.leader_id is None:
-                replica.campaign()
-
-        for delay_s in _FIRST_CAMPAIGNS_S:
-            asyncio.get_running_loop().call_later(delay_s, campaign)
-
-    # -- tending the node list, at the leader ----------------------------------------------------
-
-    async def _tend_nodes(self) -> None:
-        if not self.replica.serving:
-            return
-        for member in self._membership.members():
-            tags = member.tags
-            if member.state is not MemberState.ALIVE or tags.get("cluster") != self.cluster_id:
-                continue
-            node = NodeInfo(NodeId(tags["id"]), member.name, tags["rpc"], tags.get("ver", ""))
-            if self.metadata.node(node.id) != node:
-                command = register(node)
-                raise_for(await self.propose_here(command.SerializeToString(deterministic=True)))
-        await self._add_learner()
-
-    async def _add_learner(self) -> None:
-        """Every registered node follows the metadata: who does not vote on it learns it."""
-        members = self.replica.core.members
-        known = {*members.voters, *members.learners}
-        for node in self.metadata.nodes():
-            if node.id not in known:
-                learners = (*members.learners, NodeId(node.id))
-                await self.replica.propose_members(Members(members.voters, learners))
-                return
 
     async def _forever(
         self, work: Callable[[], Awaitable[None]], wake: asyncio.Event, interval_s: float | None

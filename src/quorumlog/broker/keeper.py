@@ -1,0 +1,94 @@
+"""Keeps the replicas of this node what the committed metadata says they are."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from quorumlog.broker.metadata import Change, MetadataState, PartitionRemoved
+from quorumlog.broker.partition import PartitionMachine
+from quorumlog.broker.topics import PartitionInfo
+from quorumlog.errors import Corrupt
+from quorumlog.log.config import LogConfig
+from quorumlog.replication.core.members import Members
+from quorumlog.replication.host import GroupHost
+from quorumlog.replication.replica import Replica
+from quorumlog.types import GroupId, NodeId
+
+_log = structlog.get_logger()
+
+_FIRST_CAMPAIGNS_S = (0.02, 0.1)
+"""A new partition's first replica asks for votes this long after it opened, unless there is a
+leader: others open theirs in the same moment, and the first is where the placement wants it."""
+
+
+class PartitionKeeper:
+    """One task calls :meth:`reconcile` whenever the metadata has changed.
+
+    ``machines`` holds the state of every open partition. A damaged one is left closed, as it is on
+    disk, and said so once; the others go on.
+    """
+
+    def __init__(
+        self,
+        *,
+        node_id: NodeId,
+        host: GroupHost,
+        metadata: MetadataState,
+        log_config: Callable[[str], LogConfig],
+    ) -> None:
+        """``log_config`` makes the settings of a partition's log from its topic's fsync policy."""
+        self.machines: dict[GroupId, PartitionMachine] = {}
+        self._node_id = node_id
+        self._host = host
+        self._metadata = metadata
+        self._log_config = log_config
+        self._fsync: dict[GroupId, str] = {}
+        self._removed: list[GroupId] = []
+        self._damaged: set[GroupId] = set()
+
+    def note(self, change: Change) -> None:
+        """Remember what the metadata's state will not tell any more: partitions that are gone."""
+        if isinstance(change, PartitionRemoved):
+            self._removed.append(change.partition.group)
+
+    async def reconcile(self) -> None:
+        """Open, reopen and remove replicas; may be called again after an error.
+
+        Raises:
+            DiskFull, UnusableDirectory, OSError.
+        """
+        while self._removed:
+            group = self._removed[0]
+            self.machines.pop(group, None)
+            await self._host.remove_group(group)
+            self._removed.pop(0)
+        for topic, partition in self._metadata.groups_of(self._node_id):
+            group, fsync = partition.group, topic.config.fsync
+            if group in self._host.replicas and self._fsync[group] != fsync:
+                await self._host.close_group(group)
+            if group not in self._host.replicas and group not in self._damaged:
+                await self._open(partition, fsync)
+
+    async def _open(self, partition: PartitionInfo, fsync: str) -> None:
+        group = partition.group
+        self.machines[group] = machine = PartitionMachine()
+        self._fsync[group] = fsync
+        try:
+            replica = await self._host.open_group(
+                group, Members(partition.replicas), machine, self._log_config(fsync)
+            )
+        except Corrupt as error:
+            self._damaged.add(group)
+            _log.error("partition_damaged", group=group, error=str(error))
+            return
+        if replica.log.last_index == 0 and partition.replicas[0] == self._node_id:
+            self._campaign_first(replica)
+
+    def _campaign_first(self, replica: Replica) -> None:
+        def campaign() -> None:
+            if replica.core.leader_id is None:
+                replica.campaign()
+
+        for delay_s in _FIRST_CAMPAIGNS_S:
+            asyncio.get_running_loop().call_later(delay_s, campaign)

@@ -1,0 +1,69 @@
+"""Gossip proposes, Raft decides: the metadata's leader registers the nodes that gossip shows.
+
+A new node, a new address or release becomes a command; a suspicion alone changes nothing.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.metadata import MetadataState, NodeInfo
+from quorumlog.ports import Member, Membership, MemberState
+from quorumlog.replication.core.members import Members
+from quorumlog.replication.replica import Replica
+from quorumlog.types import NodeId
+
+
+def register(node: NodeInfo) -> metadata_pb2.Command:
+    """The command that makes ``node`` known, or known with what has changed."""
+    message = metadata_pb2.Node(
+        id=node.id, name=node.name, address=node.address, version=node.version
+    )
+    return metadata_pb2.Command(register_node=metadata_pb2.RegisterNode(node=message))
+
+
+class Registrar:
+    def __init__(
+        self,
+        cluster_id: str,
+        metadata: MetadataState,
+        membership: Membership,
+        replica: Replica,
+        propose: Callable[[metadata_pb2.Command], Awaitable[object]],
+    ) -> None:
+        """``replica`` is group 0's; ``propose`` applies a command here, as the leader."""
+        self._cluster_id = cluster_id
+        self._metadata = metadata
+        self._membership = membership
+        self._replica = replica
+        self._propose = propose
+
+    async def tend(self) -> None:
+        """Bring the node list up to date, if this node leads. Raises what proposing raises."""
+        if not self._replica.serving:
+            return
+        for member in self._membership.members():
+            node = self._node_of(member)
+            if node is not None and self._metadata.node(node.id) != node:
+                await self._propose(register(node))
+        await self._add_learner()
+
+    def _node_of(self, member: Member) -> NodeInfo | None:
+        tags = member.tags
+        node_id, address = tags.get("id"), tags.get("rpc")
+        is_ours = tags.get("cluster") == self._cluster_id
+        if member.state is not MemberState.ALIVE or not is_ours or not node_id or not address:
+            return None
+        return NodeInfo(NodeId(node_id), member.name, address, tags.get("ver", ""))
+
+    async def _add_learner(self) -> None:
+        """Every registered node follows the metadata: who does not vote on it learns it.
+
+        One at a time; the change calls for the next round when it is applied.
+        """
+        members = self._replica.core.members
+        known = {*members.voters, *members.learners}
+        for node in self._metadata.nodes():
+            if node.id not in known:
+                learners = (*members.learners, node.id)
+                await self._replica.propose_members(Members(members.voters, learners))
+                return
