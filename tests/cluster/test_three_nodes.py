@@ -43,6 +43,7 @@ def test_each_line_comes_back_once_though_a_leader_is_killed_between_them(
     wait_for("the first records", lambda: committed(client, "t"))
 
     leader = leader_of(client, cluster, "t")
+    term = client.describe_topic("t").partitions[0].term
     leader.kill()
     produce.stdin.writelines(lines[half:])
     produce.stdin.flush()
@@ -54,6 +55,7 @@ def test_each_line_comes_back_once_though_a_leader_is_killed_between_them(
     assert consume.returncode == 0, consume_errors
     assert sorted(consumed.splitlines(), key=int) == [line.strip() for line in lines]
     assert committed(client, "t") == LINES
+    assert client.describe_topic("t").partitions[0].term > term
 
 
 def test_ctrl_c_during_produce_says_how_many_lines_were_acknowledged(
