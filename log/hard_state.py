@@ -62,7 +62,9 @@ class HardStateFile:
         if payload is None:
             raise Corrupt(self._path, 0, "a valid term and vote", "two damaged slots")
         # A process that died may have left its last save in the page cache only, and what is
-        # loaded here will be relied upon.
+        # loaded here will be relied upon. Stored again, for a page that an fdatasync failed on
+        # may pass for clean.
+        self._slots.store(file, payload)
         self._sync(file)
         self._sync_directory()
         term, length, vote = _PAYLOAD.unpack(payload)

@@ -124,8 +124,11 @@ class Log:
     def dirty(self) -> bool:
         """Whether ``flush`` has something to do now."""
         due_s = self._flusher.sync_due_s
-        return self._layout.has_work or (
-            due_s is not None and self._state.clock.monotonic_s() >= due_s
+        return (
+            self._layout.has_work
+            # The disk was full after the batches were written: that flush has not said so yet.
+            or self._layout.written_index < self._layout.next_index - 1
+            or (due_s is not None and self._state.clock.monotonic_s() >= due_s)
         )
 
     @property

@@ -9,6 +9,7 @@ durable as a whole before the next one was made, so nothing in it can be torn.
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 from quorumlog.errors import Corrupt, UnusableDirectory
 from quorumlog.log.batch import HEADER_SIZE, BatchHeader
@@ -28,6 +29,8 @@ from quorumlog.log.segment import (
 from quorumlog.log.sparse_index import SparseIndex
 from quorumlog.ports import Clock, Disk, File
 from quorumlog.types import Index, Offset, Term
+
+_REWRITE_BYTES: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,10 @@ def _recover(
         mark = marks.load(file)
         end, report = _scan_last(file, last, mark, config)
         # A process that died leaves in the page cache what was never synced; from here on it
-        # counts as durable.
+        # counts as durable. Written again first: after a failed fdatasync the kernel holds such
+        # pages for clean, and a sync alone would pass them over.
+        synced = mark.synced_position if mark is not None else DATA_START
+        _write_again(file, 0 if synced == DATA_START else synced, last.end)
         file.sync()
         disk.sync_directory(directory)
         floor = Index(min(mark.commit_floor if mark else 0, end.index))
@@ -159,6 +165,14 @@ def _recover(
         report.cut_bytes, report.cut_batches, report.reason, removed, missing, report.scanned_bytes
     )
     return Recovered(segments, end, max(floor, Index(firsts[0] - 1)), file, marks, report)
+
+
+def _write_again(file: File, position: int, end: int) -> None:
+    """Write the bytes ``[position, end)`` as they read now, so that the next sync takes them."""
+    while position < end:
+        chunk = file.read_at(position, min(_REWRITE_BYTES, end - position))
+        file.write_at(position, [chunk])
+        position += len(chunk)
 
 
 def _load_header(file: File, path: str, first_index: Index) -> Segment:

@@ -61,12 +61,27 @@ class SlotPair:
 
         The next ``store`` may come only after that sync, or a power cut could tear both slots.
         """
-        number = self._number + 1
-        head = _HEAD.pack(self._magic, number) + payload
-        at = self._position + number % 2 * SLOT_STRIDE
-        file.write_at(at, [head + _CRC.pack(crc32c(head))])
-        # Only now: what failed half way is overwritten, and the valid slot left alone.
-        self._number = number
+        self._number += 1
+        try:
+            file.write_at(self._place(), [self._encode(payload)])
+        except BaseException:
+            # What failed half way is overwritten by the next store, the valid slot left alone.
+            self._number -= 1
+            raise
+
+    def store_again(self, file: File, payload: bytes) -> None:
+        """Write what ``load`` returned once more, where it stands; the other slot stays as it is.
+
+        For a page that a failed sync left readable and clean: the next sync takes it.
+        """
+        file.write_at(self._place(), [self._encode(payload)])
+
+    def _encode(self, payload: bytes) -> bytes:
+        head = _HEAD.pack(self._magic, self._number) + payload
+        return head + _CRC.pack(crc32c(head))
+
+    def _place(self) -> int:
+        return self._position + self._number % 2 * SLOT_STRIDE
 
     def _decode(self, raw: bytes) -> tuple[int, bytes] | None:
         if len(raw) < self.slot_bytes:
