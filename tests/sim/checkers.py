@@ -91,7 +91,9 @@ class Checker:
         was_leader = seen.state[1:3] == (core.term, Role.LEADER) and seen.replica is replica
         seen.state = state
         if replica.failure is not None:
-            raise Violation(f"{node} group {group} is fenced: {replica.failure!r}")
+            if not self._nodes[node].may_fail:
+                raise Violation(f"{node} group {group} is fenced: {replica.failure!r}")
+            return
         history = self.history(group)
         if seen.replica is not replica:
             self._reopened(node, group, replica, seen)
@@ -100,7 +102,16 @@ class Checker:
         if core.role is Role.LEADER and not was_leader:
             history.elected(node, core.term)
             history.check_complete(node, core.term, seen.batches)
+        if was_leader and core.commit_index > seen.commit_index:
+            self._check_commit_rule(node, group, replica, seen)
         self._follow_commits(node, history, seen, replica)
+
+    def _check_commit_rule(self, node: NodeId, group: int, replica: Replica, seen: _Seen) -> None:
+        """A leader counts replicas only of a batch of its own term (Raft §5.4.2)."""
+        core = replica.core
+        last = seen.batches[core.commit_index - 1].header if seen.batches else None
+        if core.role is Role.LEADER and (last is None or last.term != core.term):
+            raise Violation(f"{node} group {group} commits {last} by counting in term {core.term}")
 
     def _reopened(self, node: NodeId, group: int, replica: Replica, seen: _Seen) -> None:
         """What was durable when the process before ended is there, term and log."""

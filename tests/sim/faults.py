@@ -5,18 +5,22 @@ what was acknowledged. Down, paused or cut off may be any number of nodes at a t
 """
 
 import asyncio
+import errno
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from quorumlog.errors import QuorumlogError
-from quorumlog.types import NodeId
+from quorumlog.types import GroupId, NodeId
 from sim.network import LinkQuality
 from sim.node import SimNode
 from sim.swarm import Swarm
 from sim.trace import Trace
 
 QUIET_LINK = LinkQuality()
+
+_AMBUSH_CHANCE = {1: 0.1, 2: 0.5, 3: 0.02, 4: 0.05, 5: 0.5}
+"""By the type of a message (``quorumlog.replication.wire``): mostly votes and orders."""
 
 
 class Nemesis:
@@ -46,7 +50,13 @@ class Nemesis:
             "slow_network": self._slow_network,
             "clock_jump": self._clock_jump,
             "transfer": self._transfer,
+            "reset": self._reset,
+            "ambush": self._ambush,
+            "io_error": self._io_error,
+            "disk_full": self._disk_full,
         }
+        self._lurking = 0
+        self._network.tap(self._strike)
 
     async def run(self) -> None:
         """Do the seed's faults one after the other, with some repair between, until time is up."""
@@ -66,16 +76,21 @@ class Nemesis:
         self._trace.add("nemesis heals everything")
         self._network.heal()
         self._network.quality = QUIET_LINK
+        self._lurking = 0
         for node in self._nodes:
             node.resume()
+            if node.failed or node.may_fail:
+                node.crash(power=False)
             if not node.up:
                 node.start()
 
     def _repair_one(self) -> None:
         """Something gets better: a node comes back, or the network does."""
-        down = [node for node in self._nodes if not node.up or node.paused]
+        down = [node for node in self._nodes if not node.up or node.paused or node.failed]
         if down and self._rng.random() < 0.8:
             node = self._rng.choice(down)
+            if node.failed:
+                node.crash(power=False)
             if node.up:
                 node.resume()
             else:
@@ -166,3 +181,39 @@ class Nemesis:
                     replica.transfer_leadership(target)
                 except QuorumlogError as error:
                     self._trace.add(f"refused: {error}")
+
+    async def _reset(self) -> None:
+        self._trace.add("nemesis resets all connections")
+        self._nodes[0].world.fabric.reset_all()
+
+    async def _io_error(self) -> None:
+        node = self._victim()
+        if node is not None:
+            node.fail_disk(errno.EIO)
+
+    async def _disk_full(self) -> None:
+        node = self._victim()
+        if node is not None:
+            node.fail_disk(errno.ENOSPC)
+
+    async def _ambush(self) -> None:
+        """Some of the next promises are the last words of who makes them, for a moment."""
+        self._lurking += self._rng.randint(1, 4)
+
+    def _strike(self, source: str, target: str, group: GroupId, payload: bytes) -> None:
+        chance = _AMBUSH_CHANCE.get(payload[0], 0.0)
+        if self._lurking and self._rng.random() < chance:
+            self._lurking -= 1
+            # Not here: this is the victim's own turn, and what it does in a turn it does whole.
+            self._network.loop.call_outside(0.0, self._fell, NodeId(source))
+
+    def _fell(self, name: NodeId) -> None:
+        node = next(each for each in self._nodes if each.node_id == name)
+        if node.up and not node.paused:
+            node.crash(power=self._rng.random() < 0.5)
+            delay_s = self._rng.uniform(0.0, 0.05)
+            self._network.loop.call_outside(delay_s, self._raise_again, node, node.incarnation)
+
+    def _raise_again(self, node: SimNode, incarnation: int) -> None:
+        if not node.up and node.incarnation == incarnation:
+            node.start()

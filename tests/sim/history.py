@@ -28,6 +28,7 @@ class GroupHistory:
     """Values of the committed records, by offset."""
     _seen: dict[tuple[int, int], tuple[bytes, int]] = field(default_factory=dict)
     _offset_of: dict[bytes, int] = field(default_factory=dict)
+    _last_number: dict[bytes, int] = field(default_factory=dict)
 
     def elected(self, node: str, term: int) -> None:
         """Election safety (Raft §5.2)."""
@@ -101,9 +102,21 @@ class GroupHistory:
             )
         self._offset_of[value] = offset
         self.records.append(value)
+        self._check_order(value)
+
+    def _check_order(self, value: bytes) -> None:
+        """A producer's records stand in the order it sent them; a value is ``producer/number``."""
+        producer, _, number = value.rstrip(b".").partition(b"/")
+        if not number:
+            return
+        if int(number) <= self._last_number.get(producer, -1):
+            raise Violation(
+                f"group {self.group}: {value!r} stands behind number {self._last_number[producer]}"
+            )
+        self._last_number[producer] = int(number)
 
     def check_complete(self, node: str, term: int, log: list[Batch]) -> None:
-        """Leader completeness (Raft §5.4): a leader of ``term`` has what earlier terms committed."""
+        """Leader completeness (Raft §5.4): a leader has what earlier terms committed."""
         for number, committed in enumerate(self.committed):
             if self.committed_in[number] >= term:
                 return

@@ -1,6 +1,7 @@
 """One simulated node: the real replicas, controller, broker and services on simulated ports."""
 
 import asyncio
+import errno
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from quorumlog.api.peer_service import PeerService
 from quorumlog.broker.broker import Broker
 from quorumlog.broker.controller import Controller
 from quorumlog.broker.metadata import MetadataState
-from quorumlog.errors import NotLeader, QuorumlogError
+from quorumlog.errors import NotLeader, QuorumlogError, StorageError
 from quorumlog.log.config import LogConfig
 from quorumlog.ports import Member
 from quorumlog.replication.config import ReplicationConfig
@@ -109,6 +110,8 @@ class SimNode:
             world.loop, rng, world.settings.max_drift, world.settings.max_skew_ms
         )
         self.incarnation = 0
+        self.may_fail = False
+        """An error of the disk was injected: this process may fence replicas, or end."""
         self.process = Process(node_id)
         self.process.kill()
         self.host: GroupHost | None = None
@@ -143,10 +146,39 @@ class SimNode:
         """Start a process on what the disk holds."""
         self.incarnation += 1
         self.world.trace.add(f"{self.node_id} starts, incarnation {self.incarnation}")
+        self.may_fail = False
         self.process = Process(self.node_id)
         self.world.loop.spawn(self.process, self._run(self.process), "node")
 
+    def fail_disk(self, code: int) -> None:
+        """Let one of the next changes to the disk fail."""
+        self.world.trace.add(f"{self.node_id} is about to meet {errno.errorcode[code]}")
+        self.may_fail = True
+        self.disk.fail_at(self.rng.randint(1, 12), code)
+
+    @property
+    def failed(self) -> bool:
+        """Something in it is fenced: only a restart helps."""
+        return self.up and (
+            self.host is not None
+            and any(each.failure is not None for each in self.host.replicas.values())
+        )
+
     async def _run(self, process: Process) -> None:
+        try:
+            await self._start(process)
+        except (StorageError, OSError) as error:
+            if not self.may_fail:
+                raise
+            self.world.trace.add(f"{self.node_id} ends: {error}")
+            self.world.loop.call_outside(0.0, self.crash_process, process)
+
+    def crash_process(self, process: Process) -> None:
+        """End ``process`` if it is still the one that runs."""
+        if self.process is process and self.up:
+            self.crash(power=False)
+
+    async def _start(self, process: Process) -> None:
         world = self.world
         self._worker = SimWorker(process, self.rng, world.settings.worker)
         host = GroupHost(
@@ -219,9 +251,15 @@ class SimNode:
         self.disk.kill()
 
     async def _close(self) -> None:
-        if self._controller is not None and self.host is not None:
+        if self._controller is None or self.host is None:
+            return
+        try:
             await self._controller.close()
             await self.host.close()
+        except (StorageError, OSError) as error:
+            if not self.may_fail:
+                raise
+            self.world.trace.add(f"{self.node_id} cannot close: {error}")
 
     def pause(self) -> None:
         self.world.trace.add(f"{self.node_id} pauses")

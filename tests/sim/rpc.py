@@ -63,6 +63,12 @@ class RpcFabric:
         self._sessions[self._count] = session
         return session
 
+    def reset_all(self) -> None:
+        """Every connection breaks, as when a middlebox restarts."""
+        for session in list(self._sessions.values()):
+            delay_s = self.network.delay_s()
+            self.network.loop.call_outside(delay_s, session.break_off, "reset")
+
     def forget(self, number: int) -> None:
         self._sessions.pop(number, None)
 

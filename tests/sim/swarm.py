@@ -21,6 +21,10 @@ FAULTS = (
     "slow_network",
     "clock_jump",
     "transfer",
+    "reset",
+    "ambush",
+    "io_error",
+    "disk_full",
 )
 
 
@@ -65,10 +69,10 @@ class Swarm:
             max_drift=rng.choice((0.0, 0.0, 0.01, 0.1)),
             max_skew_ms=rng.choice((0, 100, 60_000)),
             faults=faults,
-            fault_interval_s=rng.uniform(0.1, 0.6),
-            fault_duration_s=rng.uniform(1.0, 3.0),
+            fault_interval_s=rng.choice((0.05, 0.15, 0.4)),
+            fault_duration_s=rng.uniform(1.0, 5.0),
             producers=rng.choice((1, 2)),
-            records_per_producer=rng.choice((10, 30, 60)),
+            records_per_producer=rng.choice((10, 40, 100)),
             record_bytes=rng.choice((16, 16, 300)),
             burst=rng.choice((1, 3, 8)),
             consumers=rng.choice((1, 1, 2)),
