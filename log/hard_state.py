@@ -64,7 +64,7 @@ class HardStateFile:
         # A process that died may have left its last save in the page cache only, and what is
         # loaded here will be relied upon. Stored again, for a page that an fdatasync failed on
         # may pass for clean.
-        self._slots.store(file, payload)
+        self._slots.store_again(file, payload)
         self._sync(file)
         self._sync_directory()
         term, length, vote = _PAYLOAD.unpack(payload)

@@ -90,6 +90,22 @@ def test_what_was_loaded_after_a_process_died_survives_a_power_cut() -> None:
             assert HardStateFile(disk, PATH).load() == loaded
 
 
+def test_a_power_cut_while_what_a_dead_process_left_is_loaded_damages_one_slot_at_most() -> None:
+    for seed in range(200):
+        disk = empty_disk(seed)
+        file = HardStateFile(disk, PATH)
+        file.save(state(1))
+        disk.crash_before(2)
+        with pytest.raises(SimulatedCrash):
+            file.save(state(2))
+        disk.kill()
+        disk.crash_before(2)
+        with pytest.raises(SimulatedCrash):
+            HardStateFile(disk, PATH).load()
+        disk.crash()
+        assert HardStateFile(disk, PATH).load() in (state(1), state(2))
+
+
 def test_one_flipped_bit_is_survived_and_two_damaged_slots_are_corruption() -> None:
     disk = empty_disk()
     file = HardStateFile(disk, PATH)

@@ -174,17 +174,28 @@ def test_a_truncation_while_a_flush_is_under_way_limits_what_it_reports(
 
 
 def test_reads_after_a_truncation_use_no_place_remembered_from_before() -> None:
-    _, log = fresh()
+    log = open_log(SimDisk(Random(1)), LogConfig(tail_cache_bytes=0))
     append(log, 6, values=[b"x" * 100])
     log.flush()
-    assert [batch.header.index for batch in log.slice(1, 300)] == [1]
-    log.slice(2, 1)
-    log.slice(3, 1)
+    for first in range(1, 6):
+        log.slice(first, 1)
     log.truncate(2)
     append(log, 6, term=2, values=[b"y" * 30])
     log.flush()
     for first in range(1, 8):
         assert log.slice(first, 1)[0].header.index == first
+
+
+def test_a_segment_that_is_cut_loses_its_index_file() -> None:
+    disk, log = fresh()
+    append(log, 30, values=[b"x" * 100])
+    log.flush()
+    path = f"{DIRECTORY}/{1:020d}.index"
+    assert disk.exists(path)
+    log.truncate(4)
+    log.flush()
+    assert not disk.exists(path)
+    assert disk.list_directory(DIRECTORY) == [f"{1:020d}.log"]
 
 
 def test_terms_are_known_for_every_index_of_sealed_segments_too() -> None:
