@@ -148,6 +148,10 @@ class Batch:
         return HEADER_SIZE + len(self.body)
 
 
+Fields = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int]
+"""A header's fields in the order of the format, the magic first; see :func:`decode_fields`."""
+
+
 def decode_header(buffer: Buffer, at: int = 0) -> BatchHeader:
     """The header at byte ``at`` of ``buffer``.
 
@@ -155,23 +159,39 @@ def decode_header(buffer: Buffer, at: int = 0) -> BatchHeader:
         ProtocolError: too short, wrong magic or checksum, or a field out of its bounds. The body is
             not looked at.
     """
-    if len(buffer) - at < HEADER_SIZE:
-        raise ProtocolError(f"a batch header has {HEADER_SIZE} bytes, here are {len(buffer) - at}")
-    (
-        magic,
+    return header_of(decode_fields(buffer, at))
+
+
+def header_of(fields: Fields) -> BatchHeader:
+    """The header whose fields :func:`decode_fields` returned."""
+    _, body_crc, body_length, record_count, index, term, base_offset, timestamp_ms, *rest = fields
+    producer_id, sequence, producer_epoch, kind, codec = rest
+    return BatchHeader(
         body_crc,
         body_length,
         record_count,
-        index,
-        term,
-        base_offset,
+        Index(index),
+        Term(term),
+        Offset(base_offset),
         timestamp_ms,
         producer_id,
         sequence,
         producer_epoch,
-        kind,
+        Kind(kind),
         codec,
-    ) = _FIELDS.unpack_from(buffer, at)
+    )
+
+
+def decode_fields(buffer: Buffer, at: int) -> Fields:
+    """The fields of the header at byte ``at``, checked as :func:`decode_header` does.
+
+    For loops over many batches that need little of each: a third of the cost of a BatchHeader.
+    """
+    if len(buffer) - at < HEADER_SIZE:
+        raise ProtocolError(f"a batch header has {HEADER_SIZE} bytes, here are {len(buffer) - at}")
+    fields: Fields = _FIELDS.unpack_from(buffer, at)
+    magic, _, body_length, record_count = fields[:4]
+    kind = fields[11]
     if magic != MAGIC:
         raise ProtocolError(f"batch magic is {magic:#010x}, expected {MAGIC:#010x}")
     (header_crc,) = _CRC.unpack_from(buffer, at + _CRC_AT)
@@ -186,20 +206,7 @@ def decode_header(buffer: Buffer, at: int = 0) -> BatchHeader:
         raise ProtocolError(f"record count {record_count} is over the limit")
     if (record_count == 0) == (kind == Kind.RECORDS):
         raise ProtocolError(f"a {Kind(kind).name} batch cannot have {record_count} records")
-    return BatchHeader(
-        body_crc,
-        body_length,
-        record_count,
-        index,
-        term,
-        base_offset,
-        timestamp_ms,
-        producer_id,
-        sequence,
-        producer_epoch,
-        Kind(kind),
-        codec,
-    )
+    return fields
 
 
 def check_body(header: BatchHeader, body: Buffer) -> None:

@@ -4,8 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from quorumlog.errors import Corrupt, ProtocolError
-from quorumlog.log.batch import HEADER_SIZE, Batch, BatchHeader, Kind, check_body
-from quorumlog.log.scan import header_at, walk_headers
+from quorumlog.log.batch import (
+    HEADER_SIZE,
+    Batch,
+    BatchHeader,
+    Fields,
+    Kind,
+    check_body,
+    header_of,
+)
+from quorumlog.log.scan import fields_at, walk_headers
 from quorumlog.log.segment import Segment
 from quorumlog.log.segment_files import SegmentFiles
 from quorumlog.log.sparse_index import Entry
@@ -14,6 +22,13 @@ from quorumlog.types import Buffer, Offset
 
 _WALK_BYTES = 16 * 1024
 _MAX_HINTS = 256
+
+# Places in Fields.
+_BODY_LENGTH = 2
+_RECORD_COUNT = 3
+_INDEX = 4
+_BASE_OFFSET = 6
+_KIND = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +54,15 @@ class Range:
     entry: Entry
     first_index: int
     last_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Whole batches as they stand at ``position``, and the fields of their headers."""
+
+    data: bytes
+    position: int
+    headers: list[Fields]
 
 
 class BatchReader:
@@ -82,20 +106,22 @@ class BatchReader:
         Raises:
             Corrupt: a header or a body is damaged.
         """
-        data, position, headers = self._read(where, max_bytes, None)
-        view = memoryview(data)
+        read = self._read(where, max_bytes, None)
+        view = memoryview(read.data)
         batches = []
         at = 0
-        for header in headers:
-            body = view[at + HEADER_SIZE : at + header.size_bytes]
+        for fields in read.headers:
+            header = header_of(fields)
+            body_at = at + HEADER_SIZE
+            body = view[body_at : body_at + header.body_length]
             try:
                 check_body(header, body)
             except ProtocolError as error:
                 raise Corrupt(
-                    where.segment.path, position + at, f"batch {header.index}", str(error)
+                    where.segment.path, read.position + at, f"batch {header.index}", str(error)
                 ) from error
-            batches.append(Batch(header, view[at : at + HEADER_SIZE], body))
-            at += header.size_bytes
+            batches.append(Batch(header, view[at:body_at], body))
+            at = body_at + header.body_length
         return batches
 
     def records(self, where: Range, max_bytes: int, end_offset: int) -> Fetched:
@@ -106,26 +132,25 @@ class BatchReader:
         Raises:
             Corrupt: a header is damaged.
         """
-        data, _, headers = self._read(where, max_bytes, end_offset)
-        view = memoryview(data)
+        read = self._read(where, max_bytes, end_offset)
+        view = memoryview(read.data)
         runs: list[memoryview] = []
         run_at = at = 0
-        for header in headers:
-            if header.kind is not Kind.RECORDS:
+        for fields in read.headers:
+            end = at + HEADER_SIZE + fields[_BODY_LENGTH]
+            if fields[_KIND] != Kind.RECORDS:
                 if at > run_at:
                     runs.append(view[run_at:at])
-                run_at = at + header.size_bytes
-            at += header.size_bytes
+                run_at = end
+            at = end
         if at > run_at:
             runs.append(view[run_at:at])
         joined: Buffer = runs[0] if len(runs) == 1 else b"".join(runs)
-        return Fetched(joined, headers[-1].next_offset)
+        last = read.headers[-1]
+        return Fetched(joined, Offset(last[_BASE_OFFSET] + last[_RECORD_COUNT]))
 
-    def _read(
-        self, where: Range, max_bytes: int, end_offset: int | None
-    ) -> tuple[bytes, int, list[BatchHeader]]:
-        """The bytes of whole batches, their position, and their headers: at least one."""
-        path = where.segment.path
+    def _read(self, where: Range, max_bytes: int, end_offset: int | None) -> _Read:
+        """At least one batch; only such with a base offset before ``end_offset``."""
         hints = self._hints
         with self._files.reading(where.segment) as file:
             begin = self._position_of(file, where)
@@ -133,31 +158,18 @@ class BatchReader:
             if where.segment.end:
                 size_bytes = min(size_bytes, where.segment.end - begin)
             data = file.read_at(begin, size_bytes)
-            headers: list[BatchHeader] = []
-            at = 0
-            for index in range(where.first_index, where.last_index + 1):
-                if headers and at + HEADER_SIZE > len(data):
-                    break
-                header = header_at(data, at, path, begin + at, index)
-                end = at + header.size_bytes
-                if headers and (
-                    end > max_bytes or (end_offset is not None and header.base_offset >= end_offset)
-                ):
-                    break
-                if end > len(data):
-                    if headers:
-                        break
-                    data = file.read_at(begin, end)
-                    if end > len(data):
-                        raise Corrupt(
-                            path, begin, f"a batch of {end} bytes", f"{len(data)} bytes to the end"
-                        )
-                headers.append(header)
-                at = end
+            headers = _headers_in(data, where, begin, max_bytes, end_offset)
+            end = sum(fields[_BODY_LENGTH] for fields in headers) + len(headers) * HEADER_SIZE
+            if end > len(data):
+                data = file.read_at(begin, end)
+        if end > len(data):
+            raise Corrupt(
+                where.segment.path, begin, f"a batch of {end} bytes", f"{len(data)} to the end"
+            )
         if len(hints) >= _MAX_HINTS:
             hints.clear()
-        hints[headers[-1].index + 1] = begin + at
-        return data, begin, headers
+        hints[headers[-1][_INDEX] + 1] = begin + end
+        return _Read(data, begin, headers)
 
     def _position_of(self, file: File, where: Range) -> int:
         if where.first_index == where.entry.index:
@@ -173,3 +185,27 @@ class BatchReader:
         ):
             position += header.size_bytes
         return position
+
+
+def _headers_in(
+    data: bytes, where: Range, position: int, max_bytes: int, end_offset: int | None
+) -> list[Fields]:
+    """The headers in ``data``, read at ``position``, up to the limits.
+
+    The first batch is in it even if ``data`` ends before its body does, others only whole.
+    """
+    headers: list[Fields] = []
+    at = 0
+    limit = min(max_bytes, len(data))
+    for index in range(where.first_index, where.last_index + 1):
+        if headers and at + HEADER_SIZE > limit:
+            break
+        fields = fields_at(data, at, where.segment.path, position + at, index)
+        end = at + HEADER_SIZE + fields[_BODY_LENGTH]
+        if headers and (
+            end > limit or (end_offset is not None and fields[_BASE_OFFSET] >= end_offset)
+        ):
+            break
+        headers.append(fields)
+        at = end
+    return headers

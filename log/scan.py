@@ -4,7 +4,15 @@ from collections.abc import Iterator
 from typing import Final
 
 from quorumlog.errors import Corrupt, ProtocolError
-from quorumlog.log.batch import HEADER_SIZE, BatchHeader, check_body, decode_header
+from quorumlog.log.batch import (
+    HEADER_SIZE,
+    BatchHeader,
+    Fields,
+    check_body,
+    decode_fields,
+    decode_header,
+    header_of,
+)
 from quorumlog.ports import File
 
 _BIG_BATCH_BYTES: Final = 16 * 1024
@@ -45,13 +53,19 @@ def header_at(chunk: bytes, at: int, path: str, position: int, index: int) -> Ba
     Raises:
         Corrupt: it is damaged, or another batch's.
     """
+    return header_of(fields_at(chunk, at, path, position, index))
+
+
+def fields_at(chunk: bytes, at: int, path: str, position: int, index: int) -> Fields:
+    """As :func:`header_at`, without building the header."""
     try:
-        header = decode_header(chunk, at)
+        fields = decode_fields(chunk, at)
     except ProtocolError as error:
         raise Corrupt(path, position, f"the header of batch {index}", str(error)) from error
-    if header.index != index:
-        raise Corrupt(path, position, f"batch {index}", f"batch {header.index}")
-    return header
+    found = fields[4]
+    if found != index:
+        raise Corrupt(path, position, f"batch {index}", f"batch {found}")
+    return fields
 
 
 class Scan:
