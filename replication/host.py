@@ -5,14 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
-from quorumlog.log.log import Log, LogConfig
-from quorumlog.replication.core.core import RaftCore
 
 from quorumlog.errors import Closed, InvariantViolation
 from quorumlog.log.batch import Kind
 from quorumlog.log.hard_state import HardState, HardStateFile
+from quorumlog.log.log import Log, LogConfig
 from quorumlog.ports import Clock, Disk, PeerTransport, Worker
 from quorumlog.replication.config import ReplicationConfig
+from quorumlog.replication.core.core import RaftCore
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.ready import Event
 from quorumlog.replication.replica import Replica

@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from quorumlog.log.log import Log
-from quorumlog.replication.core.core import RaftCore, Role
-from quorumlog.replication.wire import decode, encode
 
 from quorumlog.errors import (
     Closed,
@@ -31,13 +28,16 @@ from quorumlog.errors import (
 )
 from quorumlog.log.batch import Batch, Draft, Kind
 from quorumlog.log.hard_state import HardState, HardStateFile
+from quorumlog.log.log import Log
 from quorumlog.ports import Clock, Worker
 from quorumlog.replication.config import ReplicationConfig
+from quorumlog.replication.core.core import RaftCore, Role
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.messages import Message
 from quorumlog.replication.core.ready import Event, LeaderChanged, SteppedDown
 from quorumlog.replication.state_machine import StateMachine
 from quorumlog.replication.watermark import Watermark
+from quorumlog.replication.wire import decode, encode
 from quorumlog.types import GroupId, Index, NodeId
 
 _log = structlog.get_logger()

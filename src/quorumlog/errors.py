@@ -22,7 +22,7 @@
     │   ├── DuplicateSequence      appended before, too long ago to know at which offset
     │   └── ProducerFenced         a newer epoch of this producer exists
     ├── StorageError
-    │   ├── Corrupt                bytes on disk are not what was written: file, position, expected, got
+    │   ├── Corrupt                bytes on disk are not what was written: names file and position
     │   ├── DiskFull               retryable once there is space
     │   ├── LogFenced              an fsync failed: this replica accepts nothing more
     │   ├── LogLocked              another process has the directory open for writing
@@ -180,7 +180,7 @@ class Overloaded(Unavailable):
 
 
 class OutcomeUnknown(QuorumlogError):
-    """The request may or may not have taken effect; an idempotent producer may send it again."""
+    """The request may or may not have taken effect; idempotent producers may send it again."""
 
     reason = "OUTCOME_UNKNOWN"
 

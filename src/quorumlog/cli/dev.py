@@ -139,6 +139,7 @@ class DevCluster:
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith("QUORUMLOG_")
         }
+        environment["QUORUMLOG_LOG_FORMAT"] = "console"
         process = await asyncio.create_subprocess_exec(
             *self.command(name),
             stdin=asyncio.subprocess.DEVNULL,
@@ -188,6 +189,11 @@ class DevCluster:
             return False
         return True
 
+    def _all_run(self) -> bool:
+        return len(self._processes) == len(self._names) and all(
+            process.returncode is None for process in self._processes.values()
+        )
+
     async def _announce(self) -> None:
         """Say when the cluster can be used, and how."""
         from quorumlog.client.client import AsyncClient
@@ -198,7 +204,8 @@ class DevCluster:
             while True:
                 try:
                     status = await client.cluster_status()
-                    if status.leader is not None and len(status.nodes) >= len(self._names):
+                    complete = len(status.nodes) >= len(self._names)
+                    if status.leader is not None and complete and self._all_run():
                         break
                 except QuorumlogError:
                     pass

@@ -53,6 +53,8 @@ class NodeConfig:
     """Key, value and headers of one record together. 1 KiB to 3 MiB."""
     log_level: str = "info"
     """debug, info, warning or error."""
+    log_format: str = "auto"
+    """console: for people; json: an object a line; auto: console on a terminal, else json."""
 
     def __post_init__(self) -> None:
         parse_address("listen", self.listen)
@@ -69,6 +71,8 @@ class NodeConfig:
         _within("heartbeat_ms", self.heartbeat_ms, 5, self.election_timeout_ms // 3)
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise ConfigError(f"log_level is {self.log_level!r}: use debug, info, warning or error")
+        if self.log_format not in ("auto", "console", "json"):
+            raise ConfigError(f"log_format is {self.log_format!r}: use auto, console or json")
         if len(self.name) > 64:
             raise ConfigError(f"name has {len(self.name)} characters and the limit is 64")
         if not self.data_dir:

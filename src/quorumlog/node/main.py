@@ -15,7 +15,7 @@ from quorumlog.node.node import Node
 def run(config: NodeConfig) -> int:
     """Serve until SIGTERM or SIGINT; the exit code: 0 stopped, 1 failed (a line on stderr says
     why)."""
-    configure_logging(config.log_level)
+    configure_logging(config.log_level, config.log_format)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
             return runner.run(_serve(config))
@@ -51,13 +51,12 @@ async def _serve(config: NodeConfig) -> int:
     return 0
 
 
-def configure_logging(level: str) -> None:
-    """structlog to stderr: for people on a terminal, a JSON object a line otherwise."""
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer()
-        if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer(default=str)
-    )
+def configure_logging(level: str, form: str) -> None:
+    """structlog to stderr, as ``NodeConfig.log_level`` and ``log_format`` say."""
+    is_terminal = sys.stderr.isatty()
+    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer(default=str)
+    if form == "console" or (form == "auto" and is_terminal):
+        renderer = structlog.dev.ConsoleRenderer(colors=is_terminal, pad_event_to=22)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
