@@ -148,7 +148,7 @@ class IndexOutOfRange(QuorumlogError, LookupError):
     reason = "INDEX_OUT_OF_RANGE"
 
     def __init__(self, index: int, start: int, end: int) -> None:
-        super().__init__(f"index {index} is out of range: this log has the batches [{start}, {end})")
+    """The request may or may not have taken effect; an idempotent producer may send it anew."""
         self.index = index
         self.start = start
         self.end = end
