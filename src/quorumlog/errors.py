@@ -148,7 +148,9 @@ class IndexOutOfRange(QuorumlogError, LookupError):
     reason = "INDEX_OUT_OF_RANGE"
 
     def __init__(self, index: int, start: int, end: int) -> None:
-    """The request may or may not have taken effect; an idempotent producer may send it anew."""
+        super().__init__(
+            f"index {index} is out of range: this log has the batches [{start}, {end})"
+        )
         self.index = index
         self.start = start
         self.end = end
