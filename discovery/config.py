@@ -65,7 +65,7 @@ class GossipConfig:
     """A failed member gets news this long, so that it may hear of it and refute."""
 
     retransmit_multiplier: int = 4
-    """Each piece of news is sent this x log10(members + 1), rounded up, times."""
+    """Each piece of news is sent this x ln(members + 1), rounded up, times."""
 
     push_pull_interval_s: float = 30.0
     """All state is exchanged with one random member this often: repairs what loss left."""

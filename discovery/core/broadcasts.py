@@ -1,8 +1,9 @@
 """News waiting to be passed on, the least sent first (SWIM §4.1).
 
 One piece of news about a subject replaces an older one about the same subject, so the queue is
-bounded by the subjects. Each is sent ``multiplier * ceil(log10(members + 1))`` times, which
-reaches everybody with high probability, and is then dropped.
+bounded by the subjects. Each is sent ``multiplier * ceil(ln(members + 1))`` times and is then
+dropped. memberlist takes the decimal logarithm: of 50 members that start at once somebody then
+misses somebody more often than not, and waits for the next push/pull to hear of it.
 """
 
 import math
@@ -49,7 +50,7 @@ class BroadcastQueue:
         """
         if not self._news:
             return []
-        transmit_limit = self._multiplier * math.ceil(math.log10(members + 1))
+        transmit_limit = self._multiplier * math.ceil(math.log(members + 1))
         by_urgency = sorted(
             self._news.items(), key=lambda item: (item[1].transmits, -item[1].order)
         )

@@ -141,6 +141,15 @@ class GossipNetwork:
         """Every running node holds exactly ``names`` for alive."""
         return all(node.alive() == names for node in self.nodes.values() if node.running)
 
+    def all_know(self, names: set[str]) -> bool:
+        """Every running node knows ``names`` to run, even if it suspects one just now."""
+        running = (MemberState.ALIVE, MemberState.SUSPECT)
+        return all(
+            {m.name for m in node.core.members() if m.state in running} == names
+            for node in self.nodes.values()
+            if node.running
+        )
+
     def _at(self, time: float, event: Callable[[], None]) -> None:
         self._order += 1
         heapq.heappush(self._events, (time, self._order, event))

@@ -60,7 +60,7 @@ def sent(node: GossipCore) -> list[tuple[Address, PacketMessage]]:
 def test_news_is_sent_so_often_and_then_dropped() -> None:
     queue = BroadcastQueue(multiplier=4, max_subjects=10)
     queue.put("a", b"news")
-    for _ in range(4 * math.ceil(math.log10(10 + 1))):
+    for _ in range(4 * math.ceil(math.log(10 + 1))):
         assert queue.take(100, 10, members=10) == [b"news"]
     assert queue.take(100, 10, members=10) == []
     assert len(queue) == 0
@@ -201,6 +201,61 @@ def test_an_accusation_is_refuted_with_a_higher_incarnation(claim: PacketMessage
     words = [m for _, m in sent(node) if isinstance(m, Alive) and m.name == "me"]
     assert words[0].incarnation == 8
     assert node.members()[0].state is MemberState.ALIVE
+
+
+def test_a_stale_accusation_makes_the_refutation_go_out_again() -> None:
+    node = core()
+    tell(node, Alive("you", 1, THERE, b""), Suspect("me", 1, "you"))
+    for sequence in range(10):
+        # News rides on every answer, until it was sent often enough.
+        tell(node, Ping(sequence, "me"))
+    node.take_output()
+    tell(node, Ping(10, "me"))
+    assert sent(node) == [(THERE, Ack(10))]
+    tell(node, Suspect("me", 1, "you"), Ping(11, "me"))
+    words = [m for _, m in sent(node) if isinstance(m, Alive)]
+    assert [(word.name, word.incarnation) for word in words] == [("me", 2)]
+
+
+def next_probe(node: GossipCore) -> tuple[float, Ping]:
+    """Run ``node`` until it pings somebody; when that was, and the ping."""
+    for _ in range(100):
+        now = node.deadline
+        node.tick(now)
+        pings = [m for _, m in sent(node) if isinstance(m, Ping)]
+        if pings:
+            return now, pings[0]
+    raise AssertionError("no probe was sent")
+
+
+def test_a_suspect_is_told_with_its_ping() -> None:
+    node = core()
+    tell(node, Alive("you", 1, THERE, b""), Suspect("you", 1, "another"))
+    for _ in range(30):
+        node.tick(node.deadline)
+    told = [m for _, m in sent(node) if isinstance(m, Suspect)]
+    assert Suspect("you", 1, "me") in told
+
+
+@pytest.mark.parametrize("paused_s", [5.0, 600.0])
+def test_after_a_pause_an_answer_that_waited_still_counts(paused_s: float) -> None:
+    node = core()
+    tell(node, Alive("you", 1, THERE, b""))
+    started_at, ping = next_probe(node)
+    node.tick(started_at + paused_s)
+    tell(node, Ack(ping.sequence), now=started_at + paused_s)
+    assert [member.state for member in node.members()] == [MemberState.ALIVE] * 2
+
+
+def test_after_a_pause_a_suspect_has_the_time_it_had_before() -> None:
+    node = core()
+    tell(node, Alive("you", 1, THERE, b""), Alive("third", 1, FAR, b""))
+    tell(node, Suspect("you", 1, "third"))
+    node.tick(node.deadline)
+    node.tick(100.0)
+    assert node.members()[2].state is MemberState.SUSPECT
+    tell(node, Alive("you", 2, THERE, b""), now=100.1)
+    assert node.members()[2].state is MemberState.ALIVE
 
 
 def test_the_highest_incarnation_neither_overflows_nor_is_given_up() -> None:
