@@ -49,6 +49,7 @@ class Swarm:
     records_per_producer: int
     record_bytes: int
     burst: int
+    batch_bytes: int
     consumers: int
 
     @staticmethod
@@ -74,7 +75,8 @@ class Swarm:
             producers=rng.choice((1, 2)),
             records_per_producer=rng.choice((10, 40, 100)),
             record_bytes=rng.choice((16, 16, 300)),
-            burst=rng.choice((1, 3, 8)),
+            burst=rng.choice((1, 3, 8, 20)),
+            batch_bytes=rng.choice((1, 64, 1 << 20)),
             consumers=rng.choice((1, 1, 2)),
         )
 

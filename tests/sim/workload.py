@@ -87,7 +87,9 @@ class Workload:
         rng = rng_for(swarm.seed, f"{name}/pace")
         pace_s = swarm.fault_duration_s * swarm.burst / swarm.records_per_producer
         async with self._client(process) as client:
-            producer = client.producer(TOPIC, delivery_timeout_s=PRODUCE_LIMIT_S)
+            producer = client.producer(
+                TOPIC, batch_bytes=swarm.batch_bytes, delivery_timeout_s=PRODUCE_LIMIT_S
+            )
             pending: list[asyncio.Future[None]] = []
             number = 0
             while number < swarm.records_per_producer:

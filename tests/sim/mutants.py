@@ -1,0 +1,292 @@
+"""Known bugs, put back one at a time: the simulator has to find each of them.
+
+A mutant replaces one function of the product while it is applied. LESSONS of other systems and the
+pitfalls of the Raft paper are the list to draw from; docs/testing.md shows the table.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from unittest.mock import patch
+
+from quorumlog.broker.broker import Broker
+from quorumlog.broker.producers import PendingProducers, ProducerTable
+from quorumlog.log.batch import Kind
+from quorumlog.log.hard_state import HardState, HardStateFile
+from quorumlog.log.log import Log
+from quorumlog.log.writer import SegmentWriter
+from quorumlog.replication.core import core as core_module
+from quorumlog.replication.core import follower as follower_module
+from quorumlog.replication.core.core import RaftCore
+from quorumlog.replication.core.election import Elector
+from quorumlog.replication.core.leadership import Leadership
+from quorumlog.replication.core.role import Role
+from quorumlog.replication.replica import Replica
+from quorumlog.types import Index
+from sim.simulation import SimulationFailed, run
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    name: str
+    target: Any
+    """The class or module that has the function."""
+    attribute: str
+    make: Callable[[Any], Any]
+    """The wrong function, from the right one."""
+    within: int
+    """Of so many seeds, from 0, at least one has to fail."""
+    also: "Mutant | None" = None
+    """A second defence that has to fall with the first."""
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        right = self.target.__dict__[self.attribute]
+        with patch.object(self.target, self.attribute, self.make(right)), ExitStack() as stack:
+            if self.also is not None:
+                stack.enter_context(self.also.applied())
+            yield
+
+
+def hunt(mutant: Mutant, seeds: int | None = None) -> tuple[int, str] | None:
+    """The first seed that finds ``mutant`` and what it says; None when all of them pass."""
+    with mutant.applied():
+        for seed in range(seeds or mutant.within):
+            try:
+                run(seed)
+            except SimulationFailed as failure:
+                return seed, str(failure).splitlines()[0]
+    return None
+
+
+# -- durability ----------------------------------------------------------------------------------
+
+
+def _vote_not_saved(save: Any) -> Any:
+    def forgetful(self: HardStateFile, state: HardState) -> None:
+        save(self, replace(state, vote=None))
+
+    return forgetful
+
+
+def _term_not_saved(save: Any) -> Any:
+    def forgetful(self: HardStateFile, state: HardState) -> None:
+        """PySyncObj's way: term and vote live in memory."""
+
+    return forgetful
+
+
+def _answers_before_flush(start_flush: Any) -> Any:
+    def hasty(self: Replica) -> None:
+        messages, self._durable_messages = self._durable_messages, []
+        self._send_all(messages)
+        start_flush(self)
+
+    return hasty
+
+
+def _no_fdatasync(sync: Any) -> Any:
+    def lazy(self: SegmentWriter, file: object) -> None:
+        """As with proglog, and JetStream by default."""
+
+    return lazy
+
+
+def _counts_unflushed(quorum_match: Any) -> Any:
+    def hopeful(self: Leadership, durable_index: Index) -> Index:
+        match: Index = quorum_match(self, self._log.last_index)
+        return match
+
+    return hopeful
+
+
+# -- elections -----------------------------------------------------------------------------------
+
+
+def _votes_for_anybody(receive: Any) -> Any:
+    def generous(self: RaftCore, sender: Any, request: Any, now: float) -> None:
+        flattered = replace(request, last_term=1 << 40, last_index=1 << 40)
+        receive(self, sender, flattered, now)
+
+    return generous
+
+
+def _votes_again(receive: Any) -> Any:
+    def fickle(self: RaftCore, sender: Any, request: Any, now: float) -> None:
+        if request.term == self.term and self.role is not Role.LEADER and not request.pre:
+            self.vote = None
+            self.leader_id = None
+        receive(self, sender, request, now)
+
+    return fickle
+
+
+# -- replication ---------------------------------------------------------------------------------
+
+
+def _commits_old_terms(advance: Any) -> Any:
+    def eager(self: RaftCore, now: float) -> None:
+        leadership = self._leadership
+        if leadership is not None:
+            index = leadership.quorum_match(self._durable_index)
+            if index > self.commit_index:
+                self._set_commit_index(index)
+                leadership.commit_advanced(now)
+
+    return eager
+
+
+def _believes_commit_index(receive: Any) -> Any:
+    def trusting(self: RaftCore, sender: Any, request: Any, now: float) -> None:
+        receive(self, sender, request, now)
+        if request.term == self.term:
+            self._set_commit_index(Index(min(request.commit_index, self._log.last_index)))
+
+    return trusting
+
+
+def _answers_with_log_end(accept: Any) -> Any:
+    def boastful(log: Any, configurations: Any, commit_index: Any, request: Any) -> Any:
+        accepted = accept(log, configurations, commit_index, request)
+        if accepted.response.success:
+            response = replace(accepted.response, match_index=log.last_index)
+            accepted = replace(accepted, response=response)
+        return accepted
+
+    return boastful
+
+
+def _cuts_at_every_request(append_new: Any) -> Any:
+    def rash(log: Any, configurations: Any, commit_index: Any, batches: Any) -> Any:
+        if batches and commit_index < batches[0].header.index <= log.last_index:
+            log.truncate(batches[0].header.index)
+        return append_new(log, configurations, commit_index, batches)
+
+    return rash
+
+
+def _ignores_prev_term(accept: Any) -> Any:
+    def careless(log: Any, configurations: Any, commit_index: Any, request: Any) -> Any:
+        if log.start_index <= request.prev_index <= log.last_index:
+            request = replace(request, prev_term=log.term_at(request.prev_index))
+        return accept(log, configurations, commit_index, request)
+
+    return careless
+
+
+def _truncate_ignored(truncate: Any) -> Any:
+    def deaf(self: Log, from_index: int) -> None:
+        """What conflicts stays; the append that follows it is refused or, worse, is not."""
+
+    return deaf
+
+
+# -- acknowledgements and reads --------------------------------------------------------------------
+
+
+def _acknowledges_by_index(apply_batch: Any) -> Any:
+    def positional(self: Replica, batch: Any) -> None:
+        index = batch.header.index if batch.header.kind is Kind.RECORDS else 0
+        for number, proposal in enumerate(self._proposals):
+            if proposal.index == index:
+                self._proposals[number] = replace(proposal, term=batch.header.term)
+        apply_batch(self, batch)
+
+    return positional
+
+
+def _deposed_keeps_waiting(fail: Any) -> Any:
+    def stubborn(self: Replica, error: Exception) -> None:
+        """KurrentDB's way, with :func:`_acknowledges_by_index` in one."""
+
+    return stubborn
+
+
+def _acknowledges_on_append(propose: Any) -> Any:
+    def hasty(self: Broker, replica: Any, info: Any, machine: Any, draft: Any) -> Any:
+        offset = replica.log.end_offset
+        outcome = propose(self, replica, info, machine, draft)
+        outcome.cancel()
+        return self._acknowledged(_Acknowledged(offset, 0))
+
+    return hasty
+
+
+@dataclass(frozen=True, slots=True)
+class _Acknowledged:
+    base_offset: int
+    timestamp_ms: int
+
+
+def _shows_uncommitted(apply: Any) -> Any:
+    def open_hearted(self: Replica) -> None:
+        apply(self)
+        self.high_watermark.advance(self.log.end_offset)
+
+    return open_hearted
+
+
+def _serves_at_once(serving: Any) -> Any:
+    return property(lambda self: self.core.role is Role.LEADER and self.failure is None)
+
+
+# -- exactly once --------------------------------------------------------------------------------
+
+
+def _no_deduplication(check: Any) -> Any:
+    def trusting(self: PendingProducers, *arguments: int) -> None:
+        """Every retry is a new batch."""
+
+    return trusting
+
+
+def _pending_not_checked(check: Any) -> Any:
+    def forgetful(self: PendingProducers, *arguments: int) -> Any:
+        return ProducerTable.check(self._table, *arguments)
+
+    return forgetful
+
+
+MUTANTS: Final = (
+    Mutant("vote not saved", HardStateFile, "save", _vote_not_saved, 200),
+    Mutant("term and vote not saved", HardStateFile, "save", _term_not_saved, 30),
+    Mutant("answers before the flush", Replica, "_start_flush", _answers_before_flush, 5),
+    Mutant("no fdatasync", SegmentWriter, "_sync", _no_fdatasync, 20),
+    Mutant("own log counted unflushed", Leadership, "quorum_match", _counts_unflushed, 20),
+    Mutant("votes not compared", Elector, "_receive_vote_request", _votes_for_anybody, 100),
+    Mutant("votes twice in a term", Elector, "_receive_vote_request", _votes_again, 50),
+    Mutant("commits old terms by counting", RaftCore, "_advance_commit", _commits_old_terms, 30),
+    Mutant(
+        "follower believes the commit index",
+        RaftCore,
+        "_receive_append_request",
+        _believes_commit_index,
+        100,
+    ),
+    Mutant(
+        "follower answers with its log's end", core_module, "accept", _answers_with_log_end, 100
+    ),
+    Mutant(
+        "follower cuts at every request",
+        follower_module,
+        "_append_new",
+        _cuts_at_every_request,
+        100,
+    ),
+    Mutant("previous term not compared", core_module, "accept", _ignores_prev_term, 100),
+    Mutant("truncation ignored", Log, "truncate", _truncate_ignored, 60),
+    Mutant(
+        "deposed leader acknowledges by index",
+        Replica,
+        "_fail_proposals",
+        _deposed_keeps_waiting,
+        500,
+        also=Mutant("", Replica, "_apply_batch", _acknowledges_by_index, 0),
+    ),
+    Mutant("acknowledges when appended", Broker, "_propose", _acknowledges_on_append, 5),
+    Mutant("readers see what is not committed", Replica, "_apply", _shows_uncommitted, 60),
+    Mutant("leader serves before its no-op", Replica, "serving", _serves_at_once, 100),
+    Mutant("no deduplication", PendingProducers, "check", _no_deduplication, 30),
+    Mutant("pending batches not deduplicated", PendingProducers, "check", _pending_not_checked, 60),
+)
