@@ -1,6 +1,7 @@
 """``quorumlog consume``: records to stdout."""
 
 import json
+import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
 def parse_start(context: click.Context, parameter: click.Parameter, value: str) -> "Start":
     """``earliest``, ``latest``, an offset, or a time in ISO 8601 (local where it has no zone)."""
-    if value == "earliest" or value == "latest":
-        return value
+    if value == "earliest":
+        return "earliest"
+    if value == "latest":
+        return "latest"
     if value.isascii() and value.isdigit():
         return int(value)
     try:
@@ -75,7 +78,7 @@ def consume(
             start=start,
             follow=follow or count is not None,
         )
-        out = click.get_binary_stream("stdout")
+        out = sys.stdout.buffer
         left = count
         async with consumer:
             async for batch in consumer.batches():

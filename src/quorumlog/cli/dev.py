@@ -41,14 +41,14 @@ _COLOURS: Final = ("cyan", "magenta", "yellow", "green", "blue")
     show_default=True,
     help=f"gRPC of the first node; gossip begins {GOSSIP_PORT_ABOVE} above it.",
 )
-def dev(nodes: int, data_dir: str, base_port: int) -> None:
+def dev(nodes: int, data_dir: str, base_port: int) -> int:
     """Run a local cluster until Ctrl-C.
 
     Every node is a process of its own, with its data in DIR, and is started again two seconds after
     it died: `kill -9` one and see what happens. Next time the cluster goes on with its data.
     """
     check_ports(nodes, base_port)
-    sys.exit(run_async(DevCluster(nodes, data_dir, base_port).run()))
+    return run_async(DevCluster(nodes, data_dir, base_port).run())
 
 
 def check_ports(nodes: int, base_port: int) -> None:

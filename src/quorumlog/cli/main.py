@@ -50,6 +50,10 @@ def run(arguments: Sequence[str], context: CliContext | None = None) -> int:
     Args:
         context: brings a transport of its own in tests.
     """
+    # What gRPC's C core logs by itself would stand beside our one line, or, in `dev`, between the
+    # nodes' lines each time one is started. Set before anything imports it.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     context = context or CliContext()
     try:
         outcome = cli.main(
@@ -71,8 +75,9 @@ def run(arguments: Sequence[str], context: CliContext | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         print_error("interrupted", "INTERRUPTED", {}, context.json)
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. What is left in the buffer goes nowhere.
+    except (BrokenPipeError, SystemExit):
+        # Whoever read our output has seen enough (click makes a SystemExit of it). What is left in
+        # the buffer goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except click.ClickException as error:

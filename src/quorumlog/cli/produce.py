@@ -1,7 +1,6 @@
 """``quorumlog produce``: a record a line."""
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
@@ -30,7 +29,7 @@ them is exact."""
 @pass_context
 def produce(
     context: CliContext, topic: str, file: BinaryIO, key_sep: str | None, partition: int | None
-) -> None:
+) -> int:
     """Append every line of FILE (or stdin) to TOPIC as a record, without its newline.
 
     Each line is stored exactly once, whatever happens to a node meanwhile. When it fails or is
@@ -47,17 +46,18 @@ def produce(
         with_client(context, work)
     except KeyboardInterrupt:
         _report_failure(context, tally, "interrupted", "INTERRUPTED")
-        sys.exit(130)
+        return 130
     except (QuorumlogError, OSError) as error:
         reason = error.reason if isinstance(error, QuorumlogError) else "OS_ERROR"
         _report_failure(context, tally, str(error), reason)
-        sys.exit(1)
+        return 1
     if context.json:
         print_json({"topic": topic, **tally.summary()})
-        return
+        return 0
     print(f"{tally.acknowledged:,} records acknowledged in topic {topic}")
     for number, offset in sorted(tally.last_offsets.items()):
         print(f"partition {number}: last offset {'unknown' if offset is None else offset}")
+    return 0
 
 
 async def _produce(

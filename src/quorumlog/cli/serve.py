@@ -23,8 +23,7 @@ import click
     type=int,
     help="Form a cluster when N nodes see each other. [default: 1, or 0 with --join]",
 )
-@click.pass_context
-def serve(context: click.Context, /, config: str | None, **flags: object) -> None:
+def serve(config: str | None, **flags: object) -> int:
     """Run one node until SIGTERM or Ctrl-C.
 
     With no option at all: a durable log of a single node in ./quorumlog-data. Flags go before the
@@ -33,4 +32,4 @@ def serve(context: click.Context, /, config: str | None, **flags: object) -> Non
     from quorumlog.node.config import load_config
     from quorumlog.node.main import run
 
-    context.exit(run(load_config(flags, os.environ, config)))
+    return run(load_config(flags, os.environ, config))
