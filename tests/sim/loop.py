@@ -12,7 +12,7 @@ from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any, Final
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 from sim.process import PROCESS, Process, State
 
@@ -20,6 +20,9 @@ MIN_DELAY_S: Final = 1e-6
 """A timer in the future is at least this far away, so that time goes on whatever is asked for."""
 
 _PURGE_AT: Final = 256
+
+Arguments = TypeVarTuple("Arguments")
+Value = TypeVar("Value")
 
 
 class SimulationError(Exception):
@@ -143,7 +146,12 @@ class SimLoop(asyncio.BaseEventLoop):
 
     # -- what asyncio asks of a loop -----------------------------------------------------------
 
-    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:
+    def call_soon(
+        self,
+        callback: Callable[[*Arguments], object],
+        *args: *Arguments,
+        context: Context | None = None,
+    ) -> asyncio.Handle:
         if self._disposing:
             return events.Handle(callback, args, self, context)
         handle = events.Handle(callback, args, self, context)
@@ -151,25 +159,36 @@ class SimLoop(asyncio.BaseEventLoop):
         return handle
 
     def call_at(
-        self, when: float, callback: Any, *args: Any, context: Context | None = None
-    ) -> Any:
+        self,
+        when: float,
+        callback: Callable[[*Arguments], object],
+        *args: *Arguments,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
         if self._now_s < when < self._now_s + MIN_DELAY_S:
             when = self._now_s + MIN_DELAY_S
-        timer: Any = events.TimerHandle(when, callback, args, self, context)
+        timer = events.TimerHandle(when, callback, args, self, context)
         if not self._disposing:
             self._timer_count += 1
             heapq.heappush(self._timers, (when, self._timer_count, timer))
-            timer._scheduled = True
+            timer._scheduled = True  # type: ignore[attr-defined]
         return timer
 
     def call_later(
-        self, delay: float, callback: Any, *args: Any, context: Context | None = None
-    ) -> Any:
+        self,
+        delay: float,
+        callback: Callable[[*Arguments], object],
+        *args: *Arguments,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
         return self.call_at(self._now_s + delay, callback, *args, context=context)
 
     call_soon_threadsafe = call_soon
+    """There is one thread."""
 
-    def call_outside(self, delay_s: float, callback: Callable[..., object], *args: Any) -> None:
+    def call_outside(
+        self, delay_s: float, callback: Callable[[*Arguments], object], *args: *Arguments
+    ) -> None:
         """Call from outside all processes, whatever becomes of the one that runs now."""
         self.call_at(self._now_s + delay_s, callback, *args, context=self._outside)
 
@@ -184,7 +203,9 @@ class SimLoop(asyncio.BaseEventLoop):
         number = self._task_count
         return SimTask(coro, number, loop=self, name=name or f"task-{number}", context=context)
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+    def run_in_executor(
+        self, executor: object, func: Callable[[*Arguments], Value], *args: *Arguments
+    ) -> asyncio.Future[Value]:
         raise SimulationError("blocking work goes through the Worker port: the loop has no threads")
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:

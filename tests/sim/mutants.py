@@ -11,7 +11,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from quorumlog.broker.broker import Broker
-from quorumlog.broker.producers import PendingProducers, ProducerTable
+from quorumlog.broker.producers import Duplicate, PendingProducers, ProducerTable
 from quorumlog.log.batch import Kind
 from quorumlog.log.hard_state import HardState, HardStateFile
 from quorumlog.log.log import Log
@@ -208,15 +208,9 @@ def _acknowledges_on_append(propose: Any) -> Any:
         offset = replica.log.end_offset
         outcome = propose(self, replica, info, machine, draft)
         outcome.cancel()
-        return self._acknowledged(_Acknowledged(offset, 0))
+        return self._acknowledged(Duplicate(offset, 0))
 
     return hasty
-
-
-@dataclass(frozen=True, slots=True)
-class _Acknowledged:
-    base_offset: int
-    timestamp_ms: int
 
 
 def _shows_uncommitted(apply: Any) -> Any:

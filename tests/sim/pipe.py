@@ -2,13 +2,16 @@
 
 import asyncio
 from collections import deque
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from sim.network import SimNetwork
 from sim.process import Process
 
 WINDOW: Final = 16
 """Messages sent and not yet read; then the sender waits, as for flow control."""
+
+Item = TypeVar("Item")
 
 
 class Pipe:
@@ -73,7 +76,7 @@ class Pipe:
             self._arrived.append(message)
             _wake(self._reader)
 
-    def _schedule(self, action: object, argument: object) -> None:
+    def _schedule(self, action: Callable[[Item], None], argument: Item) -> None:
         loop = self._network.loop
         when_s = max(self._last_arrival_s, loop.time() + self._network.delay_s())
         self._last_arrival_s = when_s

@@ -5,6 +5,8 @@ import random
 from collections.abc import Callable, Sequence
 
 from quorumlog.client.client import AsyncClient
+from quorumlog.client.consumer import Consumer
+from quorumlog.client.models import RecordMetadata
 from sim.checkers import Checker
 from sim.history import Violation
 from sim.loop import SimLoop
@@ -106,9 +108,9 @@ class Workload:
             await producer.close()
         self._producing -= 1
 
-    async def _acknowledge(self, sent: "asyncio.Future[object]", value: bytes) -> None:
-        metadata: object = await sent
-        partition, offset = metadata.partition, metadata.offset  # type: ignore[attr-defined]
+    async def _acknowledge(self, sent: "asyncio.Future[RecordMetadata]", value: bytes) -> None:
+        metadata = await sent
+        partition, offset = metadata.partition, metadata.offset
         self.acknowledged += 1
         self._trace.add(f"acknowledged {value[:24]!r} at {partition}/{offset}")
         self._checker.history(self._group_of(partition)).acknowledged(offset, value)
@@ -132,16 +134,16 @@ class Workload:
                 finally:
                     await consumer.close()
 
-    async def _read_some(self, name: str, consumer: object, rng: random.Random) -> None:
+    async def _read_some(self, name: str, consumer: Consumer, rng: random.Random) -> None:
         count = rng.randint(1, 40)
         async with asyncio.timeout(rng.uniform(0.5, 4.0)):
-            async for record in consumer:  # type: ignore[attr-defined]
+            async for record in consumer:
                 self._check_read(name, record.partition, record.offset, record.value)
                 count -= 1
                 if count == 0 or self._is_done(name):
                     return
 
-    def _check_read(self, name: str, partition: int, offset: int, value: bytes) -> None:
+    def _check_read(self, name: str, partition: int, offset: int, value: bytes | None) -> None:
         """Readers see the committed prefix, in order, without gap or repetition."""
         expected = self._positions.get((name, partition), 0)
         records = self._checker.history(self._group_of(partition)).records
