@@ -29,7 +29,7 @@ dev: setup ## A local three-node cluster in this terminal, until Ctrl-C
 
 .PHONY: test
 test: check ## Everything: check, then all tests (JOBS=2)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -q
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q
 
 .PHONY: check
 check: setup ## Lint, types, import contracts, generated code

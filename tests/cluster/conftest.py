@@ -1,4 +1,4 @@
-"""Nodes as processes of their own. All of it runs on one worker: the machine is small."""
+"""Nodes as processes of their own."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.cluster)
-            item.add_marker(pytest.mark.xdist_group("cluster"))
 
 
 @pytest.fixture(scope="session")

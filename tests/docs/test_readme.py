@@ -15,7 +15,7 @@ from examples.local_cluster import NodeProcess, clean_environment, free_address
 
 _DEFAULT_SERVER = "127.0.0.1:7400"
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
+pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
