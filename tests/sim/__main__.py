@@ -15,14 +15,18 @@ SHOWN_FAILURES: Final = 3
 
 
 class Progress:
-    """Writes the line of progress to stderr, not too often."""
+    """Writes failures to stderr at once, and the line of progress not too often."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
+        self._shown = 0
         self._next_s = 0.0 if self._terminal else time.monotonic() + PROGRESS_S
 
     def __call__(self, tally: Tally) -> None:
         now_s = time.monotonic()
+        for seed, text in tally.failures[self._shown :]:
+            print(f"seed {seed}: {text.splitlines()[0]}", file=sys.stderr, flush=True)
+        self._shown = len(tally.failures)
         if now_s >= self._next_s:
             self._next_s = now_s + (0.2 if self._terminal else PROGRESS_S)
             print(tally.line(), end="\r" if self._terminal else "\n", file=sys.stderr, flush=True)

@@ -242,12 +242,15 @@ class SimNode:
 
     async def stop(self) -> None:
         """Stop in good order, as by SIGTERM; the disk is left as a kill leaves it."""
+        process = self.process
         self.world.trace.add(f"{self.node_id} stops")
-        closing = self.world.loop.spawn(self.process, self._close(), "stop")
+        closing = self.world.loop.spawn(process, self._close(), "stop")
         await asyncio.wait([closing], timeout=_STOP_LIMIT_S)
+        if not process.alive:
+            return  # It met something worse on the way.
         if not closing.done():
             raise SimulationError(f"{self.node_id} did not stop within {_STOP_LIMIT_S} s")
-        self.process.kill()
+        process.kill()
         self.disk.kill()
 
     async def _close(self) -> None:
