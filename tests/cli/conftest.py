@@ -1,4 +1,5 @@
 import pytest
+
 from client.fake_cluster import FakeCluster
 
 

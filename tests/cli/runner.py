@@ -4,8 +4,8 @@ import sys
 from dataclasses import dataclass
 
 from click.testing import CliRunner
-from client.fake_cluster import FakeCluster
 
+from client.fake_cluster import FakeCluster
 from quorumlog.cli.connect import CliContext
 from quorumlog.cli.main import run
 

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from cli.runner import invoke
 from client.fake_cluster import FakeCluster
-
 from quorumlog.cli import topic as topic_module
 
 

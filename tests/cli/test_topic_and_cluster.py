@@ -5,9 +5,9 @@ import sys
 from typing import Any
 
 import pytest
+
 from cli.runner import invoke
 from client.fake_cluster import FakeCluster
-
 from quorumlog.errors import Unavailable
 
 

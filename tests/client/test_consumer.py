@@ -1,6 +1,7 @@
 """The consumer: never skips, never repeats, and says clearly why it cannot go on."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -27,9 +28,13 @@ def client_of(cluster: FakeCluster) -> AsyncClient:
     return AsyncClient(*cluster.addresses, connector=cluster, rng=cluster.rng)
 
 
-def fill(partition: FakePartition, values: list[bytes], timestamp_ms: int = 1) -> None:
+def fill(
+    partition: FakePartition, values: Sequence[bytes | RecordData], timestamp_ms: int = 1
+) -> None:
     """One batch of ``values``."""
-    body = encode_body([RecordData(value) for value in values])
+    body = encode_body(
+        [value if isinstance(value, RecordData) else RecordData(value) for value in values]
+    )
     draft = Draft.of(body, len(values))
     index, term = len(partition.batches) + 1, partition.term
     partition.batches.append(draft.stamp(index, term, partition.end_offset, timestamp_ms))

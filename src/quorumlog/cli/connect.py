@@ -29,6 +29,10 @@ class CliContext:
     connector: "Connector | None" = None
 
 
+class Interrupted(Exception):
+    """Ctrl-C. Not KeyboardInterrupt: click would print a line of its own for that."""
+
+
 pass_context = click.make_pass_decorator(CliContext)
 
 
@@ -115,8 +119,11 @@ def with_client(context: CliContext, work: "Callable[[AsyncClient], Coroutine[An
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
-    """Run in a new event loop; Ctrl-C cancels ``main`` and then raises KeyboardInterrupt."""
+    """Run in a new event loop; Ctrl-C cancels ``main`` and then raises Interrupted."""
     from quorumlog.client.background import new_event_loop
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(main)
+        try:
+            return runner.run(main)
+        except KeyboardInterrupt:
+            raise Interrupted from None

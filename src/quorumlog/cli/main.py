@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import click
 
 from quorumlog.cli.cluster import cluster
-from quorumlog.cli.connect import CliContext
+from quorumlog.cli.connect import CliContext, Interrupted
 from quorumlog.cli.consume import consume
 from quorumlog.cli.dev import dev
 from quorumlog.cli.output import print_error
@@ -72,7 +72,7 @@ def run(arguments: Sequence[str], context: CliContext | None = None) -> int:
     except QuorumlogError as error:
         print_error(str(error), error.reason, error.details(), context.json)
         return FAILED
-    except (KeyboardInterrupt, click.Abort):
+    except (Interrupted, KeyboardInterrupt, click.Abort):
         print_error("interrupted", "INTERRUPTED", {}, context.json)
         return INTERRUPTED
     except (BrokenPipeError, SystemExit):

@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from quorumlog.cli.connect import CliContext, client_options, pass_context, with_client
+from quorumlog.cli.connect import (
+    CliContext,
+    Interrupted,
+    client_options,
+    pass_context,
+    with_client,
+)
 from quorumlog.cli.lines import LineReader
 from quorumlog.cli.output import print_error, print_json
 from quorumlog.cli.progress import Progress, Tally
@@ -44,7 +50,7 @@ def produce(
 
     try:
         with_client(context, work)
-    except KeyboardInterrupt:
+    except Interrupted:
         _report_failure(context, tally, "interrupted", "INTERRUPTED")
         return 130
     except (QuorumlogError, OSError) as error:
