@@ -170,10 +170,10 @@ class DevCluster:
             process.kill()
 
     async def _show_output(self, name: str, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None
-        while True:
+        output = process.stdout
+        while output is not None:
             try:
-                line = await process.stdout.readline()
+                line = await output.readline()
             except ValueError:
                 # Longer than the stream's limit, which has dropped it.
                 continue
