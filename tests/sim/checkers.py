@@ -90,7 +90,8 @@ class Checker:
         self.checked += 1
         was_leader = seen.state[1:3] == (core.term, Role.LEADER) and seen.replica is replica
         seen.state = state
-        if replica.failure is not None:
+        if replica.failure is not None or log.is_fenced:
+            # The log knows before its replica does: the flush is still on its way back.
             if not self._nodes[node].may_fail:
                 raise Violation(f"{node} group {group} is fenced: {replica.failure!r}")
             return
