@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from sim.simulation import run
 
 SEEDS = 200
