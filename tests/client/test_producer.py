@@ -584,3 +584,63 @@ def test_impossible_options_are_refused(name: str, value: int) -> None:
                 client.producer("t", **{name: value})  # type: ignore[arg-type]
 
     run(scenario())
+
+
+def test_an_answer_that_leaves_it_open_makes_a_later_failure_an_unknown_outcome() -> None:
+    async def scenario() -> None:
+        cluster = FakeCluster()
+        partition = cluster.add_topic("t")[0]
+        async with client_of(cluster) as client:
+            producer = client.producer("t", delivery_timeout_s=5.0)
+            cluster.produce_script.append(OutcomeUnknown("lost leadership, and it was stored"))
+            pending = await producer.submit(b"v")
+            while not cluster.produced:
+                await asyncio.sleep(0.0001)
+            cluster.elect(partition, None)
+            with pytest.raises(OutcomeUnknown):
+                await pending
+        assert partition.values() == [b"v"]
+
+    run(scenario())
+
+
+def test_a_small_record_does_not_overtake_a_large_one_that_waits_for_room() -> None:
+    async def scenario() -> None:
+        cluster = FakeCluster()
+        cluster.delay_s = 1.0
+        partition = cluster.add_topic("t")[0]
+        async with (
+            client_of(cluster) as client,
+            client.producer("t", batch_bytes=1000, buffer_bytes=1000) as producer,
+        ):
+            await producer.send(b"first")
+            await producer.submit(bytes(500))
+            large = asyncio.ensure_future(producer.submit(bytes(900)))
+            await asyncio.sleep(0.1)
+            small = asyncio.ensure_future(producer.submit(b"small"))
+            await asyncio.gather(large, small)
+        assert partition.values() == [b"first", bytes(500), bytes(900), b"small"]
+
+    run(scenario())
+
+
+def test_room_that_was_granted_to_a_cancelled_sender_is_not_lost() -> None:
+    async def scenario() -> None:
+        cluster = FakeCluster()
+        partition = cluster.add_topic("t")[0]
+        cluster.elect(partition, None)
+        async with client_of(cluster) as client:
+            producer = client.producer("t", batch_bytes=1000, buffer_bytes=1000)
+            first = await producer.submit(bytes(900))
+            waiting = asyncio.ensure_future(producer.submit(bytes(900)))
+            await asyncio.sleep(0.1)
+            # The room is granted when the first is acknowledged, and the sender cancelled before
+            # it can take it.
+            first.add_done_callback(lambda _: waiting.cancel())
+            cluster.elect(partition, "n1:7400")
+            await producer.flush()
+            assert producer._buffered_bytes == 0
+            await producer.close()
+        assert len(partition.records()) == 1
+
+    run(scenario())
