@@ -1,9 +1,11 @@
 """Randomness as the core asks for it; ``random.Random`` provides it."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 T = TypeVar("T")
+
+_DRAWS_PER_ITEM: Final = 4
 
 
 class Rng(Protocol):
@@ -20,19 +22,19 @@ def shuffle(items: list[T], rng: Rng) -> None:
 
 
 def choose(items: Sequence[T], count: int, wanted: Callable[[T], bool], rng: Rng) -> list[T]:
-    """Up to ``count`` different items that are ``wanted``, at random.
+    """Up to ``count`` different items that are ``wanted``, at random; fewer only if there are.
 
-    All are looked at while there are few; of many, 3 x ``len(items)`` are drawn at most.
+    Of many items a few are drawn; all are looked at only when too few of those were wanted.
     """
-    if len(items) <= 3 * count:
-        chosen = [item for item in items if wanted(item)]
-        shuffle(chosen, rng)
-        return chosen[:count]
-    drawn: dict[int, T] = {}
-    for _ in range(3 * len(items)):
-        position = rng.randrange(len(items))
-        if position not in drawn and wanted(items[position]):
-            drawn[position] = items[position]
-            if len(drawn) == count:
-                break
-    return list(drawn.values())
+    draws = _DRAWS_PER_ITEM * count
+    if len(items) > draws:
+        drawn: dict[int, T] = {}
+        for _ in range(draws):
+            position = rng.randrange(len(items))
+            if position not in drawn and wanted(items[position]):
+                drawn[position] = items[position]
+                if len(drawn) == count:
+                    return list(drawn.values())
+    chosen = [item for item in items if wanted(item)]
+    shuffle(chosen, rng)
+    return chosen[:count]
