@@ -7,6 +7,7 @@ import pytest
 from client.fake_cluster import FakeCluster
 from client.virtual import run
 from quorumlog.client.client import AsyncClient
+from quorumlog.client.encoding import encode_item
 from quorumlog.errors import (
     Closed,
     DuplicateSequence,
@@ -624,23 +625,20 @@ def test_a_small_record_does_not_overtake_a_large_one_that_waits_for_room() -> N
     run(scenario())
 
 
-def test_room_that_was_granted_to_a_cancelled_sender_is_not_lost() -> None:
+def test_room_that_was_granted_to_a_cancelled_sender_goes_to_the_next() -> None:
     async def scenario() -> None:
         cluster = FakeCluster()
-        partition = cluster.add_topic("t")[0]
-        cluster.elect(partition, None)
+        cluster.elect(cluster.add_topic("t")[0], None)
         async with client_of(cluster) as client:
             producer = client.producer("t", batch_bytes=1000, buffer_bytes=1000)
-            first = await producer.submit(bytes(900))
-            waiting = asyncio.ensure_future(producer.submit(bytes(900)))
+            await producer.submit(bytes(900))
+            first, second = (asyncio.ensure_future(producer.submit(bytes(900))) for _ in range(2))
             await asyncio.sleep(0.1)
-            # The room is granted when the first is acknowledged, and the sender cancelled before
-            # it can take it.
-            first.add_done_callback(lambda _: waiting.cancel())
-            cluster.elect(partition, "n1:7400")
-            await producer.flush()
-            assert producer._buffered_bytes == 0
-            await producer.close()
-        assert len(partition.records()) == 1
+            producer.released(len(encode_item(bytes(900))))
+            first.cancel()
+            await asyncio.wait([second], timeout=1.0)
+            assert first.cancelled()
+            assert second.done()
+            producer.abort()
 
     run(scenario())
