@@ -49,7 +49,6 @@ class Claims:
         self._name = me.name
         self._suspicions: dict[str, Suspicion] = {}
         self._displacements = 0
-        self._contested = False
         table.apply_alive(me, now)
         peer = table.get(me.name)
         if peer is None:
@@ -60,11 +59,6 @@ class Claims:
     def me(self) -> Peer:
         """This node."""
         return self._me
-
-    @property
-    def contested(self) -> bool:
-        """Another node was heard of under this node's name, and this one has not spoken since."""
-        return self._contested
 
     @property
     def deadline(self) -> float | None:
@@ -162,7 +156,6 @@ class Claims:
             if not same_node(claim, me.said):
                 # Its claim stands until it is found to have failed; raising the incarnation
                 # now would only begin a race with a node that is there.
-                self._contested = True
                 self._conflict(self._name, claim.address)
                 return
             self._displacements += 1
@@ -184,7 +177,6 @@ class Claims:
     def _speak(self, beyond: int, meta: bytes, now: float) -> None:
         """Announce this node under an incarnation above ``beyond`` and all that it used."""
         me = self.me
-        self._contested = False
         before = self._view(self._name)
         incarnation = min(max(beyond, me.incarnation) + 1, MAX_INCARNATION)
         word = Alive(self._name, incarnation, me.address, meta, me.said.versions)

@@ -262,9 +262,6 @@ class GossipCore:
             self._outbox.emit(OpenExchange(peer.address))
 
     def _push_pull_interval_s(self) -> float:
-        if self._claims.contested:
-            # What others hold of the name decides when this node is taken in: ask often.
-            return self._config.reconnect_interval_s
         members = self._table.running_count
         if members <= _PUSH_PULL_SCALE:
             return self._config.push_pull_interval_s

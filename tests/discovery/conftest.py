@@ -19,7 +19,7 @@ from quorumlog.discovery.core.output import (
     SendPacket,
 )
 from quorumlog.discovery.wire.codec import encode_push_pull
-from quorumlog.discovery.wire.messages import Address, PushPull
+from quorumlog.discovery.wire.messages import Address, Ping, PushPull
 from quorumlog.discovery.wire.stream import StreamDecoder
 from quorumlog.ports import MemberState
 
@@ -241,7 +241,7 @@ class GossipNetwork:
 
         self._at(self.now + self._delay(), arrive)
 
-    def _stream_ping(self, source: Node, address: Address, ping: object) -> None:
+    def _stream_ping(self, source: Node, address: Address, ping: Ping) -> None:
         def arrive() -> None:
             target = self._reachable(source.address, address)
             if target is not None and self._reachable(address, source.address):
