@@ -2,11 +2,12 @@
 
 import random
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import structlog
 
-from quorumlog.errors import Closed, InvariantViolation
+from quorumlog.errors import Closed, InvariantViolation, StorageError
 from quorumlog.log.batch import Kind
 from quorumlog.log.hard_state import HardState, HardStateFile
 from quorumlog.log.log import Log, LogConfig
@@ -130,17 +131,17 @@ class GroupHost:
         self._disk.make_directory(directory)
         # The hard state first: with a damaged one this node must not even look as if it had a log.
         hard_state_file = HardStateFile(self._disk, f"{directory}/hard-state")
-        try:
+        with ExitStack() as undo:
+            undo.callback(hard_state_file.close)
             hard_state = hard_state_file.load()
             log = Log.open(self._disk, directory, log_config, self._clock)
+            undo.callback(log.close)
             configurations = tuple(
                 (header.index, Members.decode(log.slice(header.index, 1)[0].body))
                 for header in log.headers(log.start_index)
                 if header.kind is Kind.CONFIG
             )
-        except BaseException:
-            hard_state_file.close()
-            raise
+            undo.pop_all()
         return _Opened(log, hard_state_file, hard_state, configurations)
 
     async def close_group(self, group: GroupId) -> None:
@@ -160,9 +161,13 @@ class GroupHost:
             self._disk.sync_directory(self._directory)
 
     async def close(self) -> None:
+        """Close every group. One that cannot write any more loses what was never acknowledged."""
         self._closed = True
         for group in sorted(self.replicas):
-            await self.close_group(group)
+            try:
+                await self.close_group(group)
+            except StorageError as error:
+                _log.warning("group_closed_unflushed", group=group, error=str(error))
 
     def _receive(self, sender: NodeId, group: GroupId, payload: memoryview) -> None:
         replica = self.replicas.get(group)

@@ -204,6 +204,7 @@ class Replica:
             self._fence(error)
             raise LogFenced(f"this replica is fenced: {error}") from error
         outcome: asyncio.Future[Any] = self._loop.create_future()
+        outcome.add_done_callback(_note)
         size_bytes = batch.size_bytes
         self._proposals.append(
             _Proposal(batch.header.index, batch.header.term, size_bytes, outcome)
@@ -321,9 +322,9 @@ class Replica:
         messages: list[tuple[NodeId, Message]],
     ) -> None:
         self._flush = None
+        error = None if done.cancelled() else done.exception()
         if done.cancelled() or self.failure is not None:
             return
-        error = done.exception()
         if isinstance(error, DiskFull):
             # Nothing was promised yet: keep all of it for the flush that has space again.
             if self._unsaved_hard_state is None:
@@ -407,3 +408,9 @@ class Replica:
             self._timer = None
         self._fail_proposals(OutcomeUnknown(f"this replica is fenced: {error}"))
         self.state_machine.leadership_lost()
+
+
+def _note(outcome: "asyncio.Future[Any]") -> None:
+    """Look at the exception: whoever proposed may be gone, which is nothing to complain about."""
+    if not outcome.cancelled():
+        outcome.exception()

@@ -289,3 +289,21 @@ async def test_garbage_from_a_peer_changes_nothing() -> None:
         leader.receive(NodeId("n9"), memoryview(payload))
     assert await leader.propose(draft(b"fine")) == 0
     await cluster.close()
+
+
+@simulated
+async def test_closing_a_host_closes_every_group_also_when_one_cannot_write() -> None:
+    cluster = Cluster(1)
+    await cluster.open()
+    host = cluster.hosts["n0"]
+    machine, members = Machine(), Members(tuple(cluster.nodes))
+    other = await host.open_group(GroupId(2), members, machine, LogConfig())
+    leader = await cluster.leader()
+    while not other.serving:
+        await asyncio.sleep(0.01)
+    cluster.disks["n0"].capacity_bytes = 0
+    leader.propose(draft(bytes(1_000_000)))
+    await host.close()
+    with pytest.raises(Closed):
+        other.propose(draft(b"refused"))
+    assert not host.replicas
