@@ -177,12 +177,23 @@ def nodes_of(view: ClusterView, metadata: MetadataState) -> list[quorumlog_pb2.N
 def create_topic(
     broker: BrokerPort, request: quorumlog_pb2.CreateTopicRequest
 ) -> metadata_pb2.Command:
-    """The command, with the defaults in the places of zeros and the candidates of this moment."""
+    """The command, with the defaults in the places of zeros and the candidates of this moment.
+
+    Raises:
+        Unavailable: the cluster has nodes enough, and not all of them are up.
+    """
     candidates = broker.alive_nodes()
+    known = {*broker.cluster_status().roles, *(node.id for node in broker.metadata.nodes())}
+    replicas = request.replicas or max(1, min(DEFAULT_REPLICAS, len(known)))
+    if len(candidates) < replicas <= len(known):
+        raise Unavailable(
+            f"{replicas} replicas need as many live nodes, and {len(candidates)} of {len(known)} "
+            "are up: try again when the others are, or ask for fewer replicas"
+        )
     command = metadata_pb2.CreateTopic(
         name=request.name,
         partitions=request.partitions or 1,
-        replicas=request.replicas or max(1, min(DEFAULT_REPLICAS, len(candidates))),
+        replicas=replicas,
         config=metadata_pb2.TopicConfig(fsync=request.config.fsync),
         candidates=candidates,
     )

@@ -4,7 +4,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON="${PYTHON:-python3}"
 VENV="${VENV:-.venv}"
-PIP_APPLICATION=https://bootstrap.pypa.io/pip/pip.pyz
 
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
   echo "quorumlog needs Python 3.11 or newer; '$PYTHON' is $("$PYTHON" --version 2>&1 || true). Try: make setup PYTHON=python3.12" >&2
@@ -12,13 +11,10 @@ PIP_APPLICATION=https://bootstrap.pypa.io/pip/pip.pyz
 }
 
 # Debian and Ubuntu ship the part of venv that installs pip in a package of its own, python3-venv. Without
-# it: the pip of $PYTHON itself, if it has one, else pip as one zipped file from its authors.
+# it the pip of $PYTHON itself, if it has one, installs a pip in the environment.
 install_pip() {
   "$PYTHON" -m pip --python "$VENV/bin/python" install --quiet pip 2>/dev/null && return
-  local file="$VENV/pip.pyz"
-  "$PYTHON" -c 'import sys, urllib.request; urllib.request.urlretrieve(*sys.argv[1:])' "$PIP_APPLICATION" "$file" \
-    2>/dev/null && "$VENV/bin/python" "$file" install --quiet pip && return
-  echo "pip cannot be had: '$PYTHON' has none and $PIP_APPLICATION cannot be reached. Debian, Ubuntu: apt-get install python3-venv" >&2
+  echo "'$PYTHON' can neither make a virtual environment with pip in it nor has a pip of its own. Debian, Ubuntu: apt-get install python3-venv" >&2
   return 1
 }
 

@@ -57,11 +57,28 @@ async def test_replicas_go_to_live_nodes_only(
     broker: FakeBroker, service: AdminService, context: FakeContext
 ) -> None:
     broker.states["b"] = MemberState.FAILED
-    topic = await service.CreateTopic(pb.CreateTopicRequest(name="u", partitions=4), context)
+    request = pb.CreateTopicRequest(name="u", partitions=4, replicas=2)
+    topic = await service.CreateTopic(request, context)
     assert {node for each in topic.partitions for node in each.replicas} == {"a", "c"}
-    error = await failure(service.CreateTopic(pb.CreateTopicRequest(name="v", replicas=3), context))
+
+
+@pytest.mark.parametrize("replicas", [0, 3])
+async def test_a_topic_waits_for_nodes_that_are_down_rather_than_having_fewer_replicas(
+    broker: FakeBroker, service: AdminService, context: FakeContext, replicas: int
+) -> None:
+    broker.states["b"] = MemberState.FAILED
+    request = pb.CreateTopicRequest(name="v", replicas=replicas)
+    error = await failure(service.CreateTopic(request, context))
+    assert type(error) is Unavailable
+    assert "2 of 3 are up" in str(error)
+
+
+async def test_more_replicas_than_the_cluster_has_nodes_are_refused(
+    service: AdminService, context: FakeContext
+) -> None:
+    error = await failure(service.CreateTopic(pb.CreateTopicRequest(name="v", replicas=4), context))
     assert type(error) is InvalidArgument
-    assert "2 nodes are there" in str(error)
+    assert "3 nodes are there" in str(error)
 
 
 async def test_what_cannot_be_is_refused_before_it_is_proposed(
