@@ -16,9 +16,10 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from quorumlog.errors import Corrupt, InvalidArgument, LogFenced
+from quorumlog.errors import Corrupt, DiskFull, InvalidArgument, LogFenced
 from quorumlog.log.paths import parent_of
 from quorumlog.log.slots import SlotPair
+from quorumlog.log.writer import is_full
 from quorumlog.ports import Disk, File
 from quorumlog.types import NodeId, Term
 
@@ -76,8 +77,8 @@ class HardStateFile:
         Raises:
             InvalidArgument: the vote is longer than ``MAX_NODE_ID_BYTES``.
             LogFenced: an fdatasync failed, now or before.
-            OSError: another error of the disk; the state saved before stands, and a later save
-                may succeed.
+            DiskFull: the state saved before stands; save again when there is space.
+            OSError: another error of the disk; the state saved before stands.
         """
         if self._is_fenced:
             raise LogFenced(f"{self._path}: an fdatasync failed, term and vote cannot be kept")
@@ -86,17 +87,25 @@ class HardStateFile:
             raise InvalidArgument(f"a node id has at most {MAX_NODE_ID_BYTES} bytes: {state.vote}")
         length = _NO_VOTE if state.vote is None else len(vote)
         payload = _PAYLOAD.pack(state.term, length, vote)
+        try:
+            self._write(payload)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            raise DiskFull(f"{self._path}: no space left on the disk for term and vote") from error
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _write(self, payload: bytes) -> None:
         if self._file is None and not self._disk.exists(self._path):
             self._create(payload)
             return
         file = self._open()
         self._slots.store(file, payload)
         self._sync(file)
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
     def _create(self, payload: bytes) -> None:
         """Make the file under another name first: where it exists it holds a valid slot."""

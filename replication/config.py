@@ -13,12 +13,19 @@ class ReplicationConfig:
     """Appended and not yet committed, per replica: a leader over it answers ``Overloaded``."""
     apply_chunk_bytes: int = 4 * 1024 * 1024
     """Applied in one turn of the event loop; more delays heartbeats of other groups."""
+    max_waiting_messages: int = 4096
+    """Answers and votes that wait for a flush, per replica; then the oldest are dropped.
+
+    Only a disk that is full or hangs lets so many wait. Fewer than a leader has in flight
+    (``RaftConfig.max_inflight_messages``) would drop acknowledgements that later ones repeat."""
     disk_full_retry_s: float = 1.0
     """How long a replica whose disk is full waits before it tries to write again."""
 
     def __post_init__(self) -> None:
         if self.max_pending_bytes < 4 * 1024 * 1024:
             raise ConfigError("max_pending_bytes must hold one batch: at least 4 MiB")
+        if self.max_waiting_messages < 1:
+            raise ConfigError("max_waiting_messages must be positive")
         if self.apply_chunk_bytes < 1:
             raise ConfigError("apply_chunk_bytes must be positive")
         if self.disk_full_retry_s <= 0:

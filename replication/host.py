@@ -1,5 +1,6 @@
 """All Raft groups of one node: opens, closes and removes replicas and hands messages to them."""
 
+import asyncio
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -145,9 +146,19 @@ class GroupHost:
         return _Opened(log, hard_state_file, hard_state, configurations)
 
     async def close_group(self, group: GroupId) -> None:
-        replica = self.replicas.pop(group, None)
-        if replica is not None:
+        """Raises what the log's last flush raises; the group is closed all the same."""
+        replica = self.replicas.get(group)
+        if replica is None:
+            return
+        try:
             await replica.close()
+        except asyncio.CancelledError:
+            # Not closed yet: whoever closes the host waits for the rest.
+            raise
+        except BaseException:
+            self.replicas.pop(group, None)
+            raise
+        self.replicas.pop(group, None)
 
     async def remove_group(self, group: GroupId) -> None:
         """Close the group and delete its data: only for a group whose deletion was committed."""

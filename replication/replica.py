@@ -93,6 +93,7 @@ class Replica:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._schedule_drain()
 
     # -- what is known here --------------------------------------------------------------------
@@ -104,6 +105,7 @@ class Replica:
             self.core.role is Role.LEADER
             and self._serving_term == self.core.term
             and self.failure is None
+            and not self._closed
         )
 
     @property
@@ -165,10 +167,16 @@ class Replica:
         self._schedule_drain()
 
     async def close(self) -> None:
-        """Stop, flush what is pending, close the log. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
+        """Stop, flush what is pending, close the log.
+
+        Idempotent; a caller that is cancelled does not stop it, the next one waits for the rest.
+        """
+        if self._closing is None:
+            self._closed = True
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         if self._flush is not None:
@@ -236,11 +244,19 @@ class Replica:
             self._send_all(ready.messages)
             if ready.hard_state is not None:
                 self._unsaved_hard_state = ready.hard_state
-            self._durable_messages.extend(ready.durable_messages)
+            self._keep_until_durable(ready.durable_messages)
             for event in ready.events:
                 self._handle(event)
         if core.commit_index > self.applied_index:
             self._apply()
+
+    def _keep_until_durable(self, messages: Sequence[tuple[NodeId, Message]]) -> None:
+        """Of more than a disk that is full or hangs should keep back, the oldest are lost."""
+        waiting = self._durable_messages
+        waiting.extend(messages)
+        excess = len(waiting) - self._config.max_waiting_messages
+        if excess > 0:
+            del waiting[:excess]
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, SteppedDown):
@@ -368,8 +384,10 @@ class Replica:
         if self.failure is not None:
             return
         due_s = self.core.deadline
-        if self.log.sync_due_s is not None and self._flush is None:
-            due_s = min(due_s, self.log.sync_due_s)
+        sync_due_s = self.log.sync_due_s
+        # No flush begins while one is under way, nor before a full disk is tried again.
+        if sync_due_s is not None and self._flush is None and self._disk_full is None:
+            due_s = min(due_s, sync_due_s)
         delay_s = max(0.0, due_s - self._clock.monotonic_s())
         fires_at = self._loop.time() + delay_s
         if self._timer is not None:

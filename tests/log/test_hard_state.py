@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from quorumlog.errors import Corrupt, InvalidArgument, LogFenced
+from quorumlog.errors import Corrupt, DiskFull, InvalidArgument, LogFenced
 from quorumlog.log.hard_state import HardState, HardStateFile
 from quorumlog.types import NodeId, Term
 from sim.disk import SimDisk, SimulatedCrash
@@ -148,7 +148,7 @@ def test_a_failed_write_leaves_the_state_before_and_the_next_save_works() -> Non
         file.save(state(2))
         for _ in range(3):
             disk.fail_at(1, errno.ENOSPC)
-            with pytest.raises(OSError, match="No space"):
+            with pytest.raises(DiskFull, match="no space"):
                 file.save(state(3))
         assert HardStateFile(disk, PATH).load() in (state(2), state(3))
         file.save(state(4))

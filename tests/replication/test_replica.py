@@ -80,7 +80,8 @@ class Port:
 
 
 class Cluster:
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, fsync: str = "always") -> None:
+        self.log_config = LogConfig(segment_bytes=8 << 20, fsync=fsync)
         self.nodes = [NodeId(f"n{number}") for number in range(size)]
         self.wire = Wire()
         self.disks = {node: SimDisk(random.Random(node)) for node in self.nodes}
@@ -105,7 +106,7 @@ class Cluster:
         )
         self.hosts[node] = host
         self.replicas[node] = await host.open_group(
-            GROUP, Members(tuple(self.nodes)), Machine(), LogConfig(segment_bytes=8 << 20)
+            GROUP, Members(tuple(self.nodes)), Machine(), self.log_config
         )
 
     async def leader(self) -> Replica:
@@ -307,3 +308,69 @@ async def test_closing_a_host_closes_every_group_also_when_one_cannot_write() ->
     with pytest.raises(Closed):
         other.propose(draft(b"refused"))
     assert not host.replicas
+
+
+@simulated
+async def test_a_full_disk_before_the_first_term_is_saved_only_delays_the_election() -> None:
+    cluster = Cluster(3)
+    await cluster.open()
+    for disk in cluster.disks.values():
+        disk.capacity_bytes = 0
+    await asyncio.sleep(3)
+    assert [replica.failure for replica in cluster.replicas.values()] == [None] * 3
+    for disk in cluster.disks.values():
+        disk.capacity_bytes = None
+    await (await cluster.leader()).propose(draft(b"in the end"))
+    await cluster.close()
+
+
+@simulated
+async def test_an_interval_sync_that_is_due_on_a_full_disk_does_not_spin() -> None:
+    cluster = Cluster(1, fsync="interval")
+    await cluster.open()
+    leader = await cluster.leader()
+    await asyncio.sleep(1)
+    await leader.propose(draft(b"written, not synced"))
+    cluster.disks["n0"].capacity_bytes = 0
+    outcome = leader.propose(draft(bytes(900_000)))
+    await asyncio.sleep(5)  # a busy loop is a Livelock here
+    cluster.disks["n0"].capacity_bytes = None
+    assert await asyncio.wait_for(outcome, 10) == 1
+    await cluster.close()
+
+
+@simulated
+async def test_what_waits_for_a_full_disk_is_bounded() -> None:
+    cluster = Cluster(3)
+    await cluster.open(ReplicationConfig(max_waiting_messages=50))
+    leader = await cluster.leader()
+    follower = next(node for node in cluster.nodes if cluster.replicas[node] is not leader)
+    cluster.disks[follower].capacity_bytes = 0
+    for _ in range(5):
+        await leader.propose(draft(bytes(900_000)))
+    await asyncio.sleep(30)
+    assert leader.serving
+    assert len(cluster.replicas[follower]._durable_messages) <= 100
+    cluster.disks[follower].capacity_bytes = None
+    async with asyncio.timeout(10):
+        while cluster.replicas[follower].high_watermark.value < 5:
+            await asyncio.sleep(0.01)
+    await cluster.close()
+
+
+@simulated
+async def test_a_close_that_is_cancelled_goes_on_and_the_next_one_waits_for_it() -> None:
+    cluster = Cluster(1)
+    await cluster.open()
+    leader = await cluster.leader()
+    outcome = leader.propose(draft(b"waits"))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(cluster.hosts["n0"].close_group(GROUP))
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    assert not leader.serving
+    await cluster.close()
+    assert outcome.done()
+    with pytest.raises(Closed):
+        leader.log.flush()
