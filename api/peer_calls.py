@@ -1,5 +1,6 @@
 """Requests from one node to another: bootstrap, join, announce, metadata commands."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -7,11 +8,12 @@ import grpc
 
 from quorumlog.api._pb import peer_pb2, peer_pb2_grpc
 from quorumlog.api.channels import PEER_CHANNEL_OPTIONS
-from quorumlog.errors import NotLeader
+from quorumlog.errors import NotLeader, OutcomeUnknown, Unavailable
 from quorumlog.rpc_status import error_from_rpc
 from quorumlog.types import NodeId
 
 _TIMEOUT_S = 5.0
+_CONNECT_TIMEOUT_S = 1.0
 _PROPOSE_TIMEOUT_S = 12.0
 
 
@@ -27,23 +29,38 @@ class GrpcPeerCalls:
         address = self._resolve(peer)
         if address is None:
             raise NotLeader("the leader's address is not known yet")
+        channel = self._channel(address)
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                await channel.channel_ready()
+        except TimeoutError:
+            raise Unavailable(f"{address} cannot be reached") from None
         request = peer_pb2.ProposeRequest(command=command)
-        reply = await self.call(address, "Propose", request, _PROPOSE_TIMEOUT_S)
+        try:
+            reply = await peer_pb2_grpc.PeerStub(channel).Propose(
+                request, timeout=_PROPOSE_TIMEOUT_S
+            )
+        except grpc.aio.AioRpcError as error:
+            # From here on it may have arrived: a connection that fails leaves that open.
+            raise error_from_rpc(error, cut_off=OutcomeUnknown) from error
         return bytes(reply.result)
 
     async def call(
         self, address: str, method: str, request: Any, timeout_s: float = _TIMEOUT_S
     ) -> Any:
         """One call of the Peer service at ``address``; typed errors of errors.py."""
-        channel = self._channels.get(address)
-        if channel is None:
-            channel = grpc.aio.insecure_channel(address, options=PEER_CHANNEL_OPTIONS)
-            self._channels[address] = channel
-        stub = peer_pb2_grpc.PeerStub(channel)
+        stub = peer_pb2_grpc.PeerStub(self._channel(address))
         try:
             return await getattr(stub, method)(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error) from error
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = grpc.aio.insecure_channel(address, options=PEER_CHANNEL_OPTIONS)
+            self._channels[address] = channel
+        return channel
 
     async def close(self) -> None:
         for channel in self._channels.values():

@@ -120,13 +120,18 @@ def status_of(
     return code, status.message, tuple(rpc_status.to_status(status).trailing_metadata)
 
 
-def error_from_rpc(error: grpc.RpcError) -> QuorumlogError:
+def error_from_rpc(
+    error: grpc.RpcError, cut_off: type[QuorumlogError] = Unavailable
+) -> QuorumlogError:
     """The typed error a call ended with; ``error`` may be of ``grpc`` or ``grpc.aio``.
 
     A status without our ``ErrorInfo`` was made by gRPC itself, not by a handler: what it says of
     the request's outcome is less. ``Unavailable`` then means only that the connection failed: the
     request may have been carried out before. ``OutcomeUnknown`` stands for a deadline, a
     cancellation, a crash of the handler.
+
+    Args:
+        cut_off: what a failed connection becomes, for who must not send again what was carried out.
     """
     code: grpc.StatusCode = error.code()
     message = error.details() or code.name
@@ -140,6 +145,8 @@ def error_from_rpc(error: grpc.RpcError) -> QuorumlogError:
             retryable = any(other.Is(RetryInfo.DESCRIPTOR) for other in status.details)
             return error_from(info.reason, message, info.metadata, retryable)
     kind = _WITHOUT_DETAILS.get(code, OutcomeUnknown)
+    if code is grpc.StatusCode.UNAVAILABLE:
+        kind = cut_off
     return kind(f"{message} (gRPC status {code.name})")
 
 

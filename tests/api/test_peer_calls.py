@@ -1,0 +1,86 @@
+"""Requests between nodes: what a failed call says of whether the request was carried out."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+
+from quorumlog.api._pb import peer_pb2, peer_pb2_grpc
+from quorumlog.api.peer_calls import GrpcPeerCalls
+from quorumlog.api.status import CallContext, abort
+from quorumlog.errors import NotLeader, OutcomeUnknown, QuorumlogError, Unavailable
+from quorumlog.types import NodeId
+
+LEADER = NodeId("leader")
+
+
+class Leader(peer_pb2_grpc.PeerServicer):
+    """Counts what it applies; then answers, refuses, or is cut off before it can answer."""
+
+    def __init__(self) -> None:
+        self.applied: list[bytes] = []
+        self.error: QuorumlogError | None = None
+        self.cut_off = False
+
+    async def Propose(
+        self, request: peer_pb2.ProposeRequest, context: CallContext
+    ) -> peer_pb2.ProposeReply:
+        if self.error is not None:
+            await abort(context, self.error)
+        self.applied.append(request.command)
+        if self.cut_off:
+            # What gRPC itself says when a connection breaks: no details of ours.
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+        return peer_pb2.ProposeReply(result=b"done")
+
+
+@asynccontextmanager
+async def calls_to(leader: Leader) -> AsyncIterator[GrpcPeerCalls]:
+    server = grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    peer_pb2_grpc.add_PeerServicer_to_server(leader, server)
+    await server.start()
+    calls = GrpcPeerCalls(lambda node: f"127.0.0.1:{port}")
+    try:
+        yield calls
+    finally:
+        await calls.close()
+        await server.stop(0)
+
+
+async def test_a_command_is_answered() -> None:
+    leader = Leader()
+    async with calls_to(leader) as calls:
+        assert await calls.propose(LEADER, b"command") == b"done"
+    assert leader.applied == [b"command"]
+
+
+async def test_a_connection_that_breaks_after_the_command_was_sent_leaves_its_outcome_open() -> (
+    None
+):
+    leader = Leader()
+    leader.cut_off = True
+    async with calls_to(leader) as calls:
+        with pytest.raises(OutcomeUnknown):
+            await calls.propose(LEADER, b"command")
+    assert leader.applied == [b"command"]
+
+
+@pytest.mark.parametrize("error", [NotLeader(), Unavailable("no cluster here yet")])
+async def test_a_refusal_of_the_leader_itself_says_that_nothing_changed(
+    error: QuorumlogError,
+) -> None:
+    leader = Leader()
+    leader.error = error
+    async with calls_to(leader) as calls:
+        with pytest.raises(type(error)):
+            await calls.propose(LEADER, b"command")
+    assert leader.applied == []
+
+
+async def test_a_leader_that_cannot_be_reached_never_got_the_command() -> None:
+    calls = GrpcPeerCalls(lambda node: "127.0.0.1:1")
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        await calls.propose(LEADER, b"command")
+    await calls.close()
