@@ -8,7 +8,7 @@ import structlog
 from quorumlog.broker.metadata import Change, MetadataState, PartitionRemoved
 from quorumlog.broker.partition import PartitionMachine
 from quorumlog.broker.topics import PartitionInfo
-from quorumlog.errors import Corrupt
+from quorumlog.errors import Corrupt, QuorumlogError
 from quorumlog.log.config import LogConfig
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.host import GroupHost
@@ -55,20 +55,38 @@ class PartitionKeeper:
     async def reconcile(self) -> None:
         """Open, reopen and remove replicas; may be called again after an error.
 
+        One partition's trouble keeps no other from its place.
+
         Raises:
-            DiskFull, UnusableDirectory, OSError.
+            DiskFull, UnusableDirectory, OSError: the first of them, when all was tried.
         """
-        while self._removed:
-            group = self._removed[0]
-            self.machines.pop(group, None)
-            await self._host.remove_group(group)
-            self._removed.pop(0)
+        failures: list[QuorumlogError | OSError] = []
+        for group in tuple(self._removed):
+            try:
+                await self._remove(group)
+            except (QuorumlogError, OSError) as error:
+                failures.append(error)
         for topic, partition in self._metadata.groups_of(self._node_id):
-            group, fsync = partition.group, topic.config.fsync
-            if group in self._host.replicas and self._fsync[group] != fsync:
-                await self._host.close_group(group)
-            if group not in self._host.replicas and group not in self._damaged:
-                await self._open(partition, fsync)
+            try:
+                await self._keep(partition, topic.config.fsync)
+            except (QuorumlogError, OSError) as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    async def _remove(self, group: GroupId) -> None:
+        self.machines.pop(group, None)
+        await self._host.remove_group(group)
+        self._removed.remove(group)
+
+    async def _keep(self, partition: PartitionInfo, fsync: str) -> None:
+        group = partition.group
+        if self._metadata.group(group) is None:
+            return  # deleted while others were opened: the next round removes it
+        if group in self._host.replicas and self._fsync[group] != fsync:
+            await self._host.close_group(group)
+        if group not in self._host.replicas and group not in self._damaged:
+            await self._open(partition, fsync)
 
     async def _open(self, partition: PartitionInfo, fsync: str) -> None:
         group = partition.group

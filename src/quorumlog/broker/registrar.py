@@ -3,6 +3,7 @@
 A new node, a new address or release becomes a command; a suspicion alone changes nothing.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from quorumlog.broker._pb import metadata_pb2
@@ -41,11 +42,21 @@ class Registrar:
         """Bring the node list up to date, if this node leads. Raises what proposing raises."""
         if not self._replica.serving:
             return
-        for member in self._membership.members():
-            node = self._node_of(member)
-            if node is not None and self._metadata.node(node.id) != node:
+        for node in self._nodes_seen():
+            if self._metadata.node(node.id) != node:
                 await self._propose(register(node))
         await self._add_learner()
+
+    def _nodes_seen(self) -> list[NodeInfo]:
+        """Not those that two members claim to be: a node that came back under another name is seen
+        twice until its old self is found dead, and registering both in turn would never end."""
+        seen = [
+            node
+            for member in self._membership.members()
+            if (node := self._node_of(member)) is not None
+        ]
+        claims = Counter(node.id for node in seen)
+        return [node for node in seen if claims[node.id] == 1]
 
     def _node_of(self, member: Member) -> NodeInfo | None:
         tags = member.tags

@@ -1,0 +1,146 @@
+"""The keeper: replicas follow the metadata, and one partition's trouble is no other's."""
+
+import asyncio
+import errno
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from quorumlog.broker._pb import metadata_pb2 as pb
+from quorumlog.broker.keeper import PartitionKeeper
+from quorumlog.broker.metadata import MetadataState
+from quorumlog.log.config import LogConfig
+from quorumlog.replication.host import GroupHost
+from quorumlog.types import Buffer, GroupId, NodeId
+from sim.clock import SimClock
+from sim.disk import SimDisk, SimFile
+from sim.loop import SimLoop
+from sim.process import Process
+from sim.worker import SimWorker, WorkerSpeed
+
+NODE = NodeId("a")
+
+
+def simulated(scenario: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def run() -> None:
+        loop = SimLoop(end_s=120)
+        try:
+            loop.run_until_complete(scenario())
+        finally:
+            loop.dispose()
+
+    run.__name__ = scenario.__name__
+    return run
+
+
+class NoPeers:
+    def send(self, peer: NodeId, group: GroupId, payload: Buffer) -> None: ...
+
+    def on_message(self, handler: Callable[[NodeId, GroupId, memoryview], None]) -> None: ...
+
+
+class BadDisk(SimDisk):
+    """Below ``bad`` nothing can be opened or removed."""
+
+    bad = ""
+
+    def open(self, path: str, *, create: bool = False) -> SimFile:
+        self._refuse(path)
+        return super().open(path, create=create)
+
+    def remove_directory(self, path: str) -> None:
+        self._refuse(path)
+        super().remove_directory(path)
+
+    def _refuse(self, path: str) -> None:
+        if self.bad and path.startswith(self.bad):
+            raise OSError(errno.EIO, "Input/output error", path)
+
+
+class Kept:
+    """A keeper with all it needs, on a disk that can go bad."""
+
+    def __init__(self) -> None:
+        rng = random.Random(1)
+        self.disk = BadDisk(rng)
+        self.metadata = MetadataState()
+        self.host = GroupHost(
+            node_id=NODE,
+            directory="groups",
+            disk=self.disk,
+            clock=SimClock(asyncio.get_running_loop()),
+            worker=SimWorker(Process("a"), rng, WorkerSpeed()),
+            transport=NoPeers(),
+            rng=rng,
+        )
+        self.keeper = PartitionKeeper(
+            node_id=NODE,
+            host=self.host,
+            metadata=self.metadata,
+            log_config=lambda fsync: LogConfig(fsync=fsync),
+        )
+        self.metadata.on_change(self.keeper.note)
+
+    def apply(self, command: pb.Command) -> None:
+        result = self.metadata.apply(command.SerializeToString(), self.metadata.applied_index + 1)
+        assert not result.error, result.message
+
+    def create(self, name: str, partitions: int) -> None:
+        self.apply(
+            pb.Command(
+                create_topic=pb.CreateTopic(
+                    name=name, partitions=partitions, replicas=1, candidates=[NODE]
+                )
+            )
+        )
+
+
+@simulated
+async def test_a_partition_that_cannot_be_opened_keeps_no_other_closed() -> None:
+    kept = Kept()
+    kept.create("t", 3)
+    kept.disk.bad = "groups/1"
+    with pytest.raises(OSError, match="Input/output"):
+        await kept.keeper.reconcile()
+    assert sorted(kept.host.replicas) == [2, 3]
+    kept.disk.bad = ""
+    await kept.keeper.reconcile()
+    assert sorted(kept.host.replicas) == [1, 2, 3]
+    await kept.host.close()
+
+
+@simulated
+async def test_a_partition_that_cannot_be_removed_is_tried_again_and_keeps_no_other() -> None:
+    kept = Kept()
+    kept.create("gone", 2)
+    await kept.keeper.reconcile()
+    kept.apply(pb.Command(delete_topic=pb.DeleteTopic(name="gone")))
+    kept.create("next", 1)
+    kept.disk.bad = "groups/1"
+    with pytest.raises(OSError, match="Input/output"):
+        await kept.keeper.reconcile()
+    assert sorted(kept.host.replicas) == [3]
+    assert not kept.disk.exists("groups/2")
+    kept.disk.bad = ""
+    await kept.keeper.reconcile()
+    assert not kept.disk.exists("groups/1")
+    await kept.host.close()
+
+
+@simulated
+async def test_another_fsync_policy_opens_the_replica_anew_with_its_records() -> None:
+    kept = Kept()
+    kept.create("t", 1)
+    await kept.keeper.reconcile()
+    before = kept.host.replicas[GroupId(1)]
+    await asyncio.sleep(2)
+    assert before.serving
+    config = pb.TopicConfig(fsync="interval")
+    kept.apply(pb.Command(alter_topic=pb.AlterTopic(name="t", config=config)))
+    await kept.keeper.reconcile()
+    after = kept.host.replicas[GroupId(1)]
+    assert after is not before
+    assert after.log.last_index == before.log.last_index
+    await kept.host.close()
