@@ -29,6 +29,11 @@ class RaftConfig:
     """Sent to one follower and not answered; then the leader waits. At most one batch over."""
     max_inflight_messages: int = 1024
     """The same in messages."""
+    coalesce_bytes: int = 64 * 1024
+    """While a follower owes an answer, less than this to send it waits for that answer.
+
+    A single record goes at once; under a load of small ones each round trip carries all that came
+    in the meantime, which is what a message costs most for. 0: every batch goes at once."""
 
     def __post_init__(self) -> None:
         if not 0 < 2 * self.heartbeat_s <= self.election_timeout_s:
@@ -47,3 +52,5 @@ class RaftConfig:
             raise ConfigError("max_inflight_bytes must be at least max_append_bytes")
         if self.max_inflight_messages < 1:
             raise ConfigError("max_inflight_messages must be at least 1")
+        if self.coalesce_bytes < 0:
+            raise ConfigError("coalesce_bytes must not be negative")

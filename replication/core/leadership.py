@@ -203,10 +203,11 @@ class Leadership:
                 batches = log.slice(first_index, limit_bytes)
                 request = self._request(first_index, commit_index, batches)
                 shared[first_index, limit_bytes] = request
-            progress.sent(
-                request.prev_index + len(request.batches),
-                sum([batch.size_bytes for batch in request.batches]),
-            )
+            last_index = request.prev_index + len(request.batches)
+            size_bytes = sum([batch.size_bytes for batch in request.batches])
+            if self._may_wait(progress, last_index, size_bytes):
+                break
+            progress.sent(last_index, size_bytes)
             messages.append((peer, request))
             has_sent = True
         if progress.notice_due and not has_sent:
@@ -215,6 +216,15 @@ class Leadership:
         progress.notice_due = False
         if has_sent:
             progress.sent_commit_index = commit_index
+
+    def _may_wait(self, progress: Progress, last_index: int, size_bytes: int) -> bool:
+        """Whether so little is better sent with what comes until the follower's next answer."""
+        return (
+            progress.inflight_messages > 0
+            and not progress.notice_due
+            and last_index == self._log.last_index
+            and size_bytes < self._config.coalesce_bytes
+        )
 
     def _request(
         self, first_index: int, commit_index: Index, batches: list[Batch]

@@ -90,6 +90,7 @@ class Lockstep:
             max_append_bytes=append_bytes,
             max_inflight_bytes=append_bytes * self._nemesis.choice((1, 2, 20)),
             max_inflight_messages=self._nemesis.choice((1, 3, 256)),
+            coalesce_bytes=random.Random(f"coalesce {seed}").choice((0, 200, 64 * 1024)),
         )
         self.nodes: dict[NodeId, RaftMember] = {}
         self.checker = SafetyChecker(self.nodes)

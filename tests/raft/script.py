@@ -71,7 +71,7 @@ class Story:
         self.now = 0.0
         self._members = Members(())
         self._order: list[NodeId] = []
-        self._limits: dict[str, int] = {}
+        self._limits: dict[str, int] = {"coalesce_bytes": 0}
         self._disks: dict[NodeId, tuple[HardState, list[int]]] = {}
         self._wire: list[tuple[NodeId, NodeId, Message]] = []
         self._cut: list[tuple[NodeId, NodeId]] = []
@@ -104,6 +104,7 @@ class Story:
     def do_limits(self, *limits: str) -> None:
         names = {
             "append": "max_append_bytes",
+            "coalesce": "coalesce_bytes",
             "inflight": "max_inflight_bytes",
             "messages": "max_inflight_messages",
         }

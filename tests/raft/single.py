@@ -21,7 +21,7 @@ from raft.script import FixedRng
 ME, A, B, C, D = (NodeId(name) for name in ("me", "a", "b", "c", "d"))
 THREE = Members((ME, A, B))
 FIVE = Members((ME, A, B, C, D))
-CONFIG = RaftConfig()
+CONFIG = RaftConfig(coalesce_bytes=0)
 
 
 def make_core(

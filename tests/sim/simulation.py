@@ -210,6 +210,7 @@ def _settings(swarm: Swarm) -> NodeSettings:
         election_timeout_s=swarm.election_timeout_s,
         heartbeat_s=swarm.election_timeout_s / 3,
         max_append_bytes=swarm.max_append_bytes,
+        coalesce_bytes=swarm.coalesce_bytes,
         max_inflight_bytes=max(swarm.max_inflight_bytes, swarm.max_append_bytes),
     )
     return NodeSettings(

@@ -38,6 +38,7 @@ class Swarm:
     tail_cache_bytes: int
     max_append_bytes: int
     max_inflight_bytes: int
+    coalesce_bytes: int
     link: LinkQuality
     worker: WorkerSpeed
     max_drift: float
@@ -65,6 +66,7 @@ class Swarm:
             tail_cache_bytes=rng.choice((0, 2048, 1 << 20)),
             max_append_bytes=rng.choice((256, 4096, 1 << 20)),
             max_inflight_bytes=rng.choice((4096, 1 << 20)),
+            coalesce_bytes=rng_for(seed, "coalesce").choice((0, 512, 64 * 1024)),
             link=_draw_link(rng),
             worker=_draw_worker(rng),
             max_drift=rng.choice((0.0, 0.0, 0.01, 0.1)),
