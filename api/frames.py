@@ -29,7 +29,10 @@ def frame_head(group: GroupId, payload: Buffer) -> bytes:
 
 
 def split_frame(frame: bytes) -> Iterator[tuple[GroupId, memoryview]]:
-    """The messages of a frame, as views of it.
+    """The messages of a frame: small ones as copies, others as views of it.
+
+    What becomes of a message may stay in memory for long. A view keeps all of its frame there, so
+    only a message that is the better part of the frame is one: at most twice its size stays.
 
     Raises:
         ProtocolError: a length goes beyond the frame.
@@ -45,5 +48,8 @@ def split_frame(frame: bytes) -> Iterator[tuple[GroupId, memoryview]]:
             raise ProtocolError(
                 f"a message of {length} bytes in a frame with {len(view) - at} left"
             )
-        yield GroupId(group), view[at : at + length]
+        payload = view[at : at + length]
+        if 2 * length < len(view):
+            payload = memoryview(bytes(payload))
+        yield GroupId(group), payload
         at += length

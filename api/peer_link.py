@@ -61,10 +61,12 @@ class PeerLink:
     ) -> None:
         """Carry messages both ways until the stream breaks; a newer stream replaces an older
         one."""
-        previous = self._stream
-        if previous is not None:
+        while (previous := self._stream) is not None:
+            # Two may wait here for the same one: the second then ends the first's stream as well.
             previous.cancel()
             await asyncio.wait([previous])
+            if self._stream is previous:
+                self._stream = None
         self._queue.clear()
         self._queued_bytes = 0
         self.process_id = process_id
@@ -90,18 +92,30 @@ class PeerLink:
         write: Callable[[bytes], Awaitable[None]],
         handler: MessageHandler,
     ) -> None:
-        writer = asyncio.create_task(self._write(write))
-        loop = asyncio.get_running_loop()
+        """Until either direction ends: a stream that only takes is no stream."""
+        tasks = [
+            asyncio.create_task(self._read(read, handler)),
+            asyncio.create_task(self._write(write)),
+        ]
         try:
-            while (frame := await read()) is not None:
-                self.last_received_s = loop.time()
-                for group, payload in split_frame(frame):
-                    handler(self.peer, group, payload)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            writer.cancel()
-            await asyncio.wait([writer])
-            if not writer.cancelled():
-                writer.exception()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            errors = [None if task.cancelled() else task.exception() for task in tasks]
+        for error in errors:
+            if error is not None:
+                raise error
+
+    async def _read(
+        self, read: Callable[[], Awaitable[bytes | None]], handler: MessageHandler
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        while (frame := await read()) is not None:
+            self.last_received_s = loop.time()
+            for group, payload in split_frame(frame):
+                handler(self.peer, group, payload)
 
     async def _write(self, write: Callable[[bytes], Awaitable[None]]) -> None:
         while True:

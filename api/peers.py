@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from quorumlog.api._pb import peer_pb2
 from quorumlog.api.channels import PEER_CHANNEL_OPTIONS
@@ -171,6 +172,11 @@ class GrpcPeers:
                 except (grpc.aio.AioRpcError, TimeoutError, QuorumlogError) as error:
                     _log.debug(
                         "peer_unreachable", peer=link.peer, address=address, error=str(error)
+                    )
+                except (grpc.aio.UsageError, asyncio.InvalidStateError, DecodeError) as error:
+                    # A stream that ends within the hello, or another program at that address.
+                    _log.warning(
+                        "peer_sent_no_hello", peer=link.peer, address=address, error=repr(error)
                     )
             await asyncio.sleep(backoff_s * self._rng.uniform(0.5, 1.0))
             backoff_s = min(backoff_s * 2, _BACKOFF_S[1])
