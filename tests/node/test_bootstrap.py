@@ -198,6 +198,20 @@ def test_a_node_that_only_joins_waits_for_a_cluster_and_enters_it() -> None:
     assert all(world.disks[3].node_id != seat.node_id for seat in world.disks[3].voters)
 
 
+def test_a_node_joins_by_way_of_another_member_when_the_first_does_not_answer() -> None:
+    async def scenario() -> None:
+        world = await form(1, [3, 3, 3], 0.0, 0)
+        world.disks.append(Identity(NodeId(f"{3:032x}")))
+        world.expects.append(0)
+        world.cut.add(0)
+        world.start(3)
+        async with asyncio.timeout(30):
+            identity = await world.tasks[3]
+        assert identity.cluster_id == world.disks[0].cluster_id
+
+    run_simulated(scenario())
+
+
 def test_an_aborted_proposal_sets_its_members_free() -> None:
     async def scenario() -> None:
         world = World(1, [3, 3, 3, 3], 0.0)

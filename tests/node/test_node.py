@@ -1,6 +1,7 @@
 """Whole nodes in one process, over real sockets on loopback."""
 
 import asyncio
+import errno
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,6 +12,7 @@ import pytest
 import quorumlog
 from quorumlog.errors import (
     AddressInUse,
+    DiskFull,
     DuplicateNode,
     LogLocked,
     OffsetOutOfRange,
@@ -18,7 +20,9 @@ from quorumlog.errors import (
     WrongCluster,
 )
 from quorumlog.node.config import NodeConfig
+from quorumlog.node.identity import Identity
 from quorumlog.node.node import Node
+from quorumlog.node.storage import DataDirectory
 
 
 def config_in(directory: Path, **settings: object) -> NodeConfig:
@@ -159,3 +163,17 @@ async def test_a_node_of_another_cluster_is_refused(tmp_path: Path) -> None:
         with pytest.raises(WrongCluster, match="never mix"):
             await alien.wait_ready(20)
         await alien.close()
+
+
+async def test_a_node_that_cannot_write_down_its_cluster_fails_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: DataDirectory, identity: Identity) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(DataDirectory, "save", full)
+    node = Node(config_in(tmp_path))
+    await node.start()
+    with pytest.raises(DiskFull, match="make space"):
+        await node.wait_ready(10)
+    await node.close()

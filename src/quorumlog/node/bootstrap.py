@@ -112,17 +112,25 @@ class Bootstrap:
         ]
 
     async def _join(self) -> None:
+        """Ask the cluster's members one after the other: the first may be one that cannot help."""
+        failure: QuorumlogError | None = None
         for member in self._alive():
             if not member.tags["cluster"]:
                 continue
             request = peer_pb2.JoinRequest(
                 cluster_id=member.tags["cluster"], node=_member(self._seat)
             )
-            reply = await self._calls.call(member.tags["rpc"], "Join", request)
+            try:
+                reply = await self._calls.call(member.tags["rpc"], "Join", request)
+            except QuorumlogError as error:
+                failure = failure or error
+                continue
             async with self._lock:
                 if self.identity.accepted is None:
                     await self._enter(reply.cluster_id, _seats(reply.members))
             return
+        if failure is not None:
+            raise failure
 
     async def _propose(self) -> None:
         candidates = [

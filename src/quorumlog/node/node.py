@@ -30,7 +30,7 @@ from quorumlog.node.config import NodeConfig
 from quorumlog.node.identity import Identity, Seat
 from quorumlog.node.peer_port import NodePeerPort
 from quorumlog.node.server import bind_server
-from quorumlog.node.storage import DataDirectory
+from quorumlog.node.storage import DataDirectory, unusable
 from quorumlog.ports import Member, MemberState
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.config import RaftConfig
@@ -96,6 +96,8 @@ class Node:
         disk = SystemDisk()
         self._data = await worker.run(lambda: DataDirectory.open(disk, config.data_dir))
         stack.callback(self._data.release)
+        # Before the release: what a thread has begun is written before another may have the lock.
+        stack.callback(worker.close)
         identity = self._data.identity
         self.node_id = identity.node_id
         self.name = config.name or f"node-{identity.node_id[:8]}"
@@ -195,10 +197,12 @@ class Node:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if self.failure is None:
-            await self._hand_over()
-            await self._gossip.leave()
-        await self._stack.aclose()
+        try:
+            if self.failure is None:
+                await self._hand_over()
+                await self._gossip.leave()
+        finally:
+            await self._stack.aclose()
         _log.info("node_stopped", node=self.node_id)
 
     async def __aenter__(self) -> Self:
@@ -229,13 +233,19 @@ class Node:
             self._update_peers()
             await self._controller.wait_applied(self._is_registered)
         except QuorumlogError as error:
-            _log.error("node_failed", error=str(error))
-            self.failure = error
-            self.failed.set()
+            self._fail(error)
+            return
+        except OSError as error:
+            self._fail(unusable(self.config.data_dir, error))
             return
         await self._server.set_serving()
         self._ready.set()
         _log.info("node_ready", node=self.node_id, cluster=identity.cluster_id)
+
+    def _fail(self, error: QuorumlogError) -> None:
+        _log.error("node_failed", error=str(error))
+        self.failure = error
+        self.failed.set()
 
     def _is_registered(self) -> bool:
         controller = self._controller
@@ -326,7 +336,7 @@ class Node:
         peers.update(
             NodeId(member.tags["id"])
             for member in self._gossip.members()
-            if member.tags.get("cluster") == cluster_id
+            if member.tags.get("cluster") == cluster_id and "id" in member.tags
         )
         self._peers.set_peers(peers)
 

@@ -36,12 +36,12 @@ class DataDirectory:
                 "or give this node a directory of its own with --data-dir"
             ) from error
         except OSError as error:
-            raise _unusable(path, error) from error
+            raise unusable(path, error) from error
         try:
             return cls(disk, path, lock)
         except OSError as error:
             lock.release()
-            raise _unusable(path, error) from error
+            raise unusable(path, error) from error
         except BaseException:
             lock.release()
             raise
@@ -55,7 +55,8 @@ class DataDirectory:
         self._lock.release()
 
 
-def _unusable(path: str, error: OSError) -> UnusableDirectory | DiskFull:
+def unusable(path: str, error: OSError) -> UnusableDirectory | DiskFull:
+    """What the disk said of the data directory, as a typed error."""
     if error.errno == _ENOSPC:
         return DiskFull(f"the disk of {path} is full: make space, then start the node again")
     return UnusableDirectory(
