@@ -15,7 +15,7 @@ from collections import deque
 from typing import Final
 
 from quorumlog.client.accumulator import OpenBatch, ProducerIdentity, SealedBatch
-from quorumlog.errors import OutcomeUnknown, QuorumlogError
+from quorumlog.errors import InvariantViolation, OutcomeUnknown, QuorumlogError
 
 MAX_IN_FLIGHT: Final = 5
 """Unanswered batches of a partition: what the log remembers of each producer."""
@@ -65,6 +65,8 @@ class BatchQueue:
 
     def take(self) -> SealedBatch:
         """The next batch to send, numbered. Only after :meth:`may_send`, with an identity."""
+        if self.identity is None:
+            raise InvariantViolation("a batch without a producer id would not be deduplicated")
         self.seal_if_nothing_waits()
         batch = self.waiting.popleft()
         if batch.identity is None:

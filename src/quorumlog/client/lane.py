@@ -185,9 +185,10 @@ class Lane:
                     await services.leader_calls.note_failure(
                         self._topic, self._partition, address, error
                     )
+                leader = await services.routes.leader(self._topic, self._partition, avoid)
+                # Last: giving batches up drops the identity, also while the leader is looked for.
                 if self._queue.identity is None:
                     self._queue.adopt(await services.new_identity())
-                leader = await services.routes.leader(self._topic, self._partition, avoid)
                 self._link = services.links.to(leader)
             except QuorumlogError as failure:
                 self._last_error = failure
