@@ -52,6 +52,10 @@ cluster: setup ## The tests with real processes only
 sim: setup ## Simulate whole clusters: SEEDS=1000 START=0 JOBS=2
 	PYTHONPATH=src:tests $(BIN)/python -m sim --seeds $(SEEDS) --start $(START) --jobs $(JOBS)
 
+.PHONY: explore
+explore: setup ## Let Hypothesis look for new examples; what it finds becomes an @example
+	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q
+
 .PHONY: mutants
 mutants: setup ## Put known bugs back: the simulator has to find each of them
 	PYTHONPATH=src:tests $(BIN)/python -m sim.mutants
