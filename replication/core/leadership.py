@@ -124,6 +124,10 @@ class Leadership:
                 )
             progress.accepted(response.match_index)
         elif not progress.is_refusal_stale(response.rejected_index):
+            if progress.probing and response.rejected_index == progress.match_index:
+                # Asked for just what it acknowledged, it has not got it: it lost power, and its
+                # log does not sync each batch. Nothing that is committed becomes less so.
+                progress.lost()
             agreement = newest_not_after(self._log, response.conflict_index, response.conflict_term)
             progress.probe(max(agreement, progress.match_index) + 1)
         if progress.notice_due or progress.next_index <= self._log.last_index:

@@ -26,7 +26,7 @@ class Progress:
 
     def __init__(self, next_index: Index, now: float, *, probing: bool) -> None:
         self.match_index = Index(0)
-        """Up to here the follower's log is the leader's, durably. Never decreases."""
+        """Up to here the follower's log is the leader's, durably. Only :meth:`lost` lowers it."""
         self.next_index = next_index
         """The first batch to send next; above ``match_index``."""
         self.probing = probing
@@ -65,7 +65,11 @@ class Progress:
         """Whether a refusal answers a request that what is known by now has overtaken."""
         if self.probing:
             return rejected_index != self.next_index - 1
-        return not self.match_index < rejected_index < self.next_index
+        return not self.match_index <= rejected_index < self.next_index
+
+    def lost(self) -> None:
+        """The follower does not have any more what it acknowledged: it has to do so again."""
+        self.match_index = Index(0)
 
     def probe(self, next_index: int) -> None:
         """Ask at ``next_index - 1``; what is in flight is taken as lost.

@@ -111,7 +111,7 @@ BUGS = [
         "(request.last_term, request.last_index) >= (log.last_term, log.last_index)",
         "request.last_index >= log.last_index",
         within=400,
-        start=100,
+        start=900,
     ),
     Bug(
         "two votes in one term",

@@ -374,3 +374,31 @@ async def test_a_close_that_is_cancelled_goes_on_and_the_next_one_waits_for_it()
     assert outcome.done()
     with pytest.raises(Closed):
         leader.log.flush()
+
+
+@simulated
+async def test_a_follower_that_lost_its_unsynced_tail_in_a_power_cut_gets_it_again() -> None:
+    cluster = Cluster(3, fsync="interval")
+    await cluster.open()
+    leader = await cluster.leader()
+    await leader.propose(draft(b"synced"))
+    await asyncio.sleep(1)
+    outcomes = [leader.propose(draft(b"%d" % number)) for number in range(200)]
+    await asyncio.gather(*outcomes)
+    await asyncio.sleep(0.02)
+    node = next(node for node in cluster.nodes if cluster.replicas[node] is not leader)
+    lost = cluster.replicas[node]
+    lost.receive = lambda sender, payload: None  # type: ignore[method-assign]
+    lost._closed = True
+    cluster.disks[node].crash()
+    await cluster.open_node(node)
+    again = cluster.replicas[node]
+    assert again.log.last_index < leader.log.last_index, "nothing was lost: this tests nothing"
+    term = leader.core.term
+    async with asyncio.timeout(10):
+        while again.applied_index < leader.log.last_index:
+            await asyncio.sleep(0.01)
+    assert (leader.serving, leader.core.term) == (True, term), "an election hid it"
+    assert values_of(again) == values_of(leader)
+    for each in (cluster.replicas[other] for other in cluster.nodes):
+        await each.close()
