@@ -58,7 +58,7 @@ explore: setup ## Let Hypothesis look for new examples; what it finds becomes an
 
 .PHONY: mutants
 mutants: setup ## Put known bugs back: the simulator has to find each of them
-	PYTHONPATH=src:tests $(BIN)/python -m sim.mutants
+	$(BIN)/python -m pytest -q -n $(JOBS) tests/sim -m mutants
 
 .PHONY: bench
 bench: setup ## Measure (about 4 minutes) and write bench/results.md and the README's table

@@ -8,9 +8,7 @@ the flush that covers it.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -27,28 +25,22 @@ from quorumlog.errors import (
     Unavailable,
 )
 from quorumlog.log.batch import Batch, Draft, Kind
-from quorumlog.log.hard_state import HardState, HardStateFile
+from quorumlog.log.flusher import Flushed
+from quorumlog.log.hard_state import HardStateFile
 from quorumlog.log.log import Log
 from quorumlog.ports import Clock, Worker
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.core import RaftCore, Role
 from quorumlog.replication.core.members import Members
-from quorumlog.replication.core.messages import Message
 from quorumlog.replication.core.ready import Event, LeaderChanged, SteppedDown
+from quorumlog.replication.persister import Outgoing, Persister
+from quorumlog.replication.proposals import Proposals
 from quorumlog.replication.state_machine import StateMachine
 from quorumlog.replication.watermark import Watermark
 from quorumlog.replication.wire import decode, encode
 from quorumlog.types import GroupId, Index, NodeId
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Proposal:
-    index: Index
-    term: int
-    size_bytes: int
-    outcome: "asyncio.Future[Any]"
 
 
 class Replica:
@@ -75,20 +67,20 @@ class Replica:
         self.applied_index = Index(log.start_index - 1)
         self.high_watermark = Watermark(log.start_offset)
         self.failure: Exception | None = None
-        self._hard_state_file = hard_state_file
         self._config = config
         self._clock = clock
-        self._worker = worker
         self._send = send
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
-        self._proposals: deque[_Proposal] = deque()
-        self._pending_bytes = 0
+        self._proposals = Proposals()
+        self._persister = Persister(
+            log=log,
+            hard_state_file=hard_state_file,
+            worker=worker,
+            config=config,
+            owner=self,
+        )
         self._serving_term = -1
-        self._unsaved_hard_state: HardState | None = None
-        self._durable_messages: list[tuple[NodeId, Message]] = []
-        self._flush: asyncio.Future[Any] | None = None
-        self._disk_full: DiskFull | None = None
         self._drain_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -130,12 +122,10 @@ class Replica:
         """
         self._check_accepts()
         size_bytes = len(draft.body)
-        if (
-            self._pending_bytes
-            and self._pending_bytes + size_bytes > self._config.max_pending_bytes
-        ):
+        pending_bytes = self._proposals.pending_bytes
+        if pending_bytes and pending_bytes + size_bytes > self._config.max_pending_bytes:
             raise Overloaded(
-                f"{self._pending_bytes} bytes wait to be committed here and the limit is "
+                f"{pending_bytes} bytes wait to be committed here and the limit is "
                 f"{self._config.max_pending_bytes}: try again in a moment"
             )
         return self._append(lambda wall_ms, now: self.core.propose([draft], wall_ms, now)[0])
@@ -179,27 +169,18 @@ class Replica:
     async def _close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._flush is not None:
-            await asyncio.wait([self._flush])
-        self._fail_proposals(OutcomeUnknown("this node closed before the batch was committed"))
+        self._proposals.fail(OutcomeUnknown("this node closed before the batch was committed"))
         self.high_watermark.close(Closed("this replica is closed"))
-        await self._worker.run(self._close_files)
-
-    def _close_files(self) -> None:
-        try:
-            if self.failure is None and self._unsaved_hard_state is not None:
-                self._hard_state_file.save(self._unsaved_hard_state)
-        finally:
-            self._hard_state_file.close()
-            self.log.close()
+        await self._persister.close(usable=self.failure is None)
 
     def _check_accepts(self) -> None:
         if self._closed:
             raise Closed("this replica is closed")
         if self.failure is not None:
             raise LogFenced(f"this replica is fenced: {self.failure}") from self.failure
-        if self._disk_full is not None:
-            raise DiskFull(str(self._disk_full)) from self._disk_full
+        full = self._persister.full
+        if full is not None:
+            raise DiskFull(str(full)) from full
         if not self.serving:
             raise NotLeader()
 
@@ -211,13 +192,7 @@ class Replica:
         except Exception as error:
             self._fence(error)
             raise LogFenced(f"this replica is fenced: {error}") from error
-        outcome: asyncio.Future[Any] = self._loop.create_future()
-        outcome.add_done_callback(_note)
-        size_bytes = batch.size_bytes
-        self._proposals.append(
-            _Proposal(batch.header.index, batch.header.term, size_bytes, outcome)
-        )
-        self._pending_bytes += size_bytes
+        outcome = self._proposals.add(batch)
         self.state_machine.appended(batch.header)
         self._schedule_drain()
         return outcome
@@ -234,7 +209,7 @@ class Replica:
         if self.failure is not None or self._closed:
             return
         self._guarded(self._take_ready)
-        self._start_flush()
+        self._persister.start()
         self._arm_timer()
 
     def _take_ready(self) -> None:
@@ -242,25 +217,15 @@ class Replica:
         while core.has_ready:
             ready = core.take_ready()
             self._send_all(ready.messages)
-            if ready.hard_state is not None:
-                self._unsaved_hard_state = ready.hard_state
-            self._keep_until_durable(ready.durable_messages)
+            self._persister.keep(ready.hard_state, ready.durable_messages)
             for event in ready.events:
                 self._handle(event)
         if core.commit_index > self.applied_index:
             self._apply()
 
-    def _keep_until_durable(self, messages: Sequence[tuple[NodeId, Message]]) -> None:
-        """Of more than a disk that is full or hangs should keep back, the oldest are lost."""
-        waiting = self._durable_messages
-        waiting.extend(messages)
-        excess = len(waiting) - self._config.max_waiting_messages
-        if excess > 0:
-            del waiting[:excess]
-
     def _handle(self, event: Event) -> None:
         if isinstance(event, SteppedDown):
-            self._fail_proposals(
+            self._proposals.fail(
                 OutcomeUnknown("the leader was deposed before the batch was committed")
             )
             self.state_machine.leadership_lost()
@@ -293,68 +258,15 @@ class Replica:
             self._serving_term = header.term
             _log.info("leadership_won", group=self.group, term=header.term)
         self.high_watermark.advance(header.next_offset)
-        while self._proposals and self._proposals[0].index <= header.index:
-            proposal = self._proposals.popleft()
-            self._pending_bytes -= proposal.size_bytes
-            if proposal.outcome.done():
-                continue
-            if proposal.index == header.index and proposal.term == header.term:
-                proposal.outcome.set_result(result)
-            else:
-                proposal.outcome.set_exception(
-                    NotLeader("another leader's batch was committed in place of this one")
-                )
-
-    def _fail_proposals(self, error: Exception) -> None:
-        proposals, self._proposals = self._proposals, deque()
-        self._pending_bytes = 0
-        for proposal in proposals:
-            if not proposal.outcome.done():
-                proposal.outcome.set_exception(error)
+        self._proposals.committed(header, result)
 
     # -- the disk ------------------------------------------------------------------------------
 
-    def _start_flush(self) -> None:
-        if self._flush is not None or self._disk_full is not None or self.failure is not None:
+    def durable(self, messages: Sequence[Outgoing], flushed: Flushed | None) -> None:
+        """See :class:`PersisterOwner`."""
+        if self.failure is not None:
             return
-        hard_state, self._unsaved_hard_state = self._unsaved_hard_state, None
-        messages, self._durable_messages = self._durable_messages, []
-        if hard_state is None and not self.log.dirty:
-            self._send_all(messages)
-            return
-
-        def persist() -> Any:
-            if hard_state is not None:
-                self._hard_state_file.save(hard_state)
-            return self.log.flush() if self.log.dirty else None
-
-        self._flush = asyncio.ensure_future(self._worker.run(persist))
-        self._flush.add_done_callback(lambda done: self._flush_ended(done, hard_state, messages))
-
-    def _flush_ended(
-        self,
-        done: "asyncio.Future[Any]",
-        hard_state: HardState | None,
-        messages: list[tuple[NodeId, Message]],
-    ) -> None:
-        self._flush = None
-        error = None if done.cancelled() else done.exception()
-        if done.cancelled() or self.failure is not None:
-            return
-        if isinstance(error, DiskFull):
-            # Nothing was promised yet: keep all of it for the flush that has space again.
-            if self._unsaved_hard_state is None:
-                self._unsaved_hard_state = hard_state
-            self._durable_messages[:0] = messages
-            self._disk_full = error
-            _log.error("disk_full", group=self.group, error=str(error))
-            self._loop.call_later(self._config.disk_full_retry_s, self._retry_full_disk)
-            return
-        if error is not None:
-            self._fence(error)
-            return
-        flushed = done.result()
-        self._send_all(messages)
+        self._guarded(self._send_all, messages)
         if flushed is not None and not self._closed:
             self._guarded(
                 self.core.persisted,
@@ -362,14 +274,38 @@ class Replica:
                 flushed.last_term,
                 self._clock.monotonic_s(),
             )
-        # Not scheduled for a later turn: a flush's end is what acknowledgements wait for.
+
+    def disk_full(self, error: DiskFull) -> None:
+        """See :class:`PersisterOwner`. A leader lets somebody lead who can write."""
+        _log.error("disk_full", group=self.group, error=str(error))
+        successor = self._best_follower()
+        # Not a leader that could not even begin: with all disks full, leadership would go round.
+        if self.serving and successor is not None:
+            self._guarded(self.core.transfer_leadership, successor, self._clock.monotonic_s())
+            self._schedule_drain()
+
+    def disk_idle(self) -> None:
+        """See :class:`PersisterOwner`."""
+        # Not in a later turn: a flush's end is what acknowledgements wait for.
         self._drain()
 
-    def _retry_full_disk(self) -> None:
-        self._disk_full = None
-        self._schedule_drain()
+    def disk_failed(self, error: Exception) -> None:
+        """See :class:`PersisterOwner`."""
+        self._fence(error)
 
-    def _send_all(self, messages: Sequence[tuple[NodeId, Message]]) -> None:
+    def _best_follower(self) -> NodeId | None:
+        """The voter that has most of this leader's log."""
+        leadership = self.core.leadership
+        if leadership is None:
+            return None
+        matches = {
+            voter: progress.match_index
+            for voter in self.core.members.voters
+            if (progress := leadership.progress_of(voter)) is not None
+        }
+        return max(matches, key=lambda voter: matches[voter], default=None)
+
+    def _send_all(self, messages: Sequence[Outgoing]) -> None:
         encoded: dict[int, bytes] = {}
         for peer, message in messages:
             # Followers at the same place share one request, and so its bytes.
@@ -384,9 +320,8 @@ class Replica:
         if self.failure is not None:
             return
         due_s = self.core.deadline
-        sync_due_s = self.log.sync_due_s
-        # No flush begins while one is under way, nor before a full disk is tried again.
-        if sync_due_s is not None and self._flush is None and self._disk_full is None:
+        sync_due_s = self._persister.sync_due_s
+        if sync_due_s is not None:
             due_s = min(due_s, sync_due_s)
         delay_s = max(0.0, due_s - self._clock.monotonic_s())
         fires_at = self._loop.time() + delay_s
@@ -424,11 +359,5 @@ class Replica:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._fail_proposals(OutcomeUnknown(f"this replica is fenced: {error}"))
+        self._proposals.fail(OutcomeUnknown(f"this replica is fenced: {error}"))
         self.state_machine.leadership_lost()
-
-
-def _note(outcome: "asyncio.Future[Any]") -> None:
-    """Look at the exception: whoever proposed may be gone, which is nothing to complain about."""
-    if not outcome.cancelled():
-        outcome.exception()

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import random
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from quorumlog.errors import (
     NotLeader,
     OutcomeUnknown,
     Overloaded,
+    Unavailable,
 )
 from quorumlog.log.batch import Batch, BatchHeader, Draft, Kind
 from quorumlog.log.config import LogConfig
@@ -350,7 +352,7 @@ async def test_what_waits_for_a_full_disk_is_bounded() -> None:
         await leader.propose(draft(bytes(900_000)))
     await asyncio.sleep(30)
     assert leader.serving
-    assert len(cluster.replicas[follower]._durable_messages) <= 100
+    assert len(cluster.replicas[follower]._persister._messages) <= 100
     cluster.disks[follower].capacity_bytes = None
     async with asyncio.timeout(10):
         while cluster.replicas[follower].high_watermark.value < 5:
@@ -402,3 +404,28 @@ async def test_a_follower_that_lost_its_unsynced_tail_in_a_power_cut_gets_it_aga
     assert values_of(again) == values_of(leader)
     for each in (cluster.replicas[other] for other in cluster.nodes):
         await each.close()
+
+
+@simulated
+async def test_a_leader_whose_disk_is_full_lets_another_lead_and_comes_back() -> None:
+    cluster = Cluster(3)
+    await cluster.open()
+    old = await cluster.leader()
+    await old.propose(draft(b"before"))
+    disk = cluster.disks[cluster.node_of(old)]
+    disk.capacity_bytes = 0
+    async with asyncio.timeout(20):
+        while old.serving:
+            with suppress(Unavailable, DiskFull, OutcomeUnknown):
+                await old.propose(draft(bytes(900_000)))
+            await asyncio.sleep(0.01)
+    new = await cluster.leader()
+    assert new is not old
+    await new.propose(draft(b"after"))
+    assert old.failure is None
+    disk.capacity_bytes = None
+    async with asyncio.timeout(20):
+        while old.high_watermark.value < new.high_watermark.value:
+            await asyncio.sleep(0.01)
+    assert values_of(old) == values_of(new)
+    await cluster.close()

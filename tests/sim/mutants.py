@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 from quorumlog.broker.broker import Broker
 from quorumlog.broker.producers import Duplicate, PendingProducers, ProducerTable
-from quorumlog.log.batch import Kind
+from quorumlog.log.batch import BatchHeader, Kind
 from quorumlog.log.hard_state import HardState, HardStateFile
 from quorumlog.log.log import Log
 from quorumlog.log.writer import SegmentWriter
@@ -22,6 +22,8 @@ from quorumlog.replication.core.core import RaftCore
 from quorumlog.replication.core.election import Elector
 from quorumlog.replication.core.leadership import Leadership
 from quorumlog.replication.core.role import Role
+from quorumlog.replication.persister import Persister
+from quorumlog.replication.proposals import Proposals
 from quorumlog.replication.replica import Replica
 from quorumlog.types import Index
 from sim.simulation import SimulationFailed, run
@@ -77,11 +79,11 @@ def _term_not_saved(save: Any) -> Any:
     return forgetful
 
 
-def _answers_before_flush(start_flush: Any) -> Any:
-    def hasty(self: Replica) -> None:
-        messages, self._durable_messages = self._durable_messages, []
-        self._send_all(messages)
-        start_flush(self)
+def _answers_before_flush(start: Any) -> Any:
+    def hasty(self: Persister) -> None:
+        messages, self._messages = self._messages, []
+        self._owner.durable(messages, None)
+        start(self)
 
     return hasty
 
@@ -185,19 +187,19 @@ def _truncate_ignored(truncate: Any) -> Any:
 # -- acknowledgements and reads --------------------------------------------------------------------
 
 
-def _acknowledges_by_index(apply_batch: Any) -> Any:
-    def positional(self: Replica, batch: Any) -> None:
-        index = batch.header.index if batch.header.kind is Kind.RECORDS else 0
-        for number, proposal in enumerate(self._proposals):
+def _acknowledges_by_index(committed: Any) -> Any:
+    def positional(self: Proposals, header: BatchHeader, result: object) -> None:
+        index = header.index if header.kind is Kind.RECORDS else 0
+        for number, proposal in enumerate(self._waiting):
             if proposal.index == index:
-                self._proposals[number] = replace(proposal, term=batch.header.term)
-        apply_batch(self, batch)
+                self._waiting[number] = replace(proposal, term=header.term)
+        committed(self, header, result)
 
     return positional
 
 
 def _deposed_keeps_waiting(fail: Any) -> Any:
-    def stubborn(self: Replica, error: Exception) -> None:
+    def stubborn(self: Proposals, error: Exception) -> None:
         """KurrentDB's way, with :func:`_acknowledges_by_index` in one."""
 
     return stubborn
@@ -245,7 +247,7 @@ def _pending_not_checked(check: Any) -> Any:
 MUTANTS: Final = (
     Mutant("vote not saved", HardStateFile, "save", _vote_not_saved, 200),
     Mutant("term and vote not saved", HardStateFile, "save", _term_not_saved, 30),
-    Mutant("answers before the flush", Replica, "_start_flush", _answers_before_flush, 5),
+    Mutant("answers before the flush", Persister, "start", _answers_before_flush, 5),
     Mutant("no fdatasync", SegmentWriter, "_sync", _no_fdatasync, 20),
     Mutant("own log counted unflushed", Leadership, "quorum_match", _counts_unflushed, 20),
     Mutant("votes not compared", Elector, "_receive_vote_request", _votes_for_anybody, 100),
@@ -272,11 +274,11 @@ MUTANTS: Final = (
     Mutant("truncation ignored", Log, "truncate", _truncate_ignored, 60),
     Mutant(
         "deposed leader acknowledges by index",
-        Replica,
-        "_fail_proposals",
+        Proposals,
+        "fail",
         _deposed_keeps_waiting,
         500,
-        also=Mutant("", Replica, "_apply_batch", _acknowledges_by_index, 0),
+        also=Mutant("", Proposals, "committed", _acknowledges_by_index, 0),
     ),
     Mutant("acknowledges when appended", Broker, "_propose", _acknowledges_on_append, 5),
     Mutant("readers see what is not committed", Replica, "_apply", _shows_uncommitted, 60),
