@@ -84,7 +84,19 @@ class Flusher:
         self._writer.finish(floor)
 
     def _perform(self, work: list[Work], floor: Index, sync: bool) -> None:
-        """Do ``work``; what is done leaves the list. Then sync if the policy or ``sync`` say so."""
+        """Do ``work``; what is done leaves the list. Then sync if the policy or ``sync`` say so.
+
+        On a full disk that goes for what was done: it does not wait for space with the rest.
+        """
+        try:
+            self._do(work, floor)
+        except OSError as error:
+            if is_full(error):
+                self._sync_if_due(floor, sync)
+            raise
+        self._sync_if_due(floor, sync)
+
+    def _do(self, work: list[Work], floor: Index) -> None:
         while work:
             each = work[0]
             self._writer.perform(each, floor)
@@ -94,6 +106,8 @@ class Flusher:
             elif isinstance(each, TruncateWork):
                 for segment in (each.segment, *each.removed):
                     self._files.forget(segment.path)
+
+    def _sync_if_due(self, floor: Index, sync: bool) -> None:
         if self._writer.is_synced:
             self.sync_due_s = None
         elif sync or self._is_sync_due():

@@ -275,7 +275,7 @@ class SimDisk:
     def free_bytes(self) -> int | None:
         if self.capacity_bytes is None:
             return None
-        return self.capacity_bytes - _used_bytes(self._root)
+        return max(self.capacity_bytes - _used_bytes(self._root), 0)
 
     def _check_up(self) -> None:
         if self._is_down:
