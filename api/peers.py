@@ -152,7 +152,14 @@ class GrpcPeers:
         return grpc.method_handlers_generic_handler(SERVICE, {"Stream": method})
 
     async def _serve(self, requests: Any, context: Any) -> None:
-        hello = peer_pb2.Hello.FromString(await asyncio.wait_for(context.read(), _HELLO_TIMEOUT_S))
+        try:
+            first = await asyncio.wait_for(context.read(), _HELLO_TIMEOUT_S)
+            if first is grpc.aio.EOF:
+                return
+            hello = peer_pb2.Hello.FromString(first)
+        except (TimeoutError, DecodeError) as error:
+            _log.warning("peer_sent_no_hello", peer=context.peer(), error=repr(error))
+            return
         reply = self.answer(hello)
         await context.write(reply.SerializeToString())
         if reply.error:

@@ -29,6 +29,7 @@ from quorumlog.replication.replica import Replica
 from quorumlog.types import GroupId, NodeId
 
 _TRANSFER_TIMEOUT_S = 5.0
+_REACHABLE = (MemberState.ALIVE, MemberState.SUSPECT)
 
 
 class Broker:
@@ -249,7 +250,8 @@ class Broker:
         if node is None:
             return None
         for member in self._membership.members():
-            if member.tags.get("id") == node and member.state is MemberState.ALIVE:
+            # A suspicion changes no address: the older one in the metadata is no better.
+            if member.tags.get("id") == node and member.state in _REACHABLE:
                 return member.tags.get("rpc")
         known = self._metadata.node(node)
         return known.address if known else None

@@ -20,7 +20,13 @@ from quorumlog.broker.metadata import (
 )
 from quorumlog.broker.metadata_command import check_command, parse_command
 from quorumlog.broker.registrar import Registrar
-from quorumlog.errors import NotLeader, OutcomeUnknown, QuorumlogError, Unavailable
+from quorumlog.errors import (
+    InvariantViolation,
+    NotLeader,
+    OutcomeUnknown,
+    QuorumlogError,
+    Unavailable,
+)
 from quorumlog.log.batch import Batch, BatchHeader, Draft, Kind
 from quorumlog.log.log import LogConfig
 from quorumlog.ports import Membership
@@ -80,8 +86,14 @@ class Controller:
         membership: Membership,
         calls: PeerCalls,
         log_config: Callable[[str], LogConfig],
+        on_failure: Callable[[BaseException], None] | None = None,
     ) -> None:
-        """``log_config`` makes the settings of a partition's log from its topic's fsync policy."""
+        """Nothing runs before :meth:`start`.
+
+        Args:
+            log_config: makes the settings of a partition's log from its topic's fsync policy.
+            on_failure: told of a bug that ended a task of this controller, which cannot go on then.
+        """
         self.node_id = node_id
         self.cluster_id = ""
         self.metadata = MetadataState()
@@ -96,6 +108,7 @@ class Controller:
         self._tend = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._waiting: list[asyncio.Future[None]] = []
+        self._on_failure = on_failure
         self._keeper = PartitionKeeper(
             node_id=node_id, host=host, metadata=self.metadata, log_config=log_config
         )
@@ -120,6 +133,15 @@ class Controller:
             asyncio.create_task(self._forever(self._keeper.reconcile, self._changed, None)),
             asyncio.create_task(self._forever(registrar.tend, self._tend, _TEND_INTERVAL_S)),
         ]
+
+        if self._on_failure is not None:
+            for task in self._tasks:
+                task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self._on_failure is not None:
+            self._on_failure(error)
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -246,7 +268,9 @@ class Controller:
             wake.clear()
             try:
                 await work()
-            except (QuorumlogError, OSError, TimeoutError) as error:
+            except InvariantViolation:
+                raise
+            except (QuorumlogError, OSError) as error:
                 _log.warning("controller_retried", work=work.__name__, error=str(error))
                 await asyncio.sleep(_RETRY_S * 5)
                 wake.set()

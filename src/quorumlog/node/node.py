@@ -23,7 +23,7 @@ from quorumlog.api.peers import GrpcPeers
 from quorumlog.broker.broker import Broker
 from quorumlog.broker.controller import Controller
 from quorumlog.discovery.gossip import Gossip
-from quorumlog.errors import DuplicateNode, QuorumlogError, WrongCluster
+from quorumlog.errors import DuplicateNode, InvariantViolation, QuorumlogError, WrongCluster
 from quorumlog.log.log import LogConfig
 from quorumlog.node.bootstrap import Bootstrap
 from quorumlog.node.config import NodeConfig
@@ -142,6 +142,7 @@ class Node:
             membership=self._gossip,
             calls=self._calls,
             log_config=self._log_config,
+            on_failure=self._fail,
         )
         stack.push_async_callback(self._controller.close)
         self.broker = Broker(
@@ -242,8 +243,10 @@ class Node:
         self._ready.set()
         _log.info("node_ready", node=self.node_id, cluster=identity.cluster_id)
 
-    def _fail(self, error: QuorumlogError) -> None:
-        _log.error("node_failed", error=str(error))
+    def _fail(self, error: BaseException) -> None:
+        _log.error("node_failed", error=str(error), exc_info=error)
+        if not isinstance(error, QuorumlogError):
+            error = InvariantViolation(f"this node cannot go on after {error!r}: restart it")
         self.failure = error
         self.failed.set()
 
