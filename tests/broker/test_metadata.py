@@ -3,16 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quorumlog.broker._pb import metadata_pb2 as pb
-from quorumlog.broker.metadata import (
+from quorumlog.broker.metadata import MetadataState, raise_for
+from quorumlog.broker.metadata_changes import (
     Applied,
     Change,
-    MetadataState,
     NodeChanged,
     PartitionAdded,
     PartitionRemoved,
     TopicChanged,
     TopicRemoved,
-    raise_for,
 )
 from quorumlog.broker.metadata_command import check_command, parse_command
 from quorumlog.broker.topics import MAX_PARTITIONS, NodeInfo

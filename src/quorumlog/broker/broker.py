@@ -7,7 +7,7 @@ import asyncio
 
 from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.controller import Controller
-from quorumlog.broker.metadata import MetadataState, PartitionInfo
+from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.partition import PartitionMachine
 from quorumlog.broker.port import (
     At,
@@ -21,6 +21,7 @@ from quorumlog.broker.port import (
     Start,
 )
 from quorumlog.broker.producers import Duplicate, InFlight
+from quorumlog.broker.topics import PartitionInfo
 from quorumlog.errors import InvalidArgument, NotLeader, OffsetOutOfRange, Unavailable
 from quorumlog.log.batch import Draft
 from quorumlog.ports import Membership, MemberState

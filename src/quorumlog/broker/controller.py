@@ -12,12 +12,8 @@ import structlog
 
 from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.keeper import PartitionKeeper
-from quorumlog.broker.metadata import (
-    Applied,
-    Change,
-    MetadataState,
-    raise_for,
-)
+from quorumlog.broker.metadata import MetadataState, raise_for
+from quorumlog.broker.metadata_changes import Applied, Change
 from quorumlog.broker.metadata_command import check_command, parse_command
 from quorumlog.broker.registrar import Registrar
 from quorumlog.errors import (

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import structlog
 
-from quorumlog.broker.metadata import Change, MetadataState, PartitionRemoved
+from quorumlog.broker.metadata import MetadataState
+from quorumlog.broker.metadata_changes import Change, PartitionRemoved
 from quorumlog.broker.partition import PartitionMachine
 from quorumlog.broker.topics import PartitionInfo
 from quorumlog.errors import Corrupt, QuorumlogError

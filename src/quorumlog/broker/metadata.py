@@ -5,10 +5,20 @@ state. Commands: ``_pb/metadata.proto``.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from quorumlog.broker import metadata_snapshot
 from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.metadata_changes import (
+    Applied,
+    Change,
+    NodeChanged,
+    PartitionAdded,
+    PartitionRemoved,
+    TopicChanged,
+    TopicRemoved,
+    topic_changes,
+)
 from quorumlog.broker.metadata_command import check_command, parse_command
 from quorumlog.broker.metadata_snapshot import Contents
 from quorumlog.broker.placement import Load, place
@@ -30,67 +40,6 @@ from quorumlog.errors import (
 )
 from quorumlog.rpc_status import error_from
 from quorumlog.types import GroupId, NodeId
-
-__all__ = [
-    "Applied",
-    "Change",
-    "MetadataState",
-    "NodeChanged",
-    "NodeInfo",
-    "PartitionAdded",
-    "PartitionInfo",
-    "PartitionRemoved",
-    "Topic",
-    "TopicChanged",
-    "TopicConfig",
-    "TopicRemoved",
-    "raise_for",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class NodeChanged:
-    """A node is new, or has another name, address or release."""
-
-    node: NodeInfo
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionAdded:
-    topic: Topic
-    partition: PartitionInfo
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionRemoved:
-    """``topic`` is the topic as it was."""
-
-    topic: Topic
-    partition: PartitionInfo
-
-
-@dataclass(frozen=True, slots=True)
-class TopicChanged:
-    """A topic is new or altered; comes before the PartitionAdded of its new partitions."""
-
-    topic: Topic
-
-
-@dataclass(frozen=True, slots=True)
-class TopicRemoved:
-    """Comes after the PartitionRemoved of its partitions."""
-
-    topic: Topic
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """Everything up to ``index`` is applied; the last change of every ``apply`` and ``restore``."""
-
-    index: int
-
-
-Change = NodeChanged | PartitionAdded | PartitionRemoved | TopicChanged | TopicRemoved | Applied
 
 
 def raise_for(result: metadata_pb2.Result) -> metadata_pb2.Result:
@@ -307,35 +256,10 @@ class MetadataState:
         changes: list[Change] = [
             NodeChanged(node) for node in contents.nodes if nodes.get(node.id) != node
         ]
-        changes += _topic_changes(topics, self._topics)
+        changes += topic_changes(topics, self._topics)
         self._notify([*changes, Applied(self.applied_index)])
 
     def _notify(self, changes: Iterable[Change]) -> None:
         for change in changes:
             for observer in tuple(self._observers):
                 observer(change)
-
-
-def _topic_changes(before: dict[str, Topic], after: dict[str, Topic]) -> list[Change]:
-    changes: list[Change] = []
-    for name in sorted(before):
-        # A topic of the same name but other groups was deleted and created again.
-        kept = set(after[name].partitions) if name in after else set()
-        changes += [
-            PartitionRemoved(before[name], each)
-            for each in before[name].partitions
-            if each not in kept
-        ]
-        if name not in after:
-            changes.append(TopicRemoved(before[name]))
-    for name in sorted(after):
-        if before.get(name) == after[name]:
-            continue
-        changes.append(TopicChanged(after[name]))
-        known = set(before[name].partitions) if name in before else set()
-        changes += [
-            PartitionAdded(after[name], each)
-            for each in after[name].partitions
-            if each not in known
-        ]
-    return changes

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
-from quorumlog.broker.metadata import Change, MetadataState
+from quorumlog.broker.metadata import MetadataState
+from quorumlog.broker.metadata_changes import Change
 
 
 async def wait_for_metadata(

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from quorumlog.broker._pb import metadata_pb2
-from quorumlog.broker.metadata import MetadataState, NodeInfo
+from quorumlog.broker.metadata import MetadataState
+from quorumlog.broker.topics import NodeInfo
 from quorumlog.ports import Member, Membership, MemberState
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.replica import Replica

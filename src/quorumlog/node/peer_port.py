@@ -3,8 +3,8 @@
 from quorumlog.api._pb import peer_pb2
 from quorumlog.api.peers import GrpcPeers
 from quorumlog.broker.controller import Controller
-from quorumlog.broker.metadata import NodeInfo
 from quorumlog.broker.registrar import register
+from quorumlog.broker.topics import NodeInfo
 from quorumlog.errors import Unavailable, WrongCluster
 from quorumlog.node.bootstrap import Bootstrap
 from quorumlog.types import NodeId
