@@ -10,6 +10,7 @@ from quorumlog.node.identity import Identity, IdentityFile
 from quorumlog.ports import Disk, Lock
 
 _ENOSPC = 28
+_NO_DIRECTORY = (FileExistsError, NotADirectoryError)
 
 
 class DataDirectory:
@@ -59,7 +60,8 @@ def unusable(path: str, error: OSError) -> UnusableDirectory | DiskFull:
     """What the disk said of the data directory, as a typed error."""
     if error.errno == _ENOSPC:
         return DiskFull(f"the disk of {path} is full: make space, then start the node again")
+    reason = "it is not a directory" if isinstance(error, _NO_DIRECTORY) else error.strerror
     return UnusableDirectory(
-        f"{path} cannot be used ({error.strerror}): choose another one with --data-dir, "
+        f"{path} cannot be used ({reason}): choose another one with --data-dir, "
         "or give this user the right to write there"
     )
