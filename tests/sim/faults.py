@@ -1,7 +1,9 @@
 """The nemesis: breaks things as the seed says, then makes everything whole again.
 
 The budget: disks lose what was not synced and nothing else, so that a majority of them always has
-what was acknowledged. Down, paused or cut off may be any number of nodes at a time.
+what was acknowledged. Down, paused or cut off may be any number of nodes at a time. Where what is
+acknowledged need not be synced (``fsync=interval``) no node loses power: a failing disk stays, what
+a failed sync drops can be read until then.
 """
 
 import asyncio
@@ -210,7 +212,7 @@ class Nemesis:
     def _fell(self, name: NodeId) -> None:
         node = next(each for each in self._nodes if each.node_id == name)
         if node.up and not node.paused:
-            node.crash(power=self._rng.random() < 0.5)
+            node.crash(power=self._rng.random() < 0.5 and self._swarm.may_cut_power)
             delay_s = self._rng.uniform(0.0, 0.05)
             self._network.loop.call_outside(delay_s, self._raise_again, node, node.incarnation)
 

@@ -13,6 +13,8 @@ from unittest.mock import patch
 from quorumlog.broker.broker import Broker
 from quorumlog.broker.producers import Duplicate, PendingProducers, ProducerTable
 from quorumlog.log.batch import BatchHeader, Kind
+from quorumlog.log.config import FSYNC_INTERVAL
+from quorumlog.log.flusher import Flusher
 from quorumlog.log.hard_state import HardState, HardStateFile
 from quorumlog.log.log import Log
 from quorumlog.log.writer import SegmentWriter
@@ -93,6 +95,22 @@ def _no_fdatasync(sync: Any) -> Any:
         """As with proglog, and JetStream by default."""
 
     return lazy
+
+
+def _interval_never_due(is_sync_due: Any) -> Any:
+    def patient(self: Flusher) -> bool:
+        due: bool = is_sync_due(self)
+        return due and self._state.config.fsync != FSYNC_INTERVAL
+
+    return patient
+
+
+def _interval_forgotten(sync_if_due: Any) -> Any:
+    def absent_minded(self: Flusher, floor: Index, sync: bool) -> None:
+        if sync or self._state.config.fsync != FSYNC_INTERVAL:
+            sync_if_due(self, floor, sync)
+
+    return absent_minded
 
 
 def _counts_unflushed(quorum_match: Any) -> Any:
@@ -249,6 +267,8 @@ MUTANTS: Final = (
     Mutant("term and vote not saved", HardStateFile, "save", _term_not_saved, 30),
     Mutant("answers before the flush", Persister, "start", _answers_before_flush, 5),
     Mutant("no fdatasync", SegmentWriter, "_sync", _no_fdatasync, 20),
+    Mutant("interval sync never due", Flusher, "_is_sync_due", _interval_never_due, 30),
+    Mutant("interval sync forgotten", Flusher, "_sync_if_due", _interval_forgotten, 30),
     Mutant("own log counted unflushed", Leadership, "quorum_match", _counts_unflushed, 20),
     Mutant("votes not compared", Elector, "_receive_vote_request", _votes_for_anybody, 100),
     Mutant("votes twice in a term", Elector, "_receive_vote_request", _votes_again, 50),

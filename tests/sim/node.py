@@ -5,7 +5,7 @@ import errno
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from quorumlog.api._pb import peer_pb2, quorumlog_pb2
@@ -137,6 +137,14 @@ class SimNode:
         """What this node's newest process knows of the cluster."""
         return self._controller.metadata if self._controller is not None else MetadataState()
 
+    @property
+    def synced(self) -> bool:
+        """Nothing that its logs hold waits for the disk, not for an interval sync either."""
+        return self.host is not None and not any(
+            replica.log.dirty or replica.log.sync_due_s is not None
+            for replica in self.host.replicas.values()
+        )
+
     def leads(self) -> bool:
         return self.host is not None and any(
             replica.serving for replica in self.host.replicas.values()
@@ -199,7 +207,7 @@ class SimNode:
             host=host,
             membership=membership,
             calls=SimPeerCalls(world.fabric, process, addresses),
-            log_config=lambda fsync: world.settings.log,
+            log_config=lambda fsync: replace(world.settings.log, fsync=fsync),
         )
         self.host, self._controller = host, controller
         broker = Broker(

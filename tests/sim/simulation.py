@@ -2,7 +2,8 @@
 
 Phases: the nodes start and the topic is made in good weather; producers and consumers work while
 the nemesis does what the seed says; everything is healed, and within ``LIVENESS_S`` virtual seconds
-every record has to be acknowledged, read by every consumer and on every node.
+every record has to be acknowledged, read by every consumer and on every node. With
+``fsync=interval`` all power is cut then, once no sync is due any more: that may take nothing.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from quorumlog.log.config import LogConfig
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.config import RaftConfig
 from quorumlog.replication.core.members import Members
-from quorumlog.types import NodeId
+from quorumlog.types import GroupId, NodeId
 from sim.checkers import Checker
 from sim.faults import QUIET_LINK, Nemesis
 from sim.history import Violation
@@ -37,6 +38,9 @@ START_S: Final = 60.0
 
 LIVENESS_S: Final = 60.0
 """Limit after everything is healed. Generous: clients wait for timeouts of up to 15 s."""
+
+SYNC_S: Final = 5.0
+"""Within it, in peace, an interval sync comes due and is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,27 @@ class Simulation:
             await asyncio.sleep(0.05)
         self.checker.check_metadata()
         self._check_all_read()
+        if not self.swarm.may_cut_power:
+            await self._lose_all_power()
+
+    async def _lose_all_power(self) -> None:
+        """The syncs that ``interval`` promises come; what a disk held before is there after."""
+        nodes = self.nodes.values()
+        self.loop.end_s = self.loop.time() + SYNC_S
+        while not all(node.synced for node in nodes):
+            await asyncio.sleep(0.01)
+        self.loop.end_s = self.loop.time() + LIVENESS_S
+        groups = {node.node_id: set(node.host.replicas) for node in nodes if node.host}
+        for node in nodes:
+            node.crash(power=True)
+            node.start()
+        while not all(self._holds(node, groups[node.node_id]) for node in nodes):
+            await asyncio.sleep(0.05)
+        while not self.checker.converged():
+            await asyncio.sleep(0.05)
+
+    def _holds(self, node: SimNode, groups: set[GroupId]) -> bool:
+        return node.ready and node.host is not None and groups <= node.host.replicas.keys()
 
     def _knows_all(self, node: SimNode) -> bool:
         return node.ready and len(node.metadata.nodes()) == len(self.nodes)
@@ -219,6 +244,7 @@ def _settings(swarm: Swarm) -> NodeSettings:
             segment_bytes=swarm.segment_bytes,
             index_interval_bytes=256,
             tail_cache_bytes=swarm.tail_cache_bytes,
+            fsync_interval_s=swarm.fsync_interval_s,
         ),
         limits=Limits(),
         worker=swarm.worker,

@@ -7,6 +7,7 @@ many combinations, and none hides another.
 import random
 from dataclasses import dataclass
 
+from quorumlog.log.config import FSYNC_ALWAYS, FSYNC_INTERVAL
 from sim.network import LinkQuality
 from sim.worker import WorkerSpeed
 
@@ -27,6 +28,9 @@ FAULTS = (
     "disk_full",
 )
 
+_INTERVAL_SHARE = 0.15
+"""Of the seeds, those whose topic has ``fsync=interval``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Swarm:
@@ -34,6 +38,9 @@ class Swarm:
     nodes: int
     partitions: int
     election_timeout_s: float
+    fsync: str
+    """Of the topic; the metadata are always synced."""
+    fsync_interval_s: float
     segment_bytes: int
     tail_cache_bytes: int
     max_append_bytes: int
@@ -57,11 +64,18 @@ class Swarm:
     def drawn(seed: int) -> "Swarm":
         rng = rng_for(seed, "swarm")
         faults = tuple(fault for fault in FAULTS if rng.random() < 0.4)
+        fsync_rng = rng_for(seed, "fsync")
+        fsync = FSYNC_ALWAYS
+        if fsync_rng.random() < _INTERVAL_SHARE:
+            fsync = FSYNC_INTERVAL
+            faults = tuple(fault for fault in faults if fault != "power")
         return Swarm(
             seed=seed,
             nodes=rng.choice((3, 3, 3, 3, 5)),
             partitions=rng.choice((1, 1, 2)),
             election_timeout_s=rng.choice((0.15, 0.3)),
+            fsync=fsync,
+            fsync_interval_s=fsync_rng.choice((0.01, 0.1)),
             segment_bytes=rng.choice((1024, 4096, 1 << 20)),
             tail_cache_bytes=rng.choice((0, 2048, 1 << 20)),
             max_append_bytes=rng.choice((256, 4096, 1 << 20)),
@@ -81,6 +95,11 @@ class Swarm:
             batch_bytes=rng.choice((1, 64, 1 << 20)),
             consumers=rng.choice((1, 1, 2)),
         )
+
+    @property
+    def may_cut_power(self) -> bool:
+        """Whether what was acknowledged survives that: with ``interval`` it may be unsynced."""
+        return self.fsync == FSYNC_ALWAYS
 
 
 def rng_for(seed: int, concern: str) -> random.Random:

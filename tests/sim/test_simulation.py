@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sim.simulation import run
+from sim.swarm import Swarm
 
 SEEDS = 200
 CHUNK = 10
@@ -17,6 +18,22 @@ CHUNK = 10
 def test_no_promise_is_broken_and_everything_goes_on_after_faults(first: int) -> None:
     for seed in range(first, first + CHUNK):
         run(seed)
+
+
+def test_where_the_topic_is_synced_by_interval_no_power_is_cut_before_the_end() -> None:
+    weak = [swarm for swarm in map(Swarm.drawn, range(1000)) if swarm.fsync == "interval"]
+    assert 100 < len(weak) < 200
+    assert not any("power" in swarm.faults for swarm in weak)
+    ambushed = [swarm.seed for swarm in weak if "ambush" in swarm.faults]
+    killed = 0
+    for seed in ambushed[:5]:
+        lines: list[str] = []
+        run(seed, echo=lines.append)
+        healed = next(at for at, line in enumerate(lines) if "heals everything" in line)
+        killed += sum("is killed" in line for line in lines[:healed])
+        assert not any("loses power" in line for line in lines[:healed])
+        assert sum("loses power" in line for line in lines[healed:]) >= 3
+    assert killed > 0
 
 
 def test_one_seed_is_one_run() -> None:

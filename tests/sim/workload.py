@@ -80,7 +80,9 @@ class Workload:
 
     async def _create(self, process: Process) -> None:
         async with self._client(process) as client:
-            await client.create_topic(TOPIC, partitions=self._swarm.partitions, replicas=3)
+            await client.create_topic(
+                TOPIC, partitions=self._swarm.partitions, replicas=3, fsync=self._swarm.fsync
+            )
 
     # -- producers -----------------------------------------------------------------------------
 
