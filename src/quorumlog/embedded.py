@@ -315,6 +315,9 @@ class _Syncer:
             self._written.clear()
             try:
                 self._embedded.flush()
+            except DiskFull:
+                # Nothing is lost; there may be space when the next interval is over.
+                self._written.set()
             except QuorumlogError:
                 # The log is fenced or closed now, and says so to the next caller.
                 return

@@ -339,6 +339,25 @@ def test_the_interval_is_kept_without_another_call(tmp_path: Path) -> None:
     log.close()
 
 
+def test_the_interval_is_kept_after_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = threading.Event()
+    flush = EmbeddedLog.flush
+    errors = [DiskFull("no space"), DiskFull("no space")]
+
+    def full_at_first(log: EmbeddedLog) -> None:
+        if errors:
+            raise errors.pop()
+        flush(log)
+        synced.set()
+
+    monkeypatch.setattr(EmbeddedLog, "flush", full_at_first)
+    config = LogConfig(fsync="interval", fsync_interval_s=0.01)
+    log = EmbeddedLog(SimDisk(Random(1)), DIRECTORY, config, FixedClock())
+    log.append(b"x")
+    assert synced.wait(10)
+    log.close()
+
+
 def test_importing_the_package_loads_no_grpc() -> None:
     script = "import quorumlog, sys; quorumlog.open; print('grpc' in sys.modules)"
     result = subprocess.run(
