@@ -244,7 +244,8 @@ class Node:
         _log.info("node_ready", node=self.node_id, cluster=identity.cluster_id)
 
     def _fail(self, error: BaseException) -> None:
-        _log.error("node_failed", error=str(error), exc_info=error)
+        is_bug = isinstance(error, InvariantViolation) or not isinstance(error, QuorumlogError)
+        _log.error("node_failed", error=str(error), exc_info=error if is_bug else None)
         if not isinstance(error, QuorumlogError):
             error = InvariantViolation(f"this node cannot go on after {error!r}: restart it")
         self.failure = error
