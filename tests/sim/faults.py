@@ -180,7 +180,8 @@ class Nemesis:
             if replica.serving:
                 self._trace.add(f"nemesis moves group {replica.group} to {target}")
                 try:
-                    replica.transfer_leadership(target)
+                    # Whatever follows from it belongs to the node, and dies with it.
+                    node.process.context().run(replica.transfer_leadership, target)
                 except QuorumlogError as error:
                     self._trace.add(f"refused: {error}")
 
