@@ -91,8 +91,9 @@ class Checker:
         was_leader = seen.state[1:3] == (core.term, Role.LEADER) and seen.replica is replica
         seen.state = state
         if replica.failure is not None or log.is_fenced:
-            # The log knows before its replica does: the flush is still on its way back.
-            if not self._nodes[node].may_fail:
+            # The log knows before its replica does: the flush is still on its way back. One that
+            # was cut short by the death of its process in this very turn knows nothing more.
+            if self._nodes[node].up and not self._nodes[node].may_fail:
                 raise Violation(f"{node} group {group} is fenced: {replica.failure!r}")
             return
         history = self.history(group)
