@@ -7,6 +7,7 @@ STAMP := $(VENV)/.installed
 JOBS ?= 2
 SEEDS ?= 1000
 START ?= 0
+SECONDS ?= 60
 
 .PHONY: help
 help: ## Show this list
@@ -47,6 +48,10 @@ format: setup ## Put code into the form that `check` demands
 .PHONY: cluster
 cluster: setup ## The tests with real processes only
 	$(BIN)/python -m pytest -q tests/cluster
+
+.PHONY: chaos
+chaos: setup ## Kill real nodes while records flow: SECONDS=60
+	CHAOS_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q tests/cluster/test_chaos.py --timeout 0
 
 .PHONY: sim
 sim: setup ## Simulate whole clusters: SEEDS=1000 START=0 JOBS=2
