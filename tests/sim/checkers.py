@@ -13,6 +13,7 @@ from quorumlog.replication.core.role import Role
 from quorumlog.replication.replica import Replica
 from quorumlog.replication.wire import decode
 from quorumlog.types import METADATA_GROUP, GroupId, NodeId
+from sim.bounds import check_bounds
 from sim.history import GroupHistory, Violation
 from sim.node import SimNode
 from sim.process import Process
@@ -30,6 +31,7 @@ class _Seen:
     batches: list[Batch] = field(default_factory=list)
     durable_index: int = 0
     commit_index: int = 0
+    largest_batch_bytes: int = 0
     promised_term: int = 0
     """The newest term it told anybody it is in."""
 
@@ -107,6 +109,8 @@ class Checker:
         if was_leader and core.commit_index > seen.commit_index:
             self._check_commit_rule(node, group, replica, seen)
         self._follow_commits(node, history, seen, replica)
+        settings = self._nodes[node].world.settings.replication
+        check_bounds(f"{node} group {group}", replica, settings, seen.largest_batch_bytes)
 
     def _check_commit_rule(self, node: NodeId, group: int, replica: Replica, seen: _Seen) -> None:
         """A leader counts replicas only of a batch of its own term (Raft §5.4.2)."""
@@ -154,6 +158,7 @@ class Checker:
                 prev_term = batches[-1].header.term if batches else 0
                 history.appended(node, batch, prev_term)
                 batches.append(batch)
+                seen.largest_batch_bytes = max(seen.largest_batch_bytes, batch.size_bytes)
 
     def _follow_commits(
         self, node: NodeId, history: GroupHistory, seen: _Seen, replica: Replica

@@ -245,6 +245,17 @@ def _serves_at_once(serving: Any) -> Any:
     return property(lambda self: self.core.role is Role.LEADER and self.failure is None)
 
 
+# -- bounds --------------------------------------------------------------------------------------
+
+
+def _window_ignored(collect_for: Any) -> Any:
+    def greedy(self: Leadership, *arguments: Any) -> None:
+        self._config = replace(self._config, max_inflight_bytes=1 << 30)
+        collect_for(self, *arguments)
+
+    return greedy
+
+
 # -- exactly once --------------------------------------------------------------------------------
 
 
@@ -303,6 +314,7 @@ MUTANTS: Final = (
     Mutant("acknowledges when appended", Broker, "_propose", _acknowledges_on_append, 5),
     Mutant("readers see what is not committed", Replica, "_apply", _shows_uncommitted, 60),
     Mutant("leader serves before its no-op", Replica, "serving", _serves_at_once, 100),
+    Mutant("window to a follower ignored", Leadership, "_collect_for", _window_ignored, 60),
     Mutant("no deduplication", PendingProducers, "check", _no_deduplication, 30),
     Mutant("pending batches not deduplicated", PendingProducers, "check", _pending_not_checked, 60),
 )
