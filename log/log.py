@@ -218,6 +218,7 @@ class Log:
         Raises:
             IndexOutOfRange: it is before the log's start.
             Corrupt: what is on disk is not what was written.
+            StorageError: the disk cannot be read.
         """
         return self._view.slice(first_index, max_bytes)
 
@@ -231,6 +232,7 @@ class Log:
         Raises:
             OffsetOutOfRange: below the log's start or above ``end_offset``.
             Corrupt: a header on disk is not what was written.
+            StorageError: the disk cannot be read.
         """
         return self._view.fetch(offset, max_bytes, end_offset)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Lock
 
-from quorumlog.errors import Corrupt
+from quorumlog.errors import Corrupt, StorageError
 from quorumlog.log.paths import index_path_of
 from quorumlog.log.scan import walk_headers
 from quorumlog.log.segment import DATA_START, Segment
@@ -39,12 +39,13 @@ class SegmentFiles:
 
     @contextmanager
     def reading(self, segment: Segment) -> Iterator[File]:
-        """The segment's file. It stays open, and readable even if removed, until the exit."""
-        opened = self._acquire(segment.path)
-        try:
+        """The segment's file. It stays open, and readable even if removed, until the exit.
+
+        Raises:
+            StorageError: for every error of the disk in the block.
+        """
+        with self._opened_segment(segment) as opened:
             yield opened.file
-        finally:
-            self._release(opened)
 
     def index_of(self, segment: Segment, last_index: int) -> SparseIndex:
         """The index of a sealed segment whose last batch is ``last_index``.
@@ -54,16 +55,25 @@ class SegmentFiles:
 
         Raises:
             Corrupt: the segment itself is damaged.
+            StorageError: it cannot be read.
         """
-        opened = self._acquire(segment.path)
+        with self._opened_segment(segment) as opened:
+            if opened.index is None:
+                opened.index = self._load(segment, opened.file, last_index)
+            return opened.index
+
+    @contextmanager
+    def _opened_segment(self, segment: Segment) -> Iterator[_Opened]:
         try:
-            index = opened.index
-            if index is None:
-                index = self._load(segment, opened.file, last_index)
-                opened.index = index
-            return index
-        finally:
-            self._release(opened)
+            opened = self._acquire(segment.path)
+            try:
+                yield opened
+            finally:
+                self._release(opened)
+        except OSError as error:
+            raise StorageError(
+                f"{segment.path} cannot be read ({error.strerror or error}): check the disk"
+            ) from error
 
     def forget(self, path: str) -> None:
         """Drop the handle and the index of a segment that is removed or cut."""

@@ -1,4 +1,4 @@
-"""The words of the log, as types: offset, index and position are never mixed."""
+"""The words of the log, as types: an offset is never an index, and neither a byte in a file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +10,6 @@ Offset = NewType("Offset", int)
 
 Index = NewType("Index", int)
 """A batch's number in a partition's Raft log, dense from 1."""
-
-Position = NewType("Position", int)
-"""A byte in a file."""
 
 Term = NewType("Term", int)
 """A Raft term, from 0 (no leader was ever elected)."""

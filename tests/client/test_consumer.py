@@ -362,7 +362,7 @@ def test_bad_arguments_are_refused() -> None:
             with pytest.raises(PartitionOutOfRange):
                 await client.consumer("t", partitions=[2]).open()
             with pytest.raises(InvalidArgument, match="time zone"):
-                await client.consumer("t", start=datetime(2026, 1, 1)).open()  # noqa: DTZ001
+                await client.consumer("t", start=datetime(2026, 1, 1)).open()  # noqa: DTZ001 - refused for it
             with pytest.raises(InvalidArgument):
                 await client.consumer("t", start=-1).open()
             with pytest.raises(InvalidArgument):

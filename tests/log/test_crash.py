@@ -164,8 +164,8 @@ def test_a_disk_full_at_every_call_loses_nothing_and_goes_on() -> None:
             try:
                 return real_flush()  # noqa: B023 - called within this turn of the loop
             except DiskFull:
-                outcome["full"] += 1  # noqa: B023
-                return real_flush()  # noqa: B023
+                outcome["full"] += 1  # noqa: B023 - as above
+                return real_flush()  # noqa: B023 - as above
 
         tracked.log.flush = flush_twice  # type: ignore[method-assign, assignment]
         try:

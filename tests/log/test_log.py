@@ -1,5 +1,6 @@
 """What the log promises, one promise a test."""
 
+import errno
 import threading
 from pathlib import Path
 from random import Random
@@ -12,6 +13,7 @@ from quorumlog.errors import (
     IndexOutOfRange,
     InvariantViolation,
     OffsetOutOfRange,
+    StorageError,
     UnusableDirectory,
 )
 from quorumlog.log.config import LogConfig
@@ -362,3 +364,28 @@ def test_threads_may_read_what_is_durable_while_the_owner_appends_and_another_fl
         thread.join()
     assert errors == []
     log.close()
+
+
+def test_a_disk_that_cannot_be_read_is_a_typed_error_and_fences_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk, log = fresh()
+    appended = append(log, 3)
+    log.close()
+    log = open_log(disk)
+
+    def unreadable(file: SimFile, position: int, size_bytes: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(SimFile, "read_at", unreadable)
+        for read in (
+            lambda: log.slice(1, 10_000),
+            lambda: log.fetch(0, 10_000, log.end_offset),
+            lambda: list(log.headers(1)),
+        ):
+            with pytest.raises(StorageError, match=r"cannot be read \(Input/output error\)"):
+                read()
+    assert plain(log.slice(1, 10_000)) == plain(appended)
+    append(log, 1)
+    assert log.flush().last_index == 4

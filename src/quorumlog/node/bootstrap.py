@@ -65,7 +65,7 @@ class Bootstrap:
         self._calls = calls
         self._new_id = new_id
         self._lock = asyncio.Lock()
-        self._rounds = 0
+        self._attempts = 0
 
     async def run(self) -> Identity:
         """Return when this node is in a cluster."""
@@ -146,7 +146,7 @@ class Bootstrap:
                 return
             proposal = Proposal(self._new_id(), self.identity.node_id, tuple(seats))
             await self._keep(replace(self.identity, accepted=proposal))
-            self._rounds = 0
+            self._attempts = 0
         await self._coordinate(proposal)
 
     async def _coordinate(self, proposal: Proposal) -> None:
@@ -157,8 +157,8 @@ class Bootstrap:
             _log.info("cluster_formed", cluster=proposal.cluster_id, nodes=len(proposal.seats))
             await self._tell(proposal, "BootstrapDecide")
             return
-        self._rounds += 1
-        if Refused in states or self._rounds >= _GIVE_UP_ROUNDS:
+        self._attempts += 1
+        if Refused in states or self._attempts >= _GIVE_UP_ROUNDS:
             async with self._lock:
                 await self._keep(replace(self.identity, accepted=None))
             _log.info("bootstrap_aborted", cluster=proposal.cluster_id)
