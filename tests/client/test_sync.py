@@ -8,7 +8,7 @@ import pytest
 
 from client.fake_cluster import FakeCluster
 from quorumlog.client.sync import Client
-from quorumlog.errors import Closed, InvalidArgument, RecordTooLarge, UnknownTopic
+from quorumlog.errors import Closed, InvalidArgument, OutcomeUnknown, RecordTooLarge, UnknownTopic
 from quorumlog.types import RecordData
 
 
@@ -149,5 +149,6 @@ def test_a_failed_with_block_gives_up_what_is_not_acknowledged(
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    with pytest.raises(Closed):
+    # Whether the record was with a node that does not lead at that moment is up to the threads.
+    with pytest.raises((Closed, OutcomeUnknown)):
         pending[0].result(10)

@@ -106,7 +106,8 @@ class Lane:
 
     def abort(self) -> None:
         """Give up everything, at once."""
-        self._lose(self._queue.give_up_all(Closed("the producer was closed before it was sent")))
+        closed = Closed("the producer was closed before it was acknowledged")
+        self._lose(self._queue.give_up_all(closed))
         for task in (self._connecting, self._looking):
             if task is not None:
                 task.cancel()
