@@ -26,6 +26,8 @@
     │   ├── DiskFull               retryable once there is space
     │   ├── LogFenced              an fsync failed: this replica accepts nothing more
     │   ├── LogLocked              another process has the directory open for writing
+    │   ├── KeyMissing             an encrypted segment's key is not in the key ring
+    │   ├── WrongKey               the key ring has another key of that name
     │   └── UnusableDirectory      missing, unwritable, not a directory
     ├── IdentityError
     │   ├── WrongCluster           the data or the peer belongs to another cluster
@@ -251,6 +253,14 @@ class LogFenced(StorageError):
 
 class LogLocked(StorageError):
     reason = "LOG_LOCKED"
+
+
+class KeyMissing(StorageError):
+    reason = "KEY_MISSING"
+
+
+class WrongKey(StorageError):
+    reason = "WRONG_KEY"
 
 
 class UnusableDirectory(StorageError):
