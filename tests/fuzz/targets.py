@@ -1,0 +1,8 @@
+"""Every decoder that meets bytes nobody vouches for. A new decoder is a new line here."""
+
+from typing import Final
+
+from fuzz.message_targets import MESSAGE_TARGETS
+from fuzz.storage_targets import STORAGE_TARGETS
+
+TARGETS: Final = STORAGE_TARGETS + MESSAGE_TARGETS
