@@ -8,7 +8,7 @@ offset  size  field           meaning
 0       4     magic           ``QLB`` and the format version, 1
 4       4     body_crc        CRC-32C of the body, computed by the producer
 8       4     body_length     bytes of the body as stored
-12      4     record_count    records in the body; 0 unless kind is RECORDS
+12      4     record_count    offsets the batch takes; 0 unless kind is RECORDS or GAP
 16      8     index           the batch's number in the Raft log, from 1
 24      8     term            the leader's term
 32      8     base_offset     offset of the first record; of the next record when there is none
@@ -18,11 +18,15 @@ offset  size  field           meaning
 64      4     producer_epoch
 68      1     kind            see :class:`Kind`
 69      1     codec           0: the body is stored as it is
-70      6     reserved        zero
+70      1     flags           bit 0, SPARSE: compaction took records out, ``offset_deltas`` in the
+                              body say which stayed; bit 1, ENCRYPTED: see docs/format.md
+71      1     reserved        zero
+72      4     index_count     indexes the batch takes: 1, of a GAP any number
 76      4     header_crc      CRC-32C of bytes 0 to 75
 ======  ====  ==============  ==================================================================
 
-The body of a RECORDS batch is the protobuf message ``quorumlog.log.v1.RecordBatch``.
+The body of a RECORDS batch is the protobuf message ``quorumlog.log.v1.RecordBatch``; without
+SPARSE it has ``record_count`` records.
 """
 
 import struct
@@ -41,7 +45,18 @@ HEADER_SIZE: Final = 80
 MAX_BODY_BYTES: Final = MAX_BATCH_BYTES
 MAX_RECORDS_PER_BATCH: Final = 1_000_000
 
-_FIELDS = struct.Struct("<IIIIQQQQQQIBB6x")
+CODEC_NONE: Final = 0
+CODEC_ZSTD: Final = 1
+
+SPARSE: Final = 1
+ENCRYPTED: Final = 2
+ENCRYPTION_OVERHEAD_BYTES: Final = 32
+"""How much longer the body of an ENCRYPTED batch is than what was encrypted."""
+
+MAX_GAP: Final = 2**32 - 1
+"""The most indexes, and the most offsets, one GAP stands for."""
+
+_FIELDS = struct.Struct("<IIIIQQQQQQIBBBxI")
 _CRC = struct.Struct("<I")
 _CRC_AT = HEADER_SIZE - _CRC.size
 
@@ -54,6 +69,8 @@ class Kind(IntEnum):
     """The voters and learners of this group (Raft §6)."""
     COMMAND = 3
     """A command to the group's state machine."""
+    GAP = 4
+    """Stands for batches of one term whose records are all gone; has no body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +86,13 @@ class BatchHeader:
     sequence: int = 0
     producer_epoch: int = 0
     kind: Kind = Kind.RECORDS
-    codec: int = 0
+    codec: int = CODEC_NONE
+    flags: int = 0
+    index_count: int = 1
+
+    @property
+    def next_index(self) -> Index:
+        return Index(self.index + self.index_count)
 
     @property
     def next_offset(self) -> Offset:
@@ -95,6 +118,8 @@ class BatchHeader:
             self.producer_epoch,
             self.kind,
             self.codec,
+            self.flags,
+            self.index_count,
         )
         return fields + _CRC.pack(crc32c(fields))
 
@@ -107,7 +132,7 @@ class Draft:
     body_crc: int
     record_count: int
     kind: Kind = Kind.RECORDS
-    codec: int = 0
+    codec: int = CODEC_NONE
     producer_id: int = 0
     producer_epoch: int = 0
     sequence: int = 0
@@ -148,7 +173,7 @@ class Batch:
         return HEADER_SIZE + len(self.body)
 
 
-Fields = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int]
+Fields = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]
 """A header's fields in the order of the format, the magic first; see :func:`decode_fields`."""
 
 
@@ -165,7 +190,7 @@ def decode_header(buffer: Buffer, at: int = 0) -> BatchHeader:
 def header_of(fields: Fields) -> BatchHeader:
     """The header whose fields :func:`decode_fields` returned."""
     _, body_crc, body_length, record_count, index, term, base_offset, timestamp_ms, *rest = fields
-    producer_id, sequence, producer_epoch, kind, codec = rest
+    producer_id, sequence, producer_epoch, kind, codec, flags, index_count = rest
     return BatchHeader(
         body_crc,
         body_length,
@@ -179,6 +204,8 @@ def header_of(fields: Fields) -> BatchHeader:
         producer_epoch,
         Kind(kind),
         codec,
+        flags,
+        index_count,
     )
 
 
@@ -198,15 +225,32 @@ def decode_fields(buffer: Buffer, at: int) -> Fields:
     computed = crc32c(memoryview(buffer)[at : at + _CRC_AT])
     if computed != header_crc:
         raise ProtocolError(f"header checksum is {header_crc:#010x}, computed {computed:#010x}")
-    if body_length > MAX_BODY_BYTES:
-        raise ProtocolError(f"body length {body_length} is over the limit {MAX_BODY_BYTES}")
-    if kind > Kind.COMMAND:
-        raise ProtocolError(f"unknown batch kind {kind}")
-    if record_count > MAX_RECORDS_PER_BATCH:
-        raise ProtocolError(f"record count {record_count} is over the limit")
-    if (record_count == 0) == (kind == Kind.RECORDS):
-        raise ProtocolError(f"a {Kind(kind).name} batch cannot have {record_count} records")
+    if body_length > MAX_BODY_BYTES or kind != Kind.RECORDS or fields[13] or fields[14] != 1:
+        _check_unusual(fields)
+    elif not 0 < record_count <= MAX_RECORDS_PER_BATCH:
+        raise ProtocolError(f"a RECORDS batch cannot have {record_count} records")
     return fields
+
+
+def _check_unusual(fields: Fields) -> None:
+    """The bounds of a header that is not a plain RECORDS batch's."""
+    body_length, record_count = fields[2:4]
+    kind, _, flags, index_count = fields[11:]
+    if kind > Kind.GAP:
+        raise ProtocolError(f"unknown batch kind {kind}")
+    if flags & ~(SPARSE | ENCRYPTED) or (flags & SPARSE and kind != Kind.RECORDS):
+        raise ProtocolError(f"a {Kind(kind).name} batch cannot have the flags {flags:#x}")
+    limit = MAX_BODY_BYTES + (ENCRYPTION_OVERHEAD_BYTES if flags & ENCRYPTED else 0)
+    if body_length > limit:
+        raise ProtocolError(f"body length {body_length} is over the limit {limit}")
+    if kind == Kind.GAP:
+        if body_length or flags or not record_count or not index_count:
+            raise ProtocolError("a GAP has no body and no flags, and takes indexes and offsets")
+        return
+    if index_count != 1:
+        raise ProtocolError(f"a {Kind(kind).name} batch cannot take {index_count} indexes")
+    if record_count > MAX_RECORDS_PER_BATCH or (record_count == 0) == (kind == Kind.RECORDS):
+        raise ProtocolError(f"a {Kind(kind).name} batch cannot have {record_count} records")
 
 
 def check_body(header: BatchHeader, body: Buffer) -> None:

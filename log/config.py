@@ -22,6 +22,8 @@ class LogConfig:
     Attributes:
         segment_bytes: a segment is sealed before it would grow over this, headers excluded
             (1 KiB to 1 TiB). Larger: fewer files; smaller: less to scan at open.
+        segment_age_s: a segment is sealed before the first append that comes so many seconds after
+            it was begun (1 to 10^9); None: only its size counts.
         index_interval_bytes: a sparse index entry (40 bytes) stands for so many bytes of a
             segment (128 to 64 MiB). Larger: less memory; smaller: less to skip per lookup.
         tail_cache_bytes: batches that were written already are kept in memory up to this (0 to
@@ -35,6 +37,7 @@ class LogConfig:
     """
 
     segment_bytes: int = DEFAULT_SEGMENT_BYTES
+    segment_age_s: float | None = None
     index_interval_bytes: int = 32 * 1024
     tail_cache_bytes: int = 8 * _MIB
     fsync: str = FSYNC_ALWAYS
@@ -46,6 +49,8 @@ class LogConfig:
         _check_range("index_interval_bytes", self.index_interval_bytes, 128, 64 * _MIB)
         _check_range("tail_cache_bytes", self.tail_cache_bytes, 0, 16 * 1024 * _MIB)
         _check_range("max_open_segments", self.max_open_segments, 1, 10_000)
+        if self.segment_age_s is not None and not 1 <= self.segment_age_s <= 10**9:
+            raise ConfigError(f"segment_age_s is from 1 to 10^9, not {self.segment_age_s}")
         if self.fsync not in _FSYNC:
             raise ConfigError(f"fsync is one of {', '.join(_FSYNC)}, not {self.fsync!r}")
         if not 0 < self.fsync_interval_s <= 3600:

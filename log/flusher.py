@@ -6,7 +6,7 @@ from threading import Lock
 
 from quorumlog.errors import DiskFull
 from quorumlog.log.config import FSYNC_ALWAYS, FSYNC_INTERVAL
-from quorumlog.log.pending import RollWork, TruncateWork, Work
+from quorumlog.log.pending import Limits, RollWork, TruncateWork, Work
 from quorumlog.log.segment_files import SegmentFiles
 from quorumlog.log.state import LogState
 from quorumlog.log.writer import SegmentWriter, SyncFailed, is_full
@@ -48,8 +48,8 @@ class Flusher:
         with self._lock:
             with self._state.lock:
                 self._state.check_usable()
-                work, floor = self._take_work()
-            self._guarded(lambda: self._perform(work, floor, sync), work)
+                work, limits = self._take_work()
+            self._guarded(lambda: self._perform(work, limits, sync), work)
             with self._state.lock:
                 self._state.layout.written(self._reach.last_index)
                 return self._reach
@@ -61,45 +61,52 @@ class Flusher:
                 if self._state.is_closed:
                     return
                 self._state.is_closed = True
-                work, floor = self._take_work()
+                work, limits = self._take_work()
             try:
                 if self._state.fenced_because is not None:
                     self._writer.abandon()
                 else:
-                    self._guarded(lambda: self._finish(work, floor), work)
+                    self._guarded(lambda: self._finish(work, limits), work)
             finally:
                 self._files.close()
 
-    def _take_work(self) -> tuple[list[Work], Index]:
+    @property
+    def is_start_marked(self) -> bool:
+        """Whether the start offset of the log is on disk."""
+        return self._writer.marked_start == self._state.start_offset
+
+    def _take_work(self) -> tuple[list[Work], Limits]:
         layout = self._state.layout
         self._reach = Flushed(Index(layout.next_index - 1), layout.last_term)
-        return layout.take_work(), self._state.commit_floor
+        return layout.take_work(), Limits(self._state.commit_floor, self._state.start_offset)
 
-    def _finish(self, work: list[Work], floor: Index) -> None:
+    def _finish(self, work: list[Work], limits: Limits) -> None:
         try:
-            self._perform(work, floor, sync=True)
+            self._perform(work, limits, sync=True)
         except BaseException:
             self._writer.abandon()
             raise
-        self._writer.finish(floor)
+        self._writer.finish(limits, self._state.layout.segments[-1].index)
 
-    def _perform(self, work: list[Work], floor: Index, sync: bool) -> None:
+    def _perform(self, work: list[Work], limits: Limits, sync: bool) -> None:
         """Do ``work``; what is done leaves the list. Then sync if the policy or ``sync`` say so.
 
         On a full disk that goes for what was done: it does not wait for space with the rest.
         """
         try:
-            self._do(work, floor)
+            self._do(work, limits)
         except OSError as error:
             if is_full(error):
-                self._sync_if_due(floor, sync)
+                self._sync_if_due(limits, sync)
             raise
-        self._sync_if_due(floor, sync)
+        self._sync_if_due(limits, sync)
+        if self._writer.marked_start != limits.start_offset:
+            self._writer.sync_mark(limits)
 
-    def _do(self, work: list[Work], floor: Index) -> None:
+    def _do(self, work: list[Work], limits: Limits) -> None:
         while work:
             each = work[0]
-            self._writer.perform(each, floor)
+            self._writer.perform(each, limits)
             del work[0]
             if isinstance(each, RollWork):
                 self._release_index(each)
@@ -107,11 +114,11 @@ class Flusher:
                 for segment in (each.segment, *each.removed):
                     self._files.forget(segment.path)
 
-    def _sync_if_due(self, floor: Index, sync: bool) -> None:
+    def _sync_if_due(self, limits: Limits, sync: bool) -> None:
         if self._writer.is_synced:
             self.sync_due_s = None
         elif sync or self._is_sync_due():
-            self._writer.sync(floor)
+            self._writer.sync(limits)
             self.sync_due_s = None
 
     def _is_sync_due(self) -> bool:
@@ -148,3 +155,4 @@ class Flusher:
             sealed = work.sealed
             if sealed.index is work.index and sealed is not self._state.layout.segments[-1]:
                 sealed.index = None
+                sealed.is_sealed = True

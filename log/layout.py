@@ -1,6 +1,6 @@
 """The logical state of a log: what it contains once all pending disk work is done. Memory only."""
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from quorumlog.errors import InvariantViolation
@@ -8,7 +8,8 @@ from quorumlog.log.batch import Batch, BatchHeader
 from quorumlog.log.config import LogConfig
 from quorumlog.log.paths import segment_name
 from quorumlog.log.pending import AppendWork, RollWork, TruncateWork, Work
-from quorumlog.log.segment import DATA_START, Segment, SegmentHeader
+from quorumlog.log.segment import DATA_START, Segment
+from quorumlog.log.segment_header import SegmentHeader
 from quorumlog.log.sparse_index import SparseIndex
 from quorumlog.log.tail import Tail
 from quorumlog.types import Index
@@ -18,7 +19,8 @@ class Layout:
     """Segments, tail and the work that leads from what is on disk to them.
 
     Not safe for threads: the log's lock guards it. One owner changes it; a flush takes work away
-    (``take_work``) and says how far it came (``give_back``, ``written``).
+    (``take_work``) and says how far it came (``give_back``, ``written``). The list ``segments``
+    itself is never changed but replaced: who took it may go on looking at it without the lock.
     """
 
     def __init__(
@@ -27,7 +29,7 @@ class Layout:
         self._directory = directory
         self._config = config
         self.segments = segments
-        self.next_index = Index(last.index + 1)
+        self.next_index = last.next_index
         self.end_offset = last.next_offset
         self.last_term = last.term
         self.last_timestamp_ms = last.timestamp_ms
@@ -83,27 +85,48 @@ class Layout:
             position: where in it the first dropped batch stands.
             index: its sparse index, without what is dropped.
         """
-        from_index = Index(before.index + 1)
+        from_index = before.next_index
         unrolled = self._drop_work(from_index)
         if unrolled is not None:
             # The segment that would be empty now was never made: the one before stays the last.
             number, position, index = number - 1, unrolled.end, unrolled.index
         removed = tuple(self.segments[number + 1 :])
-        del self.segments[number + 1 :]
+        self.segments = self.segments[: number + 1]
         segment = self.segments[number]
+        segment.is_sealed = False
         segment.index = index
         segment.end = position
         if position == DATA_START:
             segment.first_term = segment.first_timestamp_ms = None
         physical_next = self._work[-1].next_index if self._work else self._handed_out_next
         if from_index < physical_next:
-            self._work.append(TruncateWork(segment, position, from_index, removed))
+            self._work.append(TruncateWork(segment, position, before, removed))
         self.tail.cut(from_index)
         self.next_index = from_index
         self.end_offset = before.next_offset
         self.last_term = before.term
         self.last_timestamp_ms = before.timestamp_ms
-        self.written_index = Index(min(self.written_index, before.index))
+        self.written_index = Index(min(self.written_index, from_index - 1))
+
+    def roll(self, now_ms: int) -> bool:
+        """Begin a new segment, unless the last one has no batch yet."""
+        if self.segments[-1].end == DATA_START:
+            return False
+        self._add_segment(now_ms)
+        return True
+
+    def remove_first(self, count: int) -> list[Segment]:
+        """Take away the first ``count`` segments."""
+        removed, self.segments = self.segments[:count], self.segments[count:]
+        return removed
+
+    def replace(self, old: Sequence[Segment], new: Segment) -> bool:
+        """Put ``new`` where the run ``old`` is; False when that is not there any more."""
+        number = self.segment_of_index(old[0].first_index)
+        if list(old) != self.segments[number : number + len(old)]:
+            return False
+        self.segments = [*self.segments[:number], new, *self.segments[number + len(old) :]]
+        return True
 
     def take_work(self) -> list[Work]:
         """Everything there is to do, in order; the caller does it now."""
@@ -125,15 +148,6 @@ class Layout:
         """Which of ``segments`` holds, or would hold, batch ``index``."""
         return bisect_right(self.segments, index, key=_first_index) - 1
 
-    def segment_of_offset(self, offset: int) -> int:
-        return bisect_right(self.segments, offset, key=_base_offset) - 1
-
-    def segment_before_time(self, timestamp_ms: int) -> int:
-        """The last of ``segments`` that begins before ``timestamp_ms``, or the first."""
-        sealed = len(self.segments) - (self.segments[-1].first_timestamp_ms is None)
-        at = bisect_left(self.segments, timestamp_ms, hi=sealed, key=_first_timestamp)
-        return max(at - 1, 0)
-
     def last_index_of(self, number: int) -> int:
         """The last index in segment ``number``."""
         if number + 1 < len(self.segments):
@@ -146,7 +160,8 @@ class Layout:
         for batch in batches:
             header = batch.header
             if (
-                header.index != index
+                header.index_count != 1
+                or header.index != index
                 or header.base_offset != offset
                 or header.term < term
                 or header.timestamp_ms < timestamp_ms
@@ -164,21 +179,26 @@ class Layout:
     def _segment_for(self, batch: Batch, now_ms: int) -> Segment:
         """The last segment, or a new one when ``batch`` does not fit into it."""
         last = self.segments[-1]
-        grown = last.end + batch.size_bytes - DATA_START
-        if grown <= self._config.segment_bytes or last.end == DATA_START or last.index is None:
+        if last.end == DATA_START or last.index is None:
             return last
+        grown = last.end + batch.size_bytes - DATA_START
+        max_age_s = self._config.segment_age_s
+        is_full = grown > self._config.segment_bytes
+        is_old = max_age_s is not None and now_ms - last.header.created_ms >= max_age_s * 1000
+        return self._add_segment(now_ms) if is_full or is_old else last
+
+    def _add_segment(self, now_ms: int) -> Segment:
+        """Seal the last segment, which has a batch, and begin a new one."""
+        last = self.segments[-1]
+        if last.index is None:
+            raise InvariantViolation(f"{last.path}: the last segment has no index")
         header = SegmentHeader(
-            self.next_index,
-            self.end_offset,
-            self.last_term,
-            self.last_timestamp_ms,
-            last.first_index,
-            now_ms,
+            self.next_index, self.end_offset, self.last_term, self.last_timestamp_ms, now_ms
         )
-        segment = Segment(f"{self._directory}/{segment_name(self.next_index)}", header)
-        segment.index = SparseIndex(self._config.index_interval_bytes)
+        path = f"{self._directory}/{segment_name(self.next_index)}"
+        segment = Segment.new(path, header, SparseIndex(self._config.index_interval_bytes))
         self._work.append(RollWork(last, last.end, last.index, segment))
-        self.segments.append(segment)
+        self.segments = [*self.segments, segment]
         return segment
 
     def _drop_work(self, from_index: int) -> RollWork | None:
@@ -205,13 +225,3 @@ class Layout:
 
 def _first_index(segment: Segment) -> int:
     return segment.first_index
-
-
-def _base_offset(segment: Segment) -> int:
-    return segment.base_offset
-
-
-def _first_timestamp(segment: Segment) -> int:
-    if segment.first_timestamp_ms is None:
-        raise InvariantViolation(f"{segment.path}: no batch in a segment before the last")
-    return segment.first_timestamp_ms

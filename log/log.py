@@ -1,22 +1,25 @@
 """The log: an ordered sequence of batches on disk, with its newest part in memory."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from quorumlog.errors import InvariantViolation
 from quorumlog.log.batch import Batch, BatchHeader
 from quorumlog.log.config import LogConfig
 from quorumlog.log.flusher import Flushed, Flusher
 from quorumlog.log.layout import Layout
+from quorumlog.log.pending import Limits
 from quorumlog.log.reader import Fetched
 from quorumlog.log.recovery import RecoveryReport, recover
 from quorumlog.log.segment_files import SegmentFiles
 from quorumlog.log.state import LogState
+from quorumlog.log.upkeep import SegmentInfo, Upkeep
 from quorumlog.log.view import LogView
 from quorumlog.log.writer import SegmentWriter
 from quorumlog.ports import Clock, Disk
 from quorumlog.types import Index, Offset, Term
 
-__all__ = ["Fetched", "Flushed", "Log", "LogConfig", "RecoveryReport"]
+__all__ = ["Fetched", "Flushed", "Log", "LogConfig", "RecoveryReport", "SegmentInfo"]
 
 
 class Log:
@@ -35,7 +38,12 @@ class Log:
     """
 
     def __init__(
-        self, state: LogState, view: LogView, flusher: Flusher, recovery: RecoveryReport
+        self,
+        state: LogState,
+        view: LogView,
+        flusher: Flusher,
+        upkeep: Upkeep,
+        recovery: RecoveryReport,
     ) -> None:
         """Use :meth:`open`. ``recovery`` says what it found and did."""
         self.recovery = recovery
@@ -43,32 +51,42 @@ class Log:
         self._layout = state.layout
         self._view = view
         self._flusher = flusher
+        self._upkeep = upkeep
 
     @staticmethod
     def open(disk: Disk, directory: str, config: LogConfig, clock: Clock) -> "Log":
         """Open the log in ``directory``, which is made when missing.
 
-        Blocks. Reads the header of every segment and all of the last one. What it then holds is
-        durable.
+        Blocks. After a clean stop it takes the same time for every size; after a crash the last
+        segment is read too. What the log then holds is durable. Rot in older segments is found
+        when they are read.
 
         Raises:
             Corrupt: what may have been acknowledged is damaged. Nothing was changed.
             UnusableDirectory: it cannot be made, read or written.
             OSError: another error of the disk.
         """
-        found = recover(disk, directory, config, clock)
+        files = SegmentFiles(disk, config.max_open_segments, config.index_interval_bytes)
+        try:
+            found = recover(disk, directory, config, clock, files)
+        except BaseException:
+            files.close()
+            raise
         layout = Layout(directory, config, found.segments, found.last)
-        state = LogState(directory, config, clock, layout, found.commit_floor)
+        limits = Limits(found.commit_floor, found.start_offset)
+        state = LogState(directory, config, clock, layout, limits.commit_floor, limits.start_offset)
         writer = SegmentWriter(
             disk,
             found.segments[-1],
             found.file,
             found.marks,
-            layout.next_index,
+            found.last,
+            limits,
             config.segment_bytes,
         )
-        files = SegmentFiles(disk, config.max_open_segments, config.index_interval_bytes)
-        return Log(state, LogView(state, files), Flusher(state, writer, files), found.report)
+        flusher = Flusher(state, writer, files)
+        upkeep = Upkeep(disk, state, files)
+        return Log(state, LogView(state, files), flusher, upkeep, found.report)
 
     # The logical state: memory only.
 
@@ -93,7 +111,8 @@ class Log:
 
     @property
     def start_offset(self) -> Offset:
-        return self._layout.segments[0].base_offset
+        """The first offset that can be read: see ``advance_start``."""
+        return self._state.start_offset
 
     @property
     def end_offset(self) -> Offset:
@@ -128,6 +147,7 @@ class Log:
             self._layout.has_work
             # The disk was full after the batches were written: that flush has not said so yet.
             or self._layout.written_index < self._layout.next_index - 1
+            or not self._flusher.is_start_marked
             or (due_s is not None and self._state.clock.monotonic_s() >= due_s)
         )
 
@@ -199,6 +219,40 @@ class Log:
             )
         self._state.commit_floor = Index(max(self.commit_floor, index))
 
+    def roll(self) -> bool:
+        """Seal the last segment with the next flush, and append to a new one from now on.
+
+        Returns:
+            False, and nothing is done, when the last segment holds nothing yet.
+
+        Raises:
+            LogFenced, Closed
+        """
+        with self._state.lock:
+            self._state.check_usable()
+            return self._layout.roll(self._state.clock.wall_ms())
+
+    def advance_start(self, offset: int) -> None:
+        """Delete every record before ``offset``: it cannot be read from now on.
+
+        Durable when a later ``flush`` returns; ``remove_deleted`` gives the space back. A lower
+        offset than before does nothing.
+
+        Raises:
+            InvariantViolation: ``offset`` is behind what is committed (``commit_floor``).
+            LogFenced, Closed
+        """
+        self._state.check_usable()
+        if offset <= self.start_offset:
+            return
+        committed = self._view.preceding_header(self.commit_floor + 1).next_offset
+        if offset > committed:
+            raise InvariantViolation(
+                f"{self._state.directory}: to delete before {offset}, "
+                f"but only what is before {committed} is committed"
+            )
+        self._state.start_offset = Offset(offset)
+
     # Reading: from memory near the end, from the files otherwise.
 
     def term_at(self, index: int) -> Term:
@@ -222,19 +276,22 @@ class Log:
         """
         return self._view.slice(first_index, max_bytes)
 
-    def fetch(self, offset: int, max_bytes: int, end_offset: int) -> Fetched:
+    def fetch(
+        self, offset: int, max_bytes: int, end_offset: int, max_records: int | None = None
+    ) -> Fetched:
         """The RECORDS batches that hold ``offset`` and what follows, as bytes.
 
         Only batches with a base offset before ``end_offset`` (the high watermark), at least one
-        if ``offset < end_offset``, at most ``max_bytes`` otherwise. Batches of other kinds take
-        no offsets and are left out. Bodies are not checked here: the consumer does that.
+        if ``offset < end_offset``, at most ``max_bytes`` and ``max_records`` otherwise. Batches of
+        other kinds are left out: a log of such, or of what was compacted away, gives no ``data``
+        and a ``next_offset`` to go on from. Bodies are not checked here: the consumer does that.
 
         Raises:
             OffsetOutOfRange: below the log's start or above ``end_offset``.
             Corrupt: a header on disk is not what was written.
             StorageError: the disk cannot be read.
         """
-        return self._view.fetch(offset, max_bytes, end_offset)
+        return self._view.fetch(offset, max_bytes, end_offset, max_records)
 
     def index_of_offset(self, offset: int) -> Index:
         """Index of the batch that holds record ``offset``.
@@ -256,7 +313,22 @@ class Log:
 
     def batches(self, first_index: int) -> Iterator[Batch]:
         """The batches from ``first_index`` to what is now the last one; errors as ``slice``."""
-        return self._view.batches(first_index)
+        return chain.from_iterable(self._view.stream(first_index))
+
+    def stream(self, first_index: int) -> Iterator[list[Batch]]:
+        """As ``batches``, in lists of about a MiB.
+
+        The segment that is being read stays readable to its end even when it is removed or
+        compacted meanwhile; raises IndexOutOfRange where the next one is gone by then.
+        """
+        return self._view.stream(first_index)
+
+    def batches_before(self, index: int, max_bytes: int) -> list[Batch]:
+        """The batches before ``index``, oldest first: for reading from the end backwards.
+
+        At least one if there is any, otherwise about ``max_bytes`` at most; errors as ``slice``.
+        """
+        return self._view.batches_before(index, max_bytes)
 
     def offset_for_time(self, timestamp_ms: int, end_offset: int) -> Offset:
         """The first offset whose timestamp is ``timestamp_ms`` or later; ``end_offset`` if none."""
@@ -282,6 +354,53 @@ class Log:
     def sync(self) -> Flushed:
         """As ``flush``, and fdatasync whatever the ``fsync`` setting says."""
         return self._flusher.flush(sync=True)
+
+    # Upkeep: blocking, from any thread.
+
+    def segments(self) -> list[SegmentInfo]:
+        """All segments, oldest first; the headers of those not known yet are read.
+
+        Raises:
+            Corrupt, StorageError, LogFenced, Closed
+        """
+        return self._upkeep.segments()
+
+    def remove_deleted(self) -> int:
+        """Remove the segments that hold only deleted records (``advance_start``), durably.
+
+        Never the last one: ``roll`` and flush before. Readers that are in a segment read on.
+
+        Returns:
+            How many segments were removed.
+
+        Raises:
+            StorageError: the disk refused; the rest is removed by the next call.
+        """
+        return self._upkeep.remove_deleted()
+
+    def replace(self, old: Sequence[SegmentInfo]) -> bool:
+        """Put the compacted file of exactly the sealed segments ``old`` in their place, durably.
+
+        It has to be complete and synced (:mod:`quorumlog.log.leftovers`).
+
+        Returns:
+            False when one of them is not in the log any more: the file was removed.
+
+        Raises:
+            StorageError: the disk refused; the next open finishes it.
+            Corrupt: the file is damaged.
+        """
+        return self._upkeep.replace(old)
+
+    def set_cleaned(
+        self, info: SegmentInfo, cleaned_to: int, horizon_offset: int, horizon_ms: int
+    ) -> None:
+        """Take note, durably, that compaction has nothing to take out of a sealed segment.
+
+        Raises:
+            StorageError: the disk refused. Nothing is lost by that.
+        """
+        self._upkeep.set_cleaned(info, cleaned_to, horizon_offset, horizon_ms)
 
     def close(self) -> None:
         """Flush, give back preallocated space and close. A second call does nothing.

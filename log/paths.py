@@ -6,6 +6,7 @@ from quorumlog.types import Index
 
 SEGMENT_SUFFIX: Final = ".log"
 INDEX_SUFFIX: Final = ".index"
+COMPACTED_SUFFIX: Final = ".compacted"
 
 _DIGITS = 20
 
@@ -25,11 +26,32 @@ def segment_name(first_index: int) -> str:
 def first_index_of(name: str) -> Index | None:
     """The first index a segment's name says, or None when it is not the name of a segment."""
     stem = name.removesuffix(SEGMENT_SUFFIX)
-    if stem == name or len(stem) != _DIGITS or not (stem.isascii() and stem.isdigit()):
-        return None
-    return Index(int(stem))
+    return None if stem == name else _number(stem)
 
 
 def index_path_of(segment_path: str) -> str:
     """The index file beside the segment at ``segment_path``."""
     return segment_path.removesuffix(SEGMENT_SUFFIX) + INDEX_SUFFIX
+
+
+def compacted_name(first_index: int, next_index: int) -> str:
+    """The file that is to stand for all segments from ``first_index`` up to ``next_index``."""
+    return f"{first_index:0{_DIGITS}d}.{next_index:0{_DIGITS}d}{COMPACTED_SUFFIX}"
+
+
+def compacted_range_of(name: str) -> tuple[Index, Index] | None:
+    """First and next index in the name of a compacted file; None when it is not one."""
+    stem = name.removesuffix(COMPACTED_SUFFIX)
+    first, dot, behind = stem.partition(".")
+    if stem == name or not dot:
+        return None
+    first_index, next_index = _number(first), _number(behind)
+    if first_index is None or next_index is None or next_index <= first_index:
+        return None
+    return first_index, next_index
+
+
+def _number(digits: str) -> Index | None:
+    if len(digits) != _DIGITS or not (digits.isascii() and digits.isdigit()):
+        return None
+    return Index(int(digits))

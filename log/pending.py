@@ -2,10 +2,19 @@
 
 from dataclasses import dataclass, field
 
-from quorumlog.log.batch import Batch
+from quorumlog.log.batch import Batch, BatchHeader
 from quorumlog.log.segment import Segment
 from quorumlog.log.sparse_index import SparseIndex
-from quorumlog.types import Index
+from quorumlog.types import Index, Offset
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the owner says of the log: everything through ``commit_floor`` is committed, and what
+    is before ``start_offset`` is deleted."""
+
+    commit_floor: Index
+    start_offset: Offset
 
 
 @dataclass(slots=True)
@@ -38,15 +47,19 @@ class RollWork:
 
 @dataclass(frozen=True, slots=True)
 class TruncateWork:
-    """Remove the segments ``removed``, cut ``segment`` at ``position``, where ``next_index`` stood.
+    """Remove the segments ``removed``, cut ``segment`` at ``position``, behind batch ``before``.
 
     ``removed`` follow ``segment`` in the log and are in order; not all need to be on disk.
     """
 
     segment: Segment
     position: int
-    next_index: Index
+    before: BatchHeader
     removed: tuple[Segment, ...]
+
+    @property
+    def next_index(self) -> Index:
+        return self.before.next_index
 
 
 Work = AppendWork | RollWork | TruncateWork

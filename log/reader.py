@@ -14,14 +14,11 @@ from quorumlog.log.batch import (
     header_of,
 )
 from quorumlog.log.scan import fields_at, walk_headers
-from quorumlog.log.segment import Segment
-from quorumlog.log.segment_files import SegmentFiles
+from quorumlog.log.segment_files import OpenSegment
 from quorumlog.log.sparse_index import Entry
-from quorumlog.ports import File
-from quorumlog.types import Buffer, Offset
+from quorumlog.types import Buffer, Index, Offset
 
 _WALK_BYTES = 16 * 1024
-_MAX_HINTS = 256
 
 # Places in Fields.
 _BODY_LENGTH = 2
@@ -29,6 +26,7 @@ _RECORD_COUNT = 3
 _INDEX = 4
 _BASE_OFFSET = 6
 _KIND = 11
+_INDEX_COUNT = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +43,16 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Where to read: batches ``first_index`` to ``last_index``, both in ``segment`` and written.
+    """Where to read: from the batch that takes ``first_index`` to the one of ``last_index``.
 
-    ``entry`` is a batch of the segment at or before the first one.
+    Both are in one segment and written. ``entry`` is a batch of it at or before the first one;
+    ``end`` is the position behind its last batch, 0 while it grows.
     """
 
-    segment: Segment
     entry: Entry
     first_index: int
     last_index: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,130 +64,128 @@ class _Read:
     headers: list[Fields]
 
 
-class BatchReader:
-    """Reads from segment files; any number of threads, no lock while reading.
+def read_headers(opened: OpenSegment, where: Range) -> Iterator[tuple[int, BatchHeader]]:
+    """Position and header of the batches in ``where``.
 
-    Remembers where the last reads ended, so that reading on takes no search.
+    Raises:
+        Corrupt: one of them is damaged.
     """
+    position, index = _start_of(opened, where)
+    yield from walk_headers(
+        opened.file, opened.path, position, index, where.last_index, _WALK_BYTES
+    )
 
-    def __init__(self, files: SegmentFiles) -> None:
-        self._files = files
-        self._hints: dict[int, int] = {}
 
-    def forget_hints(self) -> None:
-        """After a truncation: other batches may stand there now."""
-        self._hints = {}
+def read_batches(opened: OpenSegment, where: Range, max_bytes: int) -> list[Batch]:
+    """Batches from the first on, at least one, at most ``max_bytes`` otherwise.
 
-    def headers(self, where: Range) -> Iterator[BatchHeader]:
-        """The headers in ``where``.
-
-        Raises:
-            Corrupt: one of them is damaged.
-        """
-        for _, header in self.positioned_headers(where):
-            yield header
-
-    def positioned_headers(self, where: Range) -> Iterator[tuple[int, BatchHeader]]:
-        with self._files.reading(where.segment) as file:
-            position = self._position_of(file, where)
-            yield from walk_headers(
-                file,
-                where.segment.path,
-                position,
-                where.first_index,
-                where.last_index,
-                _WALK_BYTES,
-            )
-
-    def batches(self, where: Range, max_bytes: int) -> list[Batch]:
-        """Batches from the first on, at least one, at most ``max_bytes`` otherwise.
-
-        Raises:
-            Corrupt: a header or a body is damaged.
-        """
-        read = self._read(where, max_bytes, None)
-        view = memoryview(read.data)
-        batches = []
-        at = 0
-        for fields in read.headers:
-            header = header_of(fields)
-            body_at = at + HEADER_SIZE
-            body = view[body_at : body_at + header.body_length]
-            try:
-                check_body(header, body)
-            except ProtocolError as error:
-                raise Corrupt(
-                    where.segment.path, read.position + at, f"batch {header.index}", str(error)
-                ) from error
-            batches.append(Batch(header, view[at:body_at], body))
-            at = body_at + header.body_length
-        return batches
-
-    def records(self, where: Range, max_bytes: int, end_offset: int) -> Fetched:
-        """The RECORDS batches among those with a base offset before ``end_offset``.
-
-        At least one batch is looked at; one that holds no records leaves ``data`` empty.
-
-        Raises:
-            Corrupt: a header is damaged.
-        """
-        read = self._read(where, max_bytes, end_offset)
-        view = memoryview(read.data)
-        runs: list[memoryview] = []
-        run_at = at = 0
-        for fields in read.headers:
-            end = at + HEADER_SIZE + fields[_BODY_LENGTH]
-            if fields[_KIND] != Kind.RECORDS:
-                if at > run_at:
-                    runs.append(view[run_at:at])
-                run_at = end
-            at = end
-        if at > run_at:
-            runs.append(view[run_at:at])
-        joined: Buffer = runs[0] if len(runs) == 1 else b"".join(runs)
-        last = read.headers[-1]
-        return Fetched(joined, Offset(last[_BASE_OFFSET] + last[_RECORD_COUNT]))
-
-    def _read(self, where: Range, max_bytes: int, end_offset: int | None) -> _Read:
-        """At least one batch; only such with a base offset before ``end_offset``."""
-        hints = self._hints
-        with self._files.reading(where.segment) as file:
-            begin = self._position_of(file, where)
-            size_bytes = max(max_bytes, HEADER_SIZE)
-            if where.segment.end:
-                size_bytes = min(size_bytes, where.segment.end - begin)
-            data = file.read_at(begin, size_bytes)
-            headers = _headers_in(data, where, begin, max_bytes, end_offset)
-            end = sum(fields[_BODY_LENGTH] for fields in headers) + len(headers) * HEADER_SIZE
-            if end > len(data):
-                data = file.read_at(begin, end)
-        if end > len(data):
+    Raises:
+        Corrupt: a header or a body is damaged.
+    """
+    read = _read(opened, where, max_bytes, None, None)
+    view = memoryview(read.data)
+    batches = []
+    at = 0
+    for fields in read.headers:
+        header = header_of(fields)
+        body_at = at + HEADER_SIZE
+        body = view[body_at : body_at + header.body_length]
+        try:
+            check_body(header, body)
+        except ProtocolError as error:
             raise Corrupt(
-                where.segment.path, begin, f"a batch of {end} bytes", f"{len(data)} to the end"
-            )
-        if len(hints) >= _MAX_HINTS:
-            hints.clear()
-        hints[headers[-1][_INDEX] + 1] = begin + end
-        return _Read(data, begin, headers)
+                opened.path, read.position + at, f"batch {header.index}", str(error)
+            ) from error
+        batches.append(Batch(header, view[at:body_at], body))
+        at = body_at + header.body_length
+    return batches
 
-    def _position_of(self, file: File, where: Range) -> int:
-        if where.first_index == where.entry.index:
-            return where.entry.position
-        hint = self._hints.get(where.first_index)
-        if hint is not None:
-            return hint
-        path = where.segment.path
-        entry = where.entry
-        position = entry.position
-        for _, header in walk_headers(
-            file, path, position, entry.index, where.first_index - 1, _WALK_BYTES
-        ):
-            position += header.size_bytes
-        return position
+
+def read_records(
+    opened: OpenSegment,
+    where: Range,
+    max_bytes: int,
+    end_offset: int,
+    max_records: int | None,
+) -> Fetched:
+    """The RECORDS batches among those with a base offset before ``end_offset``.
+
+    At least one batch is looked at; one that holds no records leaves ``data`` empty.
+
+    Raises:
+        Corrupt: a header is damaged.
+    """
+    read = _read(opened, where, max_bytes, end_offset, max_records)
+    view = memoryview(read.data)
+    runs: list[memoryview] = []
+    run_at = at = 0
+    for fields in read.headers:
+        end = at + HEADER_SIZE + fields[_BODY_LENGTH]
+        if fields[_KIND] != Kind.RECORDS:
+            if at > run_at:
+                runs.append(view[run_at:at])
+            run_at = end
+        at = end
+    if at > run_at:
+        runs.append(view[run_at:at])
+    joined: Buffer = runs[0] if len(runs) == 1 else b"".join(runs)
+    last = read.headers[-1]
+    return Fetched(joined, Offset(last[_BASE_OFFSET] + last[_RECORD_COUNT]))
+
+
+def _read(
+    opened: OpenSegment,
+    where: Range,
+    max_bytes: int,
+    end_offset: int | None,
+    max_records: int | None,
+) -> _Read:
+    """At least one batch; only such with a base offset before ``end_offset``."""
+    begin, index = _start_of(opened, where)
+    size_bytes = max(max_bytes, HEADER_SIZE)
+    if where.end:
+        size_bytes = min(size_bytes, where.end - begin)
+    data = opened.file.read_at(begin, size_bytes)
+    headers = _headers_in(
+        data, opened.path, begin, index, where.last_index, max_bytes, end_offset, max_records
+    )
+    end = sum(fields[_BODY_LENGTH] for fields in headers) + len(headers) * HEADER_SIZE
+    if end > len(data):
+        data = opened.file.read_at(begin, end)
+    if end > len(data):
+        raise Corrupt(opened.path, begin, f"a batch of {end} bytes", f"{len(data)} to the end")
+    last = headers[-1]
+    next_index = last[_INDEX] + last[_INDEX_COUNT]
+    next_offset = last[_BASE_OFFSET] + last[_RECORD_COUNT]
+    opened.remember(Entry(next_index, begin + end, next_offset, 0, 0))
+    return _Read(data, begin, headers)
+
+
+def _start_of(opened: OpenSegment, where: Range) -> tuple[int, Index]:
+    """Position and index of the batch that takes ``where.first_index``."""
+    first_index = where.first_index
+    entry = where.entry
+    if first_index == entry.index:
+        return entry.position, Index(first_index)
+    hint = opened.by_index.get(first_index)
+    if hint is not None:
+        return hint.position, Index(first_index)
+    for position, header in walk_headers(
+        opened.file, opened.path, entry.position, entry.index, first_index, _WALK_BYTES
+    ):
+        last = position, header.index
+    return last
 
 
 def _headers_in(
-    data: bytes, where: Range, position: int, max_bytes: int, end_offset: int | None
+    data: bytes,
+    path: str,
+    position: int,
+    index: int,
+    last_index: int,
+    max_bytes: int,
+    end_offset: int | None,
+    max_records: int | None,
 ) -> list[Fields]:
     """The headers in ``data``, read at ``position``, up to the limits.
 
@@ -197,15 +194,20 @@ def _headers_in(
     headers: list[Fields] = []
     at = 0
     limit = min(max_bytes, len(data))
-    for index in range(where.first_index, where.last_index + 1):
+    record_count = 0
+    while index <= last_index:
         if headers and at + HEADER_SIZE > limit:
             break
-        fields = fields_at(data, at, where.segment.path, position + at, index)
+        fields = fields_at(data, at, path, position + at, index)
         end = at + HEADER_SIZE + fields[_BODY_LENGTH]
+        record_count += fields[_RECORD_COUNT]
         if headers and (
-            end > limit or (end_offset is not None and fields[_BASE_OFFSET] >= end_offset)
+            end > limit
+            or (end_offset is not None and fields[_BASE_OFFSET] >= end_offset)
+            or (max_records is not None and record_count > max_records)
         ):
             break
         headers.append(fields)
         at = end
+        index += fields[_INDEX_COUNT]
     return headers

@@ -7,25 +7,34 @@ flush writes many batches, and a power cut keeps any of its sectors. Every other
 durable as a whole before the next one was made, so nothing in it can be torn.
 """
 
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from typing import Final
 
 from quorumlog.errors import Corrupt, UnusableDirectory
 from quorumlog.log.batch import HEADER_SIZE, BatchHeader
 from quorumlog.log.config import LogConfig
+from quorumlog.log.leftovers import settle_leftovers
+from quorumlog.log.mark import Mark, MarkPages
 from quorumlog.log.paths import first_index_of, index_path_of, segment_name
 from quorumlog.log.scan import Scan, count_intact_headers, end_of_data, header_at
 from quorumlog.log.segment import (
     DATA_START,
-    Mark,
-    MarkPages,
     Segment,
-    SegmentHeader,
-    decode_segment_header,
+    first_mark,
+    header_at_mark,
+    header_before,
     reserve_segment,
     write_first_pages,
 )
+from quorumlog.log.segment_files import (
+    SegmentChanged,
+    SegmentFiles,
+    build_index,
+    first_batch_header,
+    load_index,
+    seal_of,
+)
+from quorumlog.log.segment_header import SegmentHeader, decode_segment_header
 from quorumlog.log.sparse_index import SparseIndex
 from quorumlog.ports import Clock, Disk, File
 from quorumlog.types import Index, Offset, Term
@@ -38,18 +47,22 @@ class RecoveryReport:
     """What opening a log found and did.
 
     Attributes:
+        was_closed: it was closed cleanly: nothing had to be scanned.
         cut_bytes: bytes of the torn tail that were cut; 0 after a clean stop.
         cut_batches: batch headers that were intact in it. None of these was ever acknowledged.
         reason: why it was cut, empty when nothing was.
         removed_segment: the file of a segment that was being made and held nothing, or empty.
+        compactions_finished: compactions that a crash had cut short after they were decided.
         indexes_missing: sealed segments without an index file; made again when first needed.
         scanned_bytes: bytes of the last segment that were read and checked.
     """
 
+    was_closed: bool = False
     cut_bytes: int = 0
     cut_batches: int = 0
     reason: str = ""
     removed_segment: str = ""
+    compactions_finished: int = 0
     indexes_missing: int = 0
     scanned_bytes: int = 0
 
@@ -62,13 +75,19 @@ class Recovered:
     last: BatchHeader
     """Header of the last batch; of an empty log, one that the next batch continues."""
     commit_floor: Index
+    start_offset: Offset
     file: File
     marks: MarkPages
     report: RecoveryReport
 
 
-def recover(disk: Disk, directory: str, config: LogConfig, clock: Clock) -> Recovered:
+def recover(
+    disk: Disk, directory: str, config: LogConfig, clock: Clock, files: SegmentFiles
+) -> Recovered:
     """Open ``directory``, made when missing. Everything it returns is durable.
+
+    Reads the last segment as far as its mark does not say where it ends, and the headers of the
+    first one and of the one before the last: the time it takes does not grow with the log.
 
     Raises:
         Corrupt: what may have been acknowledged is damaged; nothing was changed.
@@ -76,13 +95,21 @@ def recover(disk: Disk, directory: str, config: LogConfig, clock: Clock) -> Reco
     """
     try:
         disk.make_directory(directory)
-        names = disk.list_directory(directory)
+        names, finished = settle_leftovers(disk, directory)
         firsts = [first for name in names if (first := first_index_of(name)) is not None]
         removed = _remove_unborn(disk, directory, firsts)
         if not firsts:
             _create_first(disk, directory, clock)
             firsts.append(Index(1))
-        return _recover(disk, directory, firsts, config, removed, set(names))
+        found = _recover(disk, directory, firsts, config, files)
+        missing = {index_path_of(segment_name(first)) for first in firsts[:-1]} - set(names)
+        report = replace(
+            found.report,
+            removed_segment=removed,
+            compactions_finished=finished,
+            indexes_missing=len(missing),
+        )
+        return replace(found, report=report)
     except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError) as error:
         raise UnusableDirectory(
             f"{directory} cannot be used: {error.strerror or error}; "
@@ -106,7 +133,7 @@ def _remove_unborn(disk: Disk, directory: str, firsts: list[Index]) -> str:
             return ""
         except Corrupt:
             mark = MarkPages().load(file)
-            was_written = mark is not None and mark.synced_index >= firsts[-1]
+            was_written = mark is not None and mark.index >= firsts[-1]
             is_first = firsts[-1] == 1 or len(firsts) > 1
             if was_written or not is_first or end_of_data(file, DATA_START) > DATA_START:
                 raise
@@ -122,8 +149,8 @@ def _create_first(disk: Disk, directory: str, clock: Clock) -> None:
     path = f"{directory}/{segment_name(1)}"
     file = reserve_segment(disk, path)
     try:
-        header = SegmentHeader(Index(1), Offset(0), Term(0), 0, Index(0), clock.wall_ms())
-        write_first_pages(file, header, Index(0))
+        header = SegmentHeader(Index(1), Offset(0), Term(0), 0, clock.wall_ms())
+        write_first_pages(file, header, first_mark(header, Index(0), Offset(0)))
         file.sync()
     finally:
         file.close()
@@ -131,40 +158,102 @@ def _create_first(disk: Disk, directory: str, clock: Clock) -> None:
 
 
 def _recover(
-    disk: Disk,
-    directory: str,
-    firsts: list[Index],
-    config: LogConfig,
-    removed: str,
-    names: set[str],
+    disk: Disk, directory: str, firsts: list[Index], config: LogConfig, files: SegmentFiles
 ) -> Recovered:
-    segments = [_load_sealed(disk, directory, first) for first in firsts[:-1]]
-    path = f"{directory}/{segment_name(firsts[-1])}"
-    file = disk.open(path)
+    segments = [Segment(f"{directory}/{segment_name(first)}", first) for first in firsts]
+    for segment in segments[:-1]:
+        segment.is_sealed = True
+    last = segments[-1]
+    file = disk.open(last.path)
     try:
-        last = _load_header(file, path, firsts[-1])
-        segments.append(last)
-        _check_chain(segments)
+        header = _load_header(file, last.path, last.first_index)
         marks = MarkPages()
         mark = marks.load(file)
-        end, report = _scan_last(file, last, mark, config)
-        # A process that died leaves in the page cache what was never synced; from here on it
-        # counts as durable. Written again first: after a failed fdatasync the kernel holds such
-        # pages for clean, and a sync alone would pass them over.
-        synced = mark.synced_position if mark is not None else DATA_START
-        _write_again(file, 0 if synced == DATA_START else synced, last.end)
-        file.sync()
-        disk.sync_directory(directory)
-        floor = Index(min(mark.commit_floor if mark else 0, end.index))
-        marks.store(file, Mark(end.index, last.end, floor))
+        if mark is not None and mark.is_closed and mark.position == file.size_bytes():
+            end = header_at_mark(mark)
+            report = RecoveryReport(was_closed=True)
+            index = _index_of_closed(disk, file, last.path, header, mark, config)
+        else:
+            end, index, report = _scan_last(file, last, header, mark, config)
+            # A process that died leaves in the page cache what was never synced; from here on
+            # it counts as durable. Written again first: after a failed fdatasync the kernel
+            # holds such pages for clean, and a sync alone would pass them over.
+            synced = DATA_START if mark is None else mark.position
+            _write_again(file, 0 if synced == DATA_START else synced, last.end)
+            file.sync()
+            disk.sync_directory(directory)
+        _fill(last, header, file, end.index, file.size_bytes() if report.was_closed else last.end)
+        last.index = index
+        first = _check_neighbours(segments, files)
+        floor = Index(min(0 if mark is None else mark.commit_floor, end.index))
+        start = Offset(max(0 if mark is None else mark.start_offset, first.base_offset))
+        if not report.was_closed:
+            marks.store(file, _mark_at(end, last.end, floor, start))
     except BaseException:
         file.close()
         raise
-    missing = sum(index_path_of(segment_name(first)) not in names for first in firsts[:-1])
-    report = RecoveryReport(
-        report.cut_bytes, report.cut_batches, report.reason, removed, missing, report.scanned_bytes
-    )
-    return Recovered(segments, end, max(floor, Index(firsts[0] - 1)), file, marks, report)
+    return Recovered(segments, end, max(floor, Index(firsts[0] - 1)), start, file, marks, report)
+
+
+def _fill(segment: Segment, header: SegmentHeader, file: File, last_index: int, end: int) -> None:
+    """Load the last segment, whose last batch is ``last_index``."""
+    first = None
+    if last_index >= segment.first_index:
+        first = first_batch_header(file, segment.path, segment.first_index)
+    segment.load(header, None, first, end)
+
+
+def _mark_at(last: BatchHeader, position: int, floor: Index, start: Offset) -> Mark:
+    index = Index(last.next_index - 1)
+    return Mark(index, position, last.next_offset, last.term, last.timestamp_ms, floor, start)
+
+
+def _index_of_closed(
+    disk: Disk, file: File, path: str, header: SegmentHeader, mark: Mark, config: LogConfig
+) -> SparseIndex:
+    """The index of a last segment that was closed cleanly; it is not complete without batches."""
+    interval_bytes = config.index_interval_bytes
+    if mark.index < header.first_index:
+        return SparseIndex(interval_bytes)
+    seal = seal_of(header, mark.index, mark.position)
+    index = load_index(disk, path, seal, interval_bytes)
+    if index is None:
+        index, end = build_index(file, path, header.first_index, mark.index, interval_bytes)
+        if end != mark.position:
+            raise Corrupt(path, end, f"the last batch to end at {mark.position}", str(end))
+    return index
+
+
+def _check_neighbours(segments: list[Segment], files: SegmentFiles) -> Segment:
+    """Check that the last segment continues the one before it; returns the first one, loaded."""
+    try:
+        if len(segments) > 1:
+            before, next_first_index = segments[-2], segments[-1].first_index
+            with files.acquire(before) as opened:
+                mark = before.mark
+                # A truncation lowers the mark first: one that was cut short has left it low.
+                if mark is None or mark.index + 1 != next_first_index:
+                    _check_ends_before(opened.file, before, next_first_index)
+        return files.load(segments[0])
+    except SegmentChanged as error:
+        raise Corrupt(str(error), 0, "the segment", "no such file") from error
+
+
+def _check_ends_before(file: File, segment: Segment, next_first_index: int) -> None:
+    """Raise Corrupt where there was a segment between ``segment`` and the next."""
+    last = segment.first_index - 1
+    position = DATA_START
+    while position < segment.end:
+        header = header_at(file.read_at(position, HEADER_SIZE), 0, segment.path, position, last + 1)
+        last = header.next_index - 1
+        position += header.size_bytes
+    if last + 1 != next_first_index:
+        raise Corrupt(
+            segment.path,
+            segment.end,
+            f"the segment {segment_name(last + 1)} behind this one",
+            f"{segment_name(next_first_index)} (missing or foreign files)",
+        )
 
 
 def _write_again(file: File, position: int, end: int) -> None:
@@ -175,77 +264,35 @@ def _write_again(file: File, position: int, end: int) -> None:
         position += len(chunk)
 
 
-def _load_header(file: File, path: str, first_index: Index) -> Segment:
+def _load_header(file: File, path: str, first_index: Index) -> SegmentHeader:
     header = decode_segment_header(file.read_at(0, DATA_START), path)
     if header.first_index != first_index:
         raise Corrupt(path, 8, f"first index {first_index}", str(header.first_index))
-    return Segment(path, header)
-
-
-def _load_sealed(disk: Disk, directory: str, first_index: Index) -> Segment:
-    """A segment's header and that of its first batch, in one read."""
-    path = f"{directory}/{segment_name(first_index)}"
-    file = disk.open_readonly(path)
-    try:
-        raw = file.read_at(0, DATA_START + HEADER_SIZE)
-    finally:
-        file.close()
-    header = decode_segment_header(raw, path)
-    if header.first_index != first_index:
-        raise Corrupt(path, 8, f"first index {first_index}", str(header.first_index))
-    segment = Segment(path, header)
-    first = header_at(raw, DATA_START, path, DATA_START, first_index)
-    segment.first_term = first.term
-    segment.first_timestamp_ms = first.timestamp_ms
-    segment.end = 0
-    return segment
-
-
-def _check_chain(segments: list[Segment]) -> None:
-    """Every segment names the one before it, so a missing one is found without a scan."""
-    for before, segment in pairwise(segments):
-        named = segment.header.prev_first_index
-        if named != before.first_index:
-            raise Corrupt(
-                segment.path,
-                40,
-                f"the segment before to be {segment_name(named)}",
-                f"{segment_name(before.first_index)} (missing or foreign files)",
-            )
-        if segment.base_offset < before.base_offset:
-            raise Corrupt(
-                segment.path, 16, f"offsets from {before.base_offset} on", str(segment.base_offset)
-            )
+    return header
 
 
 def _scan_last(
-    file: File, segment: Segment, mark: Mark | None, config: LogConfig
-) -> tuple[BatchHeader, RecoveryReport]:
-    """Scan the last segment, fill in ``segment``, cut a torn tail; returns the last header."""
-    last = header_before(segment.header)
+    file: File, segment: Segment, header: SegmentHeader, mark: Mark | None, config: LogConfig
+) -> tuple[BatchHeader, SparseIndex, RecoveryReport]:
+    """Scan the last segment, note where it ends, cut a torn tail; returns the last header."""
+    last = header_before(header)
     index = SparseIndex(config.index_interval_bytes)
     scan = Scan(file, DATA_START, last)
-    for position, header in scan:
-        if segment.first_term is None:
-            segment.first_term = header.term
-            segment.first_timestamp_ms = header.timestamp_ms
-        index.add(header, position)
-        last = header
-    segment.index = index
+    for position, found in scan:
+        index.add(found, position)
+        last = found
     segment.end = scan.position
-    if mark is not None and scan.position < mark.synced_position:
+    if mark is not None and scan.position < mark.position:
         raise Corrupt(
             segment.path,
             scan.position,
-            f"batch {last.index + 1}, which was on stable storage",
+            f"batch {last.next_index}, which was on stable storage",
             scan.damage or "the end of the file",
         )
     scanned_bytes = scan.position - DATA_START
-    if scan.damage is None:
-        return last, RecoveryReport(scanned_bytes=scanned_bytes)
-    end = end_of_data(file, scan.position)
+    end = scan.position if scan.damage is None else end_of_data(file, scan.position)
     if end == scan.position:
-        return last, RecoveryReport(scanned_bytes=scanned_bytes)
+        return last, index, RecoveryReport(scanned_bytes=scanned_bytes)
     report = RecoveryReport(
         cut_bytes=end - scan.position,
         cut_batches=count_intact_headers(file, scan.position, end),
@@ -253,17 +300,4 @@ def _scan_last(
         scanned_bytes=scanned_bytes,
     )
     file.truncate(scan.position)
-    return last, report
-
-
-def header_before(header: SegmentHeader) -> BatchHeader:
-    """A stand-in for the batch before a segment, of which only these fields are known."""
-    return BatchHeader(
-        body_crc=0,
-        body_length=0,
-        record_count=0,
-        index=Index(header.first_index - 1),
-        term=header.prev_term,
-        base_offset=header.base_offset,
-        timestamp_ms=header.prev_timestamp_ms,
-    )
+    return last, index, report

@@ -24,7 +24,8 @@ def walk_headers(
 ) -> Iterator[tuple[int, BatchHeader]]:
     """Position and header of the batches ``index`` to ``last_index``, the first at ``position``.
 
-    Reads about ``chunk_bytes`` at a time, less where batches are large: bodies are skipped.
+    The last one may be a gap that goes beyond ``last_index``. Reads about ``chunk_bytes`` at a
+    time, less where batches are large: bodies are skipped.
 
     Raises:
         Corrupt: a header is damaged, or is not the one that has to stand there.
@@ -44,7 +45,7 @@ def walk_headers(
         yield position, header
         size_bytes = header.size_bytes
         position += size_bytes
-        index += 1
+        index = header.next_index
 
 
 def header_at(chunk: bytes, at: int, path: str, position: int, index: int) -> BatchHeader:
@@ -111,8 +112,8 @@ class Scan:
 
     def _check_order(self, header: BatchHeader) -> None:
         before = self._before
-        if header.index != before.index + 1:
-            raise ProtocolError(f"batch {header.index} stands where {before.index + 1} belongs")
+        if header.index != before.next_index:
+            raise ProtocolError(f"batch {header.index} stands where {before.next_index} belongs")
         if header.base_offset != before.next_offset:
             raise ProtocolError(f"base offset is {header.base_offset}, not {before.next_offset}")
         if header.term < before.term:

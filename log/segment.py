@@ -1,132 +1,109 @@
 """A segment file: a header page, two pages of marks, then batches one after the other.
 
-The header, little-endian, at byte 0:
+======  ==============================================================================
+byte    what
+======  ==============================================================================
+0       the header (:mod:`quorumlog.log.segment_header`); the rest of its page is zero
+4096    the two slots of the mark (:mod:`quorumlog.log.mark`), each in its own page
+12288   the first batch (:mod:`quorumlog.log.batch`)
+======  ==============================================================================
 
-======  ====  =================  ===============================================================
-offset  size  field              meaning
-======  ====  =================  ===============================================================
-0       4     magic              ``QLS`` and the format version, 1
-4       4     checksum           the checksum algorithm of everything in the file; 1: CRC-32C
-8       8     first_index        index of the first batch; the file's name says the same
-16      8     base_offset        offset of the first record
-24      8     prev_term          term of the batch before the first; 0 when there never was one
-32      8     prev_timestamp_ms  timestamp of that batch
-40      8     prev_first_index   first_index of the segment before; 0 when there never was one
-48      8     created_ms         when the file was made
-56      4     crc                CRC-32C of bytes 0 to 55
-======  ====  =================  ===============================================================
-
-At bytes 4096 and 8192 the slots (:mod:`quorumlog.log.slots`, magic ``QLM``, version 1) of the mark:
-
-======  ====  ===============  =================================================================
-offset  size  field            meaning
-======  ====  ===============  =================================================================
-0       8     synced_index     every batch through this one was on stable storage
-8       8     synced_position  the first byte behind it
-16      8     commit_floor     the owner said that everything through this index is committed
-======  ====  ===============  =================================================================
-
-Byte 12288: the first batch. The file is preallocated with zeros; a sealed segment, one that has
-another behind it, ends with its last batch.
+The file is preallocated with zeros; a sealed segment, one that has another behind it, ends with its
+last batch.
 """
 
-import struct
-from dataclasses import dataclass
 from typing import Final
 
-from fastcrc.crc32 import iscsi as crc32c
-
-from quorumlog.errors import Corrupt
-from quorumlog.log.slots import SlotPair
+from quorumlog.errors import InvariantViolation
+from quorumlog.log.batch import BatchHeader
+from quorumlog.log.mark import MARKS_END, Mark, MarkPages
+from quorumlog.log.segment_header import SegmentHeader
 from quorumlog.log.sparse_index import SparseIndex
 from quorumlog.ports import Disk, File
 from quorumlog.types import Index, Offset, Term
 
-_MAGIC = b"QLS\x01"
-_MARK_MAGIC = b"QLM\x01"
-_CHECKSUM_CRC32C = 1
-_HEADER = struct.Struct("<4sIQQQQQQ")
-_CRC = struct.Struct("<I")
-_MARK = struct.Struct("<QQQ")
-_MARKS_AT = 4096
-
-HEADER_BYTES: Final = _HEADER.size + _CRC.size
-DATA_START: Final = SlotPair(_MARK_MAGIC, _MARKS_AT, _MARK.size).end
+DATA_START: Final = MARKS_END
+"""Where the first batch stands."""
 
 PREALLOCATION_STEP_BYTES: Final = 64 * 1024
 """What a new segment file has room for; it grows in larger steps."""
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentHeader:
-    first_index: Index
-    base_offset: Offset
-    prev_term: Term
-    prev_timestamp_ms: int
-    prev_first_index: Index
-    created_ms: int
+class Segment:
+    """What is kept in memory of a segment, whether its file exists yet or not.
 
-    def encode(self) -> bytes:
-        fields = _HEADER.pack(
-            _MAGIC,
-            _CHECKSUM_CRC32C,
-            self.first_index,
-            self.base_offset,
-            self.prev_term,
-            self.prev_timestamp_ms,
-            self.prev_first_index,
-            self.created_ms,
-        )
-        return fields + _CRC.pack(crc32c(fields))
+    A segment that was sealed before the log was opened is known by the name of its file only,
+    until :class:`quorumlog.log.segment_files.SegmentFiles` has loaded the rest.
 
-
-def decode_segment_header(raw: bytes, path: str) -> SegmentHeader:
-    """The header in the first ``HEADER_BYTES`` of ``raw``.
-
-    Raises:
-        Corrupt: it is not one, or of a version or checksum algorithm not known here.
-    """
-    if len(raw) < HEADER_BYTES:
-        raise Corrupt(path, 0, f"a segment header of {HEADER_BYTES} bytes", f"{len(raw)} bytes")
-    magic, checksum, *fields = _HEADER.unpack_from(raw)
-    if magic != _MAGIC:
-        raise Corrupt(path, 0, f"segment magic {_MAGIC.hex()}", magic.hex())
-    (crc,) = _CRC.unpack_from(raw, _HEADER.size)
-    computed = crc32c(raw[: _HEADER.size])
-    if crc != computed:
-        raise Corrupt(path, 0, f"segment header checksum {crc:#010x}", f"{computed:#010x}")
-    if checksum != _CHECKSUM_CRC32C:
-        raise Corrupt(path, 4, f"checksum algorithm {_CHECKSUM_CRC32C}", str(checksum))
-    return SegmentHeader(*fields)
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """What is known to be durable in a segment.
-
-    It is written after an fdatasync and becomes durable with the next one: exact after a crash
-    of the process, at most one flush behind after a power cut, and never ahead of the truth.
+    Attributes:
+        path: of its file.
+        first_index: index of its first batch, as in the name of the file.
+        mark: as it was when the segment was loaded or sealed; None: it has none that is valid.
+        end: position behind the last batch; 0 until loaded.
+        first_term: of its first batch; None while it has none.
+        first_timestamp_ms: of its first batch; None while it has none.
+        index: its sparse index; None once that is in a file and can be loaded again. Never
+            changed after the segment was sealed, but replaced.
+        is_sealed: a later segment is on disk: nothing is appended here any more.
     """
 
-    synced_index: Index
-    synced_position: int
-    commit_floor: Index
+    __slots__ = (
+        "_header",
+        "end",
+        "first_index",
+        "first_term",
+        "first_timestamp_ms",
+        "index",
+        "is_sealed",
+        "mark",
+        "path",
+    )
 
+    def __init__(self, path: str, first_index: Index) -> None:
+        self.path = path
+        self.first_index = first_index
+        self._header: SegmentHeader | None = None
+        self.mark: Mark | None = None
+        self.end = 0
+        self.first_term: Term | None = None
+        self.first_timestamp_ms: int | None = None
+        self.index: SparseIndex | None = None
+        self.is_sealed = False
 
-class MarkPages:
-    """The two slots that hold the mark of one segment."""
+    @staticmethod
+    def new(path: str, header: SegmentHeader, index: SparseIndex) -> "Segment":
+        """A segment without batches."""
+        segment = Segment(path, header.first_index)
+        segment._header = header
+        segment.end = DATA_START
+        segment.index = index
+        return segment
 
-    def __init__(self) -> None:
-        self._slots = SlotPair(_MARK_MAGIC, _MARKS_AT, _MARK.size)
+    def load(
+        self, header: SegmentHeader, mark: Mark | None, first: BatchHeader | None, end: int
+    ) -> None:
+        """Take over what its file says; ``first`` is the header of its first batch."""
+        self.mark = mark
+        self.end = end
+        if first is not None:
+            self.first_term = first.term
+            self.first_timestamp_ms = first.timestamp_ms
+        # Last: it says that the rest is there, to threads that look without a lock.
+        self._header = header
 
-    def load(self, file: File) -> Mark | None:
-        payload = self._slots.load(file)
-        return None if payload is None else Mark(*_MARK.unpack(payload))
+    @property
+    def is_loaded(self) -> bool:
+        return self._header is not None
 
-    def store(self, file: File, mark: Mark) -> None:
-        """Write ``mark``. The file has been synced since the store before."""
-        payload = _MARK.pack(mark.synced_index, mark.synced_position, mark.commit_floor)
-        self._slots.store(file, payload)
+    @property
+    def header(self) -> SegmentHeader:
+        if self._header is None:
+            raise InvariantViolation(f"{self.path} is not loaded")
+        return self._header
+
+    @property
+    def base_offset(self) -> Offset:
+        return self.header.base_offset
 
 
 def reserve_segment(disk: Disk, path: str) -> File:
@@ -141,40 +118,50 @@ def reserve_segment(disk: Disk, path: str) -> File:
     return file
 
 
-def write_first_pages(file: File, header: SegmentHeader, commit_floor: Index) -> MarkPages:
+def first_mark(header: SegmentHeader, commit_floor: Index, start_offset: Offset) -> Mark:
+    """The mark of a segment that has no batch yet."""
+    return Mark(
+        Index(header.first_index - 1),
+        DATA_START,
+        header.base_offset,
+        header.prev_term,
+        header.prev_timestamp_ms,
+        commit_floor,
+        start_offset,
+    )
+
+
+def write_first_pages(file: File, header: SegmentHeader, mark: Mark) -> MarkPages:
     """Write the header and the first mark of a new segment; the caller syncs."""
     marks = MarkPages()
-    marks.store(file, Mark(Index(header.first_index - 1), DATA_START, commit_floor))
+    marks.store(file, mark)
     file.write_at(0, [header.encode()])
     return marks
 
 
-class Segment:
-    """What is kept in memory of a segment, whether its file exists yet or not.
+def header_before(header: SegmentHeader) -> BatchHeader:
+    """A stand-in for the batch before a segment, of which only these fields are known."""
+    return stand_in(
+        Index(header.first_index - 1),
+        header.base_offset,
+        header.prev_term,
+        header.prev_timestamp_ms,
+    )
 
-    Attributes:
-        path: of its file.
-        end: position behind the last batch; 0: not known, the segment was sealed before open.
-        first_term: of its first batch; None while it has none.
-        first_timestamp_ms: of its first batch; None while it has none.
-        index: its sparse index; None once that is in a file and can be loaded again. Never
-            changed after the segment was sealed, but replaced.
-    """
 
-    __slots__ = ("end", "first_term", "first_timestamp_ms", "header", "index", "path")
+def header_at_mark(mark: Mark) -> BatchHeader:
+    """A stand-in for the batch at which the mark stands."""
+    return stand_in(mark.index, mark.next_offset, mark.term, mark.timestamp_ms)
 
-    def __init__(self, path: str, header: SegmentHeader) -> None:
-        self.path = path
-        self.header = header
-        self.end = DATA_START
-        self.first_term: Term | None = None
-        self.first_timestamp_ms: int | None = None
-        self.index: SparseIndex | None = None
 
-    @property
-    def first_index(self) -> Index:
-        return self.header.first_index
-
-    @property
-    def base_offset(self) -> Offset:
-        return self.header.base_offset
+def stand_in(index: Index, next_offset: Offset, term: Term, timestamp_ms: int) -> BatchHeader:
+    """For a batch of which only index, term, timestamp and the offset behind it are known."""
+    return BatchHeader(
+        body_crc=0,
+        body_length=0,
+        record_count=0,
+        index=index,
+        term=term,
+        base_offset=next_offset,
+        timestamp_ms=timestamp_ms,
+    )

@@ -1,29 +1,89 @@
 """Open segment files for reading, and the indexes of sealed segments: a bounded cache."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from threading import Lock
+from types import TracebackType
 
 from quorumlog.errors import Corrupt, StorageError
+from quorumlog.log.batch import HEADER_SIZE, BatchHeader
+from quorumlog.log.mark import MarkPages
 from quorumlog.log.paths import index_path_of
-from quorumlog.log.scan import walk_headers
+from quorumlog.log.scan import header_at, walk_headers
 from quorumlog.log.segment import DATA_START, Segment
-from quorumlog.log.sparse_index import Seal, SparseIndex, decode_index
+from quorumlog.log.segment_header import HEADER_BYTES, SegmentHeader, decode_segment_header
+from quorumlog.log.sparse_index import Entry, Seal, SparseIndex, decode_index
 from quorumlog.ports import Disk, File
 
 _REBUILD_CHUNK_BYTES = 64 * 1024
+_MAX_HINTS = 256
 
 
-class _Opened:
-    """One segment's handle. It is closed when nobody reads and the cache has let it go."""
+class SegmentChanged(Exception):
+    """The file is gone, or of another generation than the segment: look the place up again."""
 
-    __slots__ = ("file", "index", "is_dropped", "readers")
 
-    def __init__(self, file: File) -> None:
+class OpenSegment:
+    """One file, open for reading; use it as ``with``, which gives it back to the cache.
+
+    It is closed when nobody reads and the cache has let it go: so it stays readable after the
+    segment was removed or replaced.
+
+    Attributes:
+        file: its file.
+        header: what the file says in its header.
+        by_index, by_offset: where reads ended, by the index and the offset that come next there;
+            reading on takes no search then. Forgotten when the log is truncated.
+    """
+
+    __slots__ = (
+        "_files",
+        "by_index",
+        "by_offset",
+        "file",
+        "header",
+        "index",
+        "is_dropped",
+        "is_pinned",
+        "path",
+        "readers",
+    )
+
+    def __init__(self, files: "SegmentFiles", path: str, file: File, header: SegmentHeader) -> None:
+        self._files = files
+        self.path = path
         self.file = file
+        self.header = header
+        self.by_index: dict[int, Entry] = {}
+        self.by_offset: dict[int, Entry] = {}
         self.index: SparseIndex | None = None
-        self.readers = 0
+        self.readers = 1
         self.is_dropped = False
+        self.is_pinned = False
+
+    def remember(self, entry: Entry) -> None:
+        """A batch may stand at ``entry``; only its index, offset and position are used."""
+        if len(self.by_index) >= _MAX_HINTS:
+            self.forget_hints()
+        self.by_index[entry.index] = entry
+        self.by_offset[entry.base_offset] = entry
+
+    def forget_hints(self) -> None:
+        # New ones: a reader may be looking into the old ones.
+        self.by_index, self.by_offset = {}, {}
+
+    def __enter__(self) -> "OpenSegment":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Raises StorageError for an error of the disk in the block."""
+        self._files.release(self)
+        if isinstance(error, OSError):
+            raise unreadable(self.path, error) from error
 
 
 class SegmentFiles:
@@ -34,20 +94,46 @@ class SegmentFiles:
         self._limit = limit
         self._interval_bytes = index_interval_bytes
         self._lock = Lock()
-        self._opened: dict[str, _Opened] = {}
+        self._opened: dict[str, OpenSegment] = {}
         self.indexes_rebuilt = 0
 
-    @contextmanager
-    def reading(self, segment: Segment) -> Iterator[File]:
-        """The segment's file. It stays open, and readable even if removed, until the exit.
+    def acquire(self, segment: Segment) -> OpenSegment:
+        """The segment's file, and what it says of itself in ``segment``.
+
+        It stays open until it is released (leave its ``with``), even if it is removed meanwhile.
 
         Raises:
-            StorageError: for every error of the disk in the block.
+            SegmentChanged: see there.
+            Corrupt: it is not the segment that its name says.
+            StorageError: it cannot be read.
         """
-        with self._opened_segment(segment) as opened:
-            yield opened.file
+        with self._lock:
+            opened = self._opened.pop(segment.path, None)
+            if opened is not None:
+                # Put back at the end: the dict is in the order of use.
+                self._opened[segment.path] = opened
+                if _is_of(segment, opened.header):
+                    opened.readers += 1
+                    if segment.is_loaded:
+                        return opened
+        if opened is None or not _is_of(segment, opened.header):
+            opened = self._open(segment)
+        if not segment.is_loaded:
+            try:
+                _load(segment, opened)
+            except BaseException as error:
+                opened.__exit__(type(error), error, None)
+                raise
+        return opened
 
-    def index_of(self, segment: Segment, last_index: int) -> SparseIndex:
+    def load(self, segment: Segment) -> Segment:
+        """See that ``segment`` is loaded; raises what ``acquire`` does."""
+        if not segment.is_loaded:
+            with self.acquire(segment):
+                pass
+        return segment
+
+    def index_of(self, opened: OpenSegment, segment: Segment, last_index: int) -> SparseIndex:
         """The index of a sealed segment whose last batch is ``last_index``.
 
         Loaded from its file; made again, and the file with it, when that is missing, damaged or of
@@ -55,25 +141,37 @@ class SegmentFiles:
 
         Raises:
             Corrupt: the segment itself is damaged.
-            StorageError: it cannot be read.
+            OSError: it cannot be read.
         """
-        with self._opened_segment(segment) as opened:
-            if opened.index is None:
-                opened.index = self._load(segment, opened.file, last_index)
-            return opened.index
+        index = segment.index or opened.index
+        if index is None:
+            index = opened.index = self._load_index(opened, last_index)
+        return index
 
-    @contextmanager
-    def _opened_segment(self, segment: Segment) -> Iterator[_Opened]:
-        try:
-            opened = self._acquire(segment.path)
-            try:
-                yield opened
-            finally:
-                self._release(opened)
-        except OSError as error:
-            raise StorageError(
-                f"{segment.path} cannot be read ({error.strerror or error}): check the disk"
-            ) from error
+    def release(self, opened: OpenSegment) -> None:
+        with self._lock:
+            opened.readers -= 1
+            is_last = opened.is_dropped and not opened.readers
+        if is_last:
+            opened.file.close()
+
+    def adopt(self, segment: Segment, file: File) -> OpenSegment:
+        """Read ``segment`` from ``file``, which will take its path, from now on.
+
+        ``unpin`` what it returns once the file has that name: until then it is kept open.
+        """
+        opened = OpenSegment(self, segment.path, file, segment.header)
+        opened.is_pinned = True
+        with self._lock:
+            before = self._opened.pop(segment.path, None)
+            self._opened[segment.path] = opened
+        if before is not None:
+            self._drop(before)
+        return opened
+
+    def unpin(self, opened: OpenSegment) -> None:
+        opened.is_pinned = False
+        self.release(opened)
 
     def forget(self, path: str) -> None:
         """Drop the handle and the index of a segment that is removed or cut."""
@@ -81,6 +179,12 @@ class SegmentFiles:
             opened = self._opened.pop(path, None)
         if opened is not None:
             self._drop(opened)
+
+    def forget_hints(self) -> None:
+        """After a truncation other batches may stand where others stood."""
+        with self._lock:
+            for opened in self._opened.values():
+                opened.forget_hints()
 
     def close(self) -> None:
         """Close every handle nobody reads from at this moment, the others when that ends."""
@@ -90,68 +194,107 @@ class SegmentFiles:
         for opened in dropped:
             self._drop(opened)
 
-    def _acquire(self, path: str) -> _Opened:
+    def _open(self, segment: Segment) -> OpenSegment:
+        """Open the file, outside of the lock, and make it known."""
+        path = segment.path
+        try:
+            file = self._disk.open_readonly(path)
+        except FileNotFoundError as error:
+            raise SegmentChanged(path) from error
+        except OSError as error:
+            raise unreadable(path, error) from error
+        try:
+            header = _identify(segment, file)
+        except OSError as error:
+            file.close()
+            raise unreadable(path, error) from error
+        except BaseException:
+            file.close()
+            raise
+        opened = OpenSegment(self, path, file, header)
         with self._lock:
-            opened = self._opened.pop(path, None)
-            if opened is None:
-                opened = _Opened(self._disk.open_readonly(path))
-            # Put back at the end: the dict is in the order of use.
+            before = self._opened.get(path)
+            if before is not None and before.header.generation > header.generation:
+                # What is about to take this path; the old file is for who still asks for it.
+                opened.is_dropped = True
+                return opened
+            self._opened.pop(path, None)
             self._opened[path] = opened
-            opened.readers += 1
-            oldest = next(iter(self._opened)) if len(self._opened) > self._limit else None
-            evicted = self._opened.pop(oldest) if oldest is not None else None
-        if evicted is not None:
-            self._drop(evicted)
+            evicted = [] if before is None else [before]
+            if len(self._opened) > self._limit:
+                idle = (path for path, each in self._opened.items() if not each.is_pinned)
+                evicted.append(self._opened.pop(next(idle)))
+        for each in evicted:
+            self._drop(each)
         return opened
 
-    def _release(self, opened: _Opened) -> None:
-        with self._lock:
-            opened.readers -= 1
-            is_last = opened.is_dropped and not opened.readers
-        if is_last:
-            opened.file.close()
-
-    def _drop(self, opened: _Opened) -> None:
+    def _drop(self, opened: OpenSegment) -> None:
         with self._lock:
             opened.is_dropped = True
             is_idle = not opened.readers
         if is_idle:
             opened.file.close()
 
-    def _load(self, segment: Segment, file: File, last_index: int) -> SparseIndex:
-        header = segment.header
-        seal = Seal(header.first_index, header.created_ms, last_index, file.size_bytes())
-        path = index_path_of(segment.path)
-        with suppress(OSError):
-            stored = self._disk.open_readonly(path)
-            try:
-                raw = stored.read_at(0, stored.size_bytes())
-            finally:
-                stored.close()
-            index = decode_index(raw, seal, self._interval_bytes)
-            if index is not None:
-                return index
-        index = self._rebuild(segment, file, seal)
-        with suppress(OSError):
-            write_index(self._disk, segment.path, index, seal)
-        self.indexes_rebuilt += 1
+    def _load_index(self, opened: OpenSegment, last_index: int) -> SparseIndex:
+        seal = seal_of(opened.header, last_index, opened.file.size_bytes())
+        index = load_index(self._disk, opened.path, seal, self._interval_bytes)
+        if index is None:
+            index = self._rebuild(opened, seal)
+            with suppress(OSError):
+                write_index(self._disk, opened.path, index, seal)
+            self.indexes_rebuilt += 1
         return index
 
-    def _rebuild(self, segment: Segment, file: File, seal: Seal) -> SparseIndex:
-        index = SparseIndex(self._interval_bytes)
-        end = DATA_START
-        for position, header in walk_headers(
-            file, segment.path, DATA_START, seal.first_index, seal.last_index, _REBUILD_CHUNK_BYTES
-        ):
-            index.add(header, position)
-            end = position + header.size_bytes
+    def _rebuild(self, opened: OpenSegment, seal: Seal) -> SparseIndex:
+        index, end = build_index(
+            opened.file, opened.path, seal.first_index, seal.last_index, self._interval_bytes
+        )
         if end != seal.end:
-            raise Corrupt(segment.path, end, "the end of the file", f"{seal.end - end} more bytes")
+            raise Corrupt(opened.path, end, "the end of the file", f"{seal.end - end} more bytes")
         return index
+
+
+def unreadable(path: str, error: OSError) -> StorageError:
+    return StorageError(f"{path} cannot be read ({error.strerror or error}): check the disk")
+
+
+def seal_of(header: SegmentHeader, last_index: int, end: int) -> Seal:
+    return Seal(header.first_index, header.created_ms, header.generation, last_index, end)
+
+
+def load_index(
+    disk: Disk, segment_path: str, seal: Seal, interval_bytes: int
+) -> SparseIndex | None:
+    """The index in the file beside a segment, or None where it cannot be used."""
+    with suppress(OSError):
+        stored = disk.open_readonly(index_path_of(segment_path))
+        try:
+            return decode_index(stored.read_at(0, stored.size_bytes()), seal, interval_bytes)
+        finally:
+            stored.close()
+    return None
+
+
+def build_index(
+    file: File, path: str, first_index: int, last_index: int, interval_bytes: int
+) -> tuple[SparseIndex, int]:
+    """The index of a segment made from its batches, and the position behind the last of them.
+
+    Raises:
+        Corrupt: a header is damaged.
+    """
+    index = SparseIndex(interval_bytes)
+    end = DATA_START
+    for position, header in walk_headers(
+        file, path, DATA_START, first_index, last_index, _REBUILD_CHUNK_BYTES
+    ):
+        index.add(header, position)
+        end = position + header.size_bytes
+    return index, end
 
 
 def write_index(disk: Disk, segment_path: str, index: SparseIndex, seal: Seal) -> None:
-    """Write the index file of a sealed segment. Not synced: it can be made again."""
+    """Write the index file of a segment. Not synced: it can be made again."""
     file = disk.open(index_path_of(segment_path), create=True)
     try:
         encoded = index.encode(seal)
@@ -159,3 +302,34 @@ def write_index(disk: Disk, segment_path: str, index: SparseIndex, seal: Seal) -
         file.truncate(len(encoded))
     finally:
         file.close()
+
+
+def first_batch_header(file: File, path: str, first_index: int) -> BatchHeader:
+    """The header of the first batch; raises Corrupt."""
+    return header_at(file.read_at(DATA_START, HEADER_SIZE), 0, path, DATA_START, first_index)
+
+
+def _is_of(segment: Segment, header: SegmentHeader) -> bool:
+    if not segment.is_loaded:
+        return True
+    known = segment.header
+    return header.generation == known.generation and header.created_ms == known.created_ms
+
+
+def _identify(segment: Segment, file: File) -> SegmentHeader:
+    header = decode_segment_header(file.read_at(0, HEADER_BYTES), segment.path)
+    if header.first_index != segment.first_index:
+        raise Corrupt(
+            segment.path, 8, f"first index {segment.first_index}", str(header.first_index)
+        )
+    if not _is_of(segment, header):
+        raise SegmentChanged(segment.path)
+    return header
+
+
+def _load(segment: Segment, opened: OpenSegment) -> None:
+    """Fill in a sealed segment."""
+    file = opened.file
+    mark = MarkPages().load(file)
+    first = first_batch_header(file, segment.path, segment.first_index)
+    segment.load(opened.header, mark, first, file.size_bytes())

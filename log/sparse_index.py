@@ -13,10 +13,11 @@ offset  size  field        meaning
 4       4     crc          CRC-32C of everything from byte 8 on
 8       8     first_index  of the segment
 16      8     created_ms   of the segment
-24      8     last_index   of the segment
-32      8     end          bytes of the segment file
-40      8     count        entries
-48      40n   entries      five columns of ``count`` numbers of 8 bytes, one column after the
+24      8     generation   of the segment
+32      8     last_index   of the segment
+40      8     end          bytes of the segment file
+48      8     count        entries
+56      40n   entries      five columns of ``count`` numbers of 8 bytes, one column after the
                            other: index, position, base_offset, timestamp_ms, term
 ======  ====  ===========  =====================================================================
 """
@@ -34,7 +35,7 @@ from quorumlog.types import Buffer
 
 _MAGIC = b"QLI\x01"
 _HEAD = struct.Struct("<4sI")
-_SEAL = struct.Struct("<QQQQQ")
+_SEAL = struct.Struct("<QQQQQQ")
 _COLUMNS = 5
 _WIDTH = 8
 
@@ -45,6 +46,7 @@ class Seal:
 
     first_index: int
     created_ms: int
+    generation: int
     last_index: int
     end: int
 
@@ -104,9 +106,20 @@ class SparseIndex:
         """The last entry whose timestamp is before ``timestamp_ms``, or the first."""
         return self._entry(bisect_left(self._columns[3], timestamp_ms) - 1)
 
+    def before_position(self, position: int) -> Entry:
+        """The last entry that stands at or before ``position``, or the first."""
+        return self._entry(bisect_right(self._columns[1], position) - 1)
+
     def encode(self, seal: Seal) -> bytes:
         parts: list[Buffer] = [
-            _SEAL.pack(seal.first_index, seal.created_ms, seal.last_index, seal.end, len(self))
+            _SEAL.pack(
+                seal.first_index,
+                seal.created_ms,
+                seal.generation,
+                seal.last_index,
+                seal.end,
+                len(self),
+            )
         ]
         parts.extend(_little_endian(column).tobytes() for column in self._columns)
         body = b"".join(parts)

@@ -6,7 +6,7 @@ from quorumlog.errors import Closed, LogFenced
 from quorumlog.log.config import LogConfig
 from quorumlog.log.layout import Layout
 from quorumlog.ports import Clock
-from quorumlog.types import Index
+from quorumlog.types import Index, Offset
 
 
 class LogState:
@@ -16,13 +16,20 @@ class LogState:
     """
 
     def __init__(
-        self, directory: str, config: LogConfig, clock: Clock, layout: Layout, commit_floor: Index
+        self,
+        directory: str,
+        config: LogConfig,
+        clock: Clock,
+        layout: Layout,
+        commit_floor: Index,
+        start_offset: Offset,
     ) -> None:
         self.directory = directory
         self.config = config
         self.clock = clock
         self.layout = layout
         self.commit_floor = commit_floor
+        self.start_offset = start_offset
         self.lock = Lock()
         self.is_closed = False
         self.fenced_because: str | None = None

@@ -1,6 +1,6 @@
 """The newest batches of a log, in memory: all that is not written yet, and some that is."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 
 from quorumlog.log.batch import Batch
 from quorumlog.types import Index
@@ -41,6 +41,15 @@ class Tail:
         begin = first_index - self.first_index
         end = bisect_right(self._ends, self._end_before(first_index) + max_bytes, lo=begin)
         end = min(max(end, begin + 1), last_index + 1 - self.first_index)
+        return self._batches[begin:end]
+
+    def slice_before(self, last_index: int, max_bytes: int) -> list[Batch]:
+        """Batches that end with ``last_index``, at most ``max_bytes``, at least one."""
+        end = last_index + 1 - self.first_index
+        from_byte = self._ends[end - 1] - max_bytes
+        begin = 0
+        if self._start < from_byte:
+            begin = min(bisect_left(self._ends, from_byte, hi=end) + 1, end - 1)
         return self._batches[begin:end]
 
     def find_offset(self, offset: int) -> int | None:

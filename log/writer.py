@@ -5,22 +5,24 @@ Runs on the flushing thread only. Every step can be done again after an error th
 
 import errno
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from quorumlog.errors import InvariantViolation
+from quorumlog.log.batch import BatchHeader
+from quorumlog.log.mark import Mark, MarkPages
 from quorumlog.log.paths import index_path_of, parent_of
-from quorumlog.log.pending import AppendWork, RollWork, TruncateWork, Work
+from quorumlog.log.pending import AppendWork, Limits, RollWork, TruncateWork, Work
 from quorumlog.log.segment import (
     DATA_START,
     PREALLOCATION_STEP_BYTES,
-    Mark,
-    MarkPages,
     Segment,
+    first_mark,
     reserve_segment,
     write_first_pages,
 )
-from quorumlog.log.segment_files import write_index
-from quorumlog.log.sparse_index import Seal
+from quorumlog.log.segment_files import seal_of, write_index
+from quorumlog.log.sparse_index import SparseIndex
 from quorumlog.ports import Disk, File
 from quorumlog.types import Buffer, Index
 
@@ -46,6 +48,7 @@ class SegmentWriter:
         next_index: behind the last batch that was written.
         synced_index: every batch through this one is on stable storage.
         is_synced: nothing that was written waits for an fdatasync.
+        marked_start: the start offset that the mark in the file says.
     """
 
     def __init__(
@@ -54,10 +57,11 @@ class SegmentWriter:
         segment: Segment,
         file: File,
         marks: MarkPages,
-        next_index: int,
+        last: BatchHeader,
+        limits: Limits,
         segment_bytes: int,
     ) -> None:
-        """``segment`` ends at its ``end``, and all that is synced."""
+        """``segment`` ends at its ``end`` with batch ``last``, and all that is synced."""
         self._disk = disk
         self._segment = segment
         self._file = file
@@ -65,19 +69,21 @@ class SegmentWriter:
         self._position = segment.end
         self._allocated_bytes = file.size_bytes()
         self._preallocation_limit = DATA_START + segment_bytes
-        self._commit_floor = 0
-        self.next_index = next_index
-        self.synced_index = Index(next_index - 1)
+        self._last = last
+        self._limits = limits
+        self.next_index = last.next_index
+        self.synced_index = Index(last.next_index - 1)
         self.is_synced = True
+        self.marked_start = limits.start_offset
 
-    def perform(self, work: Work, commit_floor: int) -> None:
-        """Do one piece of work; ``commit_floor`` is what a mark written now says.
+    def perform(self, work: Work, limits: Limits) -> None:
+        """Do one piece of work; ``limits`` is what a mark written now says.
 
         Raises:
             SyncFailed: see there.
             OSError: from anything else; the work is undone or half done and can be done again.
         """
-        self._commit_floor = commit_floor
+        self._limits = limits
         if isinstance(work, AppendWork):
             self._append(work)
         elif isinstance(work, RollWork):
@@ -85,23 +91,33 @@ class SegmentWriter:
         else:
             self._truncate(work)
 
-    def sync(self, commit_floor: int) -> None:
+    def sync(self, limits: Limits) -> None:
         """Make durable what was written, then say so in the mark (durable with the next sync)."""
-        self._commit_floor = commit_floor
+        self._limits = limits
         if not self.is_synced:
             self._sync(self._file)
             self.synced_index = Index(self.next_index - 1)
             self.is_synced = True
             self._store_mark()
 
-    def finish(self, commit_floor: int) -> None:
-        """Sync, give back what was preallocated, and close the file."""
+    def sync_mark(self, limits: Limits) -> None:
+        """As ``sync``, and the mark is durable too."""
+        self.sync(limits)
+        # The sync before: two marks in turn without one between could both be torn.
+        self._sync(self._file)
+        self._store_mark()
+        self._sync(self._file)
+
+    def finish(self, limits: Limits, index: SparseIndex | None) -> None:
+        """Sync, give back what was preallocated, say that the log is closed, close the file."""
         try:
-            self.sync(commit_floor)
+            self.sync(limits)
             self._sync(self._file)
-            self._store_mark()
+            self._store_mark(is_closed=True)
             self._file.truncate(self._position)
             self._sync(self._file)
+            if index is not None and len(index):
+                self._write_index(self._segment, index, self._position)
         finally:
             self._file.close()
 
@@ -132,7 +148,8 @@ class SegmentWriter:
             self._allocated_bytes = work.position
             raise
         self._position = end
-        self.next_index = work.next_index
+        self._last = work.batches[-1].header
+        self.next_index = self._last.next_index
 
     def _allocate(self, file: File, needed_bytes: int) -> None:
         """Reserve space in growing steps, and no more than is needed when the disk is full."""
@@ -160,8 +177,10 @@ class SegmentWriter:
         file = reserve_segment(self._disk, work.segment.path)
         try:
             self._seal(work)
-            floor = self._floor(work.segment.first_index)
-            marks = write_first_pages(file, work.segment.header, floor)
+            header = work.segment.header
+            limits = self._limits
+            mark = first_mark(header, self._floor(header.first_index), limits.start_offset)
+            marks = write_first_pages(file, header, mark)
             self._sync(file)
             self._sync_directory()
         except BaseException:
@@ -175,18 +194,22 @@ class SegmentWriter:
 
         The next segment's header is written after this: whoever finds one knows that.
         """
-        self.sync(self._commit_floor)
+        self.sync(self._limits)
         self._file.truncate(work.end)
         self._sync(self._file)
         self._allocated_bytes = work.end
-        header = work.sealed.header
-        seal = Seal(header.first_index, header.created_ms, work.next_index - 1, work.end)
+        work.sealed.mark = self._mark()
+        self._write_index(work.sealed, work.index, work.end)
+
+    def _write_index(self, segment: Segment, index: SparseIndex, end: int) -> None:
+        """Write the index file of a segment that ends here; without one it is made again."""
         with suppress(OSError):
-            write_index(self._disk, work.sealed.path, work.index, seal)
+            seal = seal_of(segment.header, self.next_index - 1, end)
+            write_index(self._disk, segment.path, index, seal)
 
     def _truncate(self, work: TruncateWork) -> None:
         """Lower the mark first, then remove from the end: any crash leaves a prefix of the log."""
-        self.sync(self._commit_floor)
+        self.sync(self._limits)
         file, marks = self._file, self._marks
         if work.segment is not self._segment:
             file, marks = self._disk.open(work.segment.path), MarkPages()
@@ -200,12 +223,12 @@ class SegmentWriter:
         if file is not self._file:
             self._file.close()
         self.next_index = work.next_index
+        self._last = work.before
         self._adopt(work.segment, file, marks, work.position)
 
     def _cut(self, work: TruncateWork, file: File, marks: MarkPages) -> None:
         self._sync(file)
-        last_index = Index(work.next_index - 1)
-        marks.store(file, Mark(last_index, work.position, self._floor(work.next_index)))
+        marks.store(file, self._mark_behind(work.before, work.position))
         self._sync(file)
         for segment in reversed(work.removed):
             self._remove(index_path_of(segment.path))
@@ -224,13 +247,29 @@ class SegmentWriter:
         self._allocated_bytes = file.size_bytes()
         self.synced_index = Index(self.next_index - 1)
         self.is_synced = True
+        self.marked_start = self._limits.start_offset
 
     def _floor(self, next_index: int) -> Index:
-        return Index(min(self._commit_floor, next_index - 1))
+        return Index(min(self._limits.commit_floor, next_index - 1))
 
-    def _store_mark(self) -> None:
-        mark = Mark(self.synced_index, self._position, self._floor(self.synced_index + 1))
-        self._marks.store(self._file, mark)
+    def _mark(self) -> Mark:
+        """Of what is written; it is synced."""
+        return self._mark_behind(self._last, self._position)
+
+    def _mark_behind(self, last: BatchHeader, position: int) -> Mark:
+        return Mark(
+            Index(last.next_index - 1),
+            position,
+            last.next_offset,
+            last.term,
+            last.timestamp_ms,
+            self._floor(last.next_index),
+            self._limits.start_offset,
+        )
+
+    def _store_mark(self, *, is_closed: bool = False) -> None:
+        self._marks.store(self._file, replace(self._mark(), is_closed=is_closed))
+        self.marked_start = self._limits.start_offset
 
     def _remove(self, path: str) -> bool:
         """Remove a file; False when it was not there."""

@@ -38,11 +38,16 @@ def test_an_index_file_of_another_state_is_not_taken() -> None:
     index = SparseIndex(128)
     for number, batch in enumerate(append(log, 5)):
         index.add(batch.header, 12288 + number * 120)
-    seal = Seal(1, 1000, 5, 12888)
+    seal = Seal(1, 1000, 0, 5, 12888)
     raw = index.encode(seal)
     assert decode_index(raw, seal, 128) is not None
-    for other in (Seal(2, 1000, 5, 12888), Seal(1, 7, 5, 12888), Seal(1, 1000, 4, 12888)):
+    for other in (
+        Seal(2, 1000, 0, 5, 12888),
+        Seal(1, 7, 0, 5, 12888),
+        Seal(1, 1000, 1, 5, 12888),
+        Seal(1, 1000, 0, 4, 12888),
+        Seal(1, 1000, 0, 5, 12889),
+    ):
         assert decode_index(raw, other, 128) is None
-    assert decode_index(raw, Seal(1, 1000, 5, 12889), 128) is None
     for length in range(len(raw)):
         assert decode_index(raw[:length], seal, 128) is None

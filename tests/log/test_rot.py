@@ -155,16 +155,30 @@ def test_a_good_batch_behind_a_torn_one_does_not_make_it_rot() -> None:
     assert len(first) == 3
 
 
-def test_a_missing_segment_in_the_middle_is_corruption() -> None:
+def many_segments() -> tuple[SimDisk, list[str]]:
     disk = SimDisk(Random(1))
     log = open_log(disk)
     append(log, 30, values=[b"x" * 200])
     log.close()
     names = [name for name in disk.list_directory(DIRECTORY) if name.endswith(".log")]
     assert len(names) > 3
-    disk.remove(f"{DIRECTORY}/{names[1]}")
+    return disk, names
+
+
+def test_a_missing_segment_before_the_last_is_corruption() -> None:
+    disk, names = many_segments()
+    disk.remove(f"{DIRECTORY}/{names[-2]}")
     with pytest.raises(Corrupt, match="missing or foreign"):
         open_log(disk)
+
+
+def test_a_missing_segment_in_the_middle_is_found_by_who_reads_there() -> None:
+    disk, names = many_segments()
+    disk.remove(f"{DIRECTORY}/{names[1]}")
+    log = open_log(disk)
+    with pytest.raises(Corrupt):
+        content(log)
+    log.close()
 
 
 def test_a_segment_under_a_wrong_name_is_corruption() -> None:
