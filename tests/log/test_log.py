@@ -228,17 +228,6 @@ def test_fetch_leaves_out_what_is_no_record_and_stops_at_the_end_given() -> None
             log.fetch(-1, 100, 8)
 
 
-def test_opening_many_segments_reads_one_header_each() -> None:
-    disk, log = fresh()
-    append(log, 300, values=[b"x" * 900])
-    log.close()
-    segments = sum(name.endswith(".log") for name in disk.list_directory(DIRECTORY))
-    assert segments > 100
-    before = disk.calls["read"]
-    open_log(disk)
-    assert disk.calls["read"] - before < segments + 15
-
-
 def test_open_read_handles_are_bounded() -> None:
     disk = SimDisk(Random(1))
     log = open_log(disk, LogConfig(segment_bytes=1024, tail_cache_bytes=0, max_open_segments=2))
