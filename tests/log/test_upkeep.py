@@ -231,7 +231,7 @@ def test_a_segment_that_cannot_be_removed_is_removed_by_the_next_call() -> None:
 
 
 def test_a_reader_reads_the_segment_it_is_in_although_it_is_removed() -> None:
-    disk, log = filled()
+    _, log = filled()
     infos = log.segments()
     stream = log.stream(1)
     first = next(stream)
