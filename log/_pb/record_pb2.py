@@ -24,17 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1equorumlog/log/_pb/record.proto\x12\x10quorumlog.log.v1\"$\n\x06Header\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"k\n\x06Record\x12\x10\n\x03key\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\x12\n\x05value\x18\x02 \x01(\x0cH\x01\x88\x01\x01\x12)\n\x07headers\x18\x03 \x03(\x0b\x32\x18.quorumlog.log.v1.HeaderB\x06\n\x04_keyB\x08\n\x06_value\"8\n\x0bRecordBatch\x12)\n\x07records\x18\x01 \x03(\x0b\x32\x18.quorumlog.log.v1.Recordb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1equorumlog/log/_pb/record.proto\x12\x10quorumlog.log.v1\"$\n\x06Header\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"k\n\x06Record\x12\x10\n\x03key\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\x12\n\x05value\x18\x02 \x01(\x0cH\x01\x88\x01\x01\x12)\n\x07headers\x18\x03 \x03(\x0b\x32\x18.quorumlog.log.v1.HeaderB\x06\n\x04_keyB\x08\n\x06_value\"S\n\x0bRecordBatch\x12)\n\x07records\x18\x01 \x03(\x0b\x32\x18.quorumlog.log.v1.Record\x12\x19\n\roffset_deltas\x18\x02 \x03(\rB\x02\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quorumlog.log._pb.record_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_RECORDBATCH'].fields_by_name['offset_deltas']._loaded_options = None
+  _globals['_RECORDBATCH'].fields_by_name['offset_deltas']._serialized_options = b'\020\001'
   _globals['_HEADER']._serialized_start=52
   _globals['_HEADER']._serialized_end=88
   _globals['_RECORD']._serialized_start=90
   _globals['_RECORD']._serialized_end=197
   _globals['_RECORDBATCH']._serialized_start=199
-  _globals['_RECORDBATCH']._serialized_end=255
+  _globals['_RECORDBATCH']._serialized_end=282
 # @@protoc_insertion_point(module_scope)

@@ -25,7 +25,9 @@ class Record(_message.Message):
     def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., headers: _Optional[_Iterable[_Union[Header, _Mapping]]] = ...) -> None: ...
 
 class RecordBatch(_message.Message):
-    __slots__ = ("records",)
+    __slots__ = ("records", "offset_deltas")
     RECORDS_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_DELTAS_FIELD_NUMBER: _ClassVar[int]
     records: _containers.RepeatedCompositeFieldContainer[Record]
-    def __init__(self, records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ...) -> None: ...
+    offset_deltas: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ..., offset_deltas: _Optional[_Iterable[int]] = ...) -> None: ...

@@ -7,6 +7,7 @@
     │   ├── RecordTooLarge         names the size and the limit
     │   ├── InvalidBatch           a body whose checksum, count or encoding is wrong
     │   └── ConfigError            an unknown setting, an impossible value
+    │       └── CodecUnavailable   the library of a codec is not installed
     ├── NotFound
     │   ├── UnknownTopic
     │   └── PartitionOutOfRange
@@ -80,6 +81,12 @@ class InvalidBatch(InvalidArgument):
 
 class ConfigError(InvalidArgument):
     reason = "CONFIG_ERROR"
+
+
+class CodecUnavailable(ConfigError):
+    """Whoever raises it can neither compress nor decompress with a codec that was asked for."""
+
+    reason = "CODEC_UNAVAILABLE"
 
 
 class NotFound(QuorumlogError, LookupError):
