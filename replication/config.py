@@ -18,6 +18,9 @@ class ReplicationConfig:
 
     Only a disk that is full or hangs lets so many wait. Fewer than a leader has in flight
     (``RaftConfig.max_inflight_messages``) would drop acknowledgements that later ones repeat."""
+    state_interval_bytes: int = 64 * 1024 * 1024
+    """Applied between one saved state and the next, per replica: what a start after a crash has to
+    apply again at most, about. Less costs a write of the whole state more often."""
     disk_full_retry_s: float = 1.0
     """How long a replica whose disk is full waits before it tries to write again."""
 
@@ -28,5 +31,7 @@ class ReplicationConfig:
             raise ConfigError("max_waiting_messages must be positive")
         if self.apply_chunk_bytes < 1:
             raise ConfigError("apply_chunk_bytes must be positive")
+        if self.state_interval_bytes < 1:
+            raise ConfigError("state_interval_bytes must be positive")
         if self.disk_full_retry_s <= 0:
             raise ConfigError("disk_full_retry_s must be positive")

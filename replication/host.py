@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -12,12 +13,14 @@ from quorumlog.errors import Closed, InvariantViolation, StorageError
 from quorumlog.log.batch import Kind
 from quorumlog.log.hard_state import HardState, HardStateFile
 from quorumlog.log.log import Log, LogConfig
+from quorumlog.log.state_snapshot import StateSnapshot
 from quorumlog.ports import Clock, Disk, PeerTransport, Worker
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.core import RaftCore
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.ready import Event
 from quorumlog.replication.replica import Replica
+from quorumlog.replication.saved_state import StateSaver, restore_state
 from quorumlog.replication.state_machine import StateMachine
 from quorumlog.types import GroupId, Index, NodeId
 
@@ -31,11 +34,13 @@ class _Opened:
     log: Log
     hard_state_file: HardStateFile
     hard_state: HardState
-    configurations: tuple[tuple[Index, Members], ...]
+
+
+_Configurations = tuple[tuple[Index, Members], ...]
 
 
 class GroupHost:
-    """Replicas live in ``directory/<group>/``: segments, indexes, ``hard-state``.
+    """Replicas live in ``directory/<group>/``: segments, indexes, saved states, ``hard-state``.
 
     Every call is made in one event loop. ``events`` receives what a core reports: elections,
     leaders, configurations.
@@ -79,7 +84,8 @@ class GroupHost:
     ) -> Replica:
         """Open the group's log, creating it when there is none, and take part in the group.
 
-        ``members`` is the configuration before any that stands in the log.
+        ``members`` is the configuration before any that stands in the log. ``state_machine`` is
+        new: it gets the newest state that was saved, and the batches behind it, or all of them.
 
         Raises:
             Corrupt: the log or the hard state is damaged; nothing was changed.
@@ -88,31 +94,24 @@ class GroupHost:
         if group in self.replicas:
             raise InvariantViolation(f"group {group} is open already")
         opened = await self._worker.run(lambda: self._open_files(group, log_config))
-        if self._closed or group in self.replicas:
+        try:
+            restored = await restore_state(
+                group=group,
+                disk=self._disk,
+                directory=self.path_of(group),
+                log=opened.log,
+                worker=self._worker,
+                state_machine=state_machine,
+            )
+            configurations = await self._worker.run(partial(_configurations, opened.log, restored))
+            if self._closed or group in self.replicas:
+                raise Closed("this node is closing")
+        except (Exception, asyncio.CancelledError):
             opened.log.close()
             opened.hard_state_file.close()
-            raise Closed("this node is closing")
-        core = RaftCore(
-            node_id=self.node_id,
-            config=self._config.raft,
-            log=opened.log,
-            hard_state=opened.hard_state,
-            members=members,
-            config_entries=opened.configurations,
-            rng=self._rng,
-            now=self._clock.monotonic_s(),
-        )
-        replica = Replica(
-            group=group,
-            core=core,
-            log=opened.log,
-            hard_state_file=opened.hard_state_file,
-            state_machine=state_machine,
-            config=self._config,
-            clock=self._clock,
-            worker=self._worker,
-            send=self._transport.send,
-            on_event=self._events,
+            raise
+        replica = self._make_replica(
+            group, members, state_machine, opened, restored, configurations
         )
         self.replicas[group] = replica
         _log.info("group_opened", group=group, last_index=opened.log.last_index)
@@ -127,6 +126,55 @@ class GroupHost:
             )
         return replica
 
+    def _make_replica(
+        self,
+        group: GroupId,
+        members: Members,
+        state_machine: StateMachine,
+        opened: _Opened,
+        restored: StateSnapshot | None,
+        configurations: _Configurations,
+    ) -> Replica:
+        if restored is not None:
+            # It was made of committed batches only.
+            opened.log.advance_commit_floor(restored.index)
+            if restored.configuration:
+                members = Members.decode(restored.configuration)
+        core = RaftCore(
+            node_id=self.node_id,
+            config=self._config.raft,
+            log=opened.log,
+            hard_state=opened.hard_state,
+            members=members,
+            commit_index=opened.log.commit_floor,
+            config_entries=configurations,
+            rng=self._rng,
+            now=self._clock.monotonic_s(),
+        )
+        saver = StateSaver(
+            group=group,
+            disk=self._disk,
+            directory=self.path_of(group),
+            worker=self._worker,
+            state_machine=state_machine,
+            interval_bytes=self._config.state_interval_bytes,
+            restored=restored,
+        )
+        return Replica(
+            group=group,
+            core=core,
+            log=opened.log,
+            hard_state_file=opened.hard_state_file,
+            state_machine=state_machine,
+            restored=restored,
+            saver=saver,
+            config=self._config,
+            clock=self._clock,
+            worker=self._worker,
+            send=self._transport.send,
+            on_event=self._events,
+        )
+
     def _open_files(self, group: GroupId, log_config: LogConfig) -> _Opened:
         directory = self.path_of(group)
         self._disk.make_directory(directory)
@@ -136,14 +184,8 @@ class GroupHost:
             undo.callback(hard_state_file.close)
             hard_state = hard_state_file.load()
             log = Log.open(self._disk, directory, log_config, self._clock)
-            undo.callback(log.close)
-            configurations = tuple(
-                (header.index, Members.decode(log.slice(header.index, 1)[0].body))
-                for header in log.headers(log.start_index)
-                if header.kind is Kind.CONFIG
-            )
             undo.pop_all()
-        return _Opened(log, hard_state_file, hard_state, configurations)
+        return _Opened(log, hard_state_file, hard_state)
 
     async def close_group(self, group: GroupId) -> None:
         """Raises what the log's last flush raises; the group is closed all the same."""
@@ -159,6 +201,16 @@ class GroupHost:
             self.replicas.pop(group, None)
             raise
         self.replicas.pop(group, None)
+
+    async def stored_groups(self) -> list[GroupId]:
+        """The groups that this node has data of, open or not, sorted."""
+        return await self._worker.run(self._stored_groups)
+
+    def _stored_groups(self) -> list[GroupId]:
+        if not self._disk.exists(self._directory):
+            return []
+        names = self._disk.list_directory(self._directory)
+        return sorted(GroupId(int(name)) for name in names if name.isascii() and name.isdigit())
 
     async def remove_group(self, group: GroupId) -> None:
         """Close the group and delete its data: only for a group whose deletion was committed."""
@@ -184,3 +236,13 @@ class GroupHost:
         replica = self.replicas.get(group)
         if replica is not None:
             replica.receive(sender, payload)
+
+
+def _configurations(log: Log, restored: StateSnapshot | None) -> _Configurations:
+    """Those in the log behind what was restored, with their indexes. Blocks."""
+    first_index = log.start_index if restored is None else restored.index + 1
+    return tuple(
+        (header.index, Members.decode(log.slice(header.index, 1)[0].body))
+        for header in log.headers(first_index)
+        if header.kind is Kind.CONFIG
+    )

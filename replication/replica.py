@@ -28,6 +28,7 @@ from quorumlog.log.batch import Batch, Draft, Kind
 from quorumlog.log.flusher import Flushed
 from quorumlog.log.hard_state import HardStateFile
 from quorumlog.log.log import Log
+from quorumlog.log.state_snapshot import StateSnapshot
 from quorumlog.ports import Clock, Worker
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.core import RaftCore, Role
@@ -35,6 +36,7 @@ from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.ready import Event, LeaderChanged, SteppedDown
 from quorumlog.replication.persister import Outgoing, Persister
 from quorumlog.replication.proposals import Proposals
+from quorumlog.replication.saved_state import StateSaver
 from quorumlog.replication.state_machine import StateMachine
 from quorumlog.replication.watermark import Watermark
 from quorumlog.replication.wire import decode, encode
@@ -54,21 +56,28 @@ class Replica:
         log: Log,
         hard_state_file: HardStateFile,
         state_machine: StateMachine,
+        restored: StateSnapshot | None,
+        saver: StateSaver,
         config: ReplicationConfig,
         clock: Clock,
         worker: Worker,
         send: Callable[[NodeId, GroupId, bytes], None],
         on_event: Callable[["Replica", Event], None],
     ) -> None:
+        """``state_machine`` holds the state of ``restored``, or none yet."""
         self.group = group
         self.core = core
         self.log = log
         self.state_machine = state_machine
         self.applied_index = Index(log.start_index - 1)
         self.high_watermark = Watermark(log.start_offset)
+        if restored is not None:
+            self.applied_index = restored.index
+            self.high_watermark = Watermark(restored.next_offset)
         self.failure: Exception | None = None
         self._config = config
         self._clock = clock
+        self._saver = saver
         self._send = send
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
@@ -157,7 +166,7 @@ class Replica:
         self._schedule_drain()
 
     async def close(self) -> None:
-        """Stop, flush what is pending, close the log.
+        """Stop, flush what is pending, close the log, save the state.
 
         Idempotent; a caller that is cancelled does not stop it, the next one waits for the rest.
         """
@@ -171,7 +180,10 @@ class Replica:
             self._timer.cancel()
         self._proposals.fail(OutcomeUnknown("this node closed before the batch was committed"))
         self.high_watermark.close(Closed("this replica is closed"))
+        await self._saver.settle()
         await self._persister.close(usable=self.failure is None)
+        if self.failure is None:
+            await self._saver.save_last()
 
     def _check_accepts(self) -> None:
         if self._closed:
@@ -252,13 +264,14 @@ class Replica:
     def _apply_batch(self, batch: Batch) -> None:
         header = batch.header
         result = self.state_machine.apply(batch)
-        self.applied_index = header.index
+        self.applied_index = Index(header.next_index - 1)
         own_noop = header.kind is Kind.NOOP and header.term == self.core.term
         if own_noop and self.core.role is Role.LEADER:
             self._serving_term = header.term
             _log.info("leadership_won", group=self.group, term=header.term)
         self.high_watermark.advance(header.next_offset)
         self._proposals.committed(header, result)
+        self._saver.applied(batch, self._fence)
 
     # -- the disk ------------------------------------------------------------------------------
 

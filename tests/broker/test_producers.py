@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quorumlog.broker.producer_snapshot import REMEMBERED_BATCHES
 from quorumlog.broker.producers import (
-    REMEMBERED_BATCHES,
     Duplicate,
     InFlight,
     PendingProducers,

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import random
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -46,6 +47,12 @@ class Machine:
         if batch.header.kind is Kind.RECORDS:
             self.values.append(bytes(batch.body))
         return batch.header.base_offset
+
+    def snapshot(self) -> bytes:
+        return json.dumps([value.hex() for value in self.values]).encode()
+
+    def restore(self, snapshot: bytes) -> None:
+        self.values = [bytes.fromhex(value) for value in json.loads(snapshot)]
 
     def appended(self, header: BatchHeader) -> None:
         self.pending += 1

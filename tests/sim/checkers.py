@@ -17,6 +17,7 @@ from sim.bounds import check_bounds
 from sim.history import GroupHistory, Violation
 from sim.node import SimNode
 from sim.process import Process
+from sim.states import States
 
 _SLICE_BYTES = 1 << 20
 _APPEND_REQUEST_TYPE = 3
@@ -48,6 +49,7 @@ class Checker:
         self._metadata_quorum = metadata_quorum
         self._seen: dict[tuple[NodeId, int], _Seen] = {}
         self._open: dict[tuple[Process, GroupId], Replica] = {}
+        self._states = States()
         self._violation: Violation | None = None
 
     def history(self, group: int) -> GroupHistory:
@@ -82,6 +84,7 @@ class Checker:
             log.last_index,
             log.last_term,
             log.durable_index,
+            replica.applied_index,
             replica.failure,
         )
         seen = self._seen.get((node, group))
@@ -109,6 +112,7 @@ class Checker:
         if was_leader and core.commit_index > seen.commit_index:
             self._check_commit_rule(node, group, replica, seen)
         self._follow_commits(node, history, seen, replica)
+        self._check_state(node, history, replica)
         settings = self._nodes[node].world.settings.replication
         check_bounds(f"{node} group {group}", replica, settings, seen.largest_batch_bytes)
 
@@ -176,6 +180,17 @@ class Checker:
             if is_new:
                 self._check_durable(history.group, batch)
         seen.commit_index = core.commit_index
+
+    def _check_state(self, node: NodeId, history: GroupHistory, replica: Replica) -> None:
+        """What is applied is committed, and the state is what it comes to, restored or not."""
+        index = replica.applied_index
+        if index > replica.core.commit_index:
+            raise Violation(f"{node} group {history.group} applied {index}, which is not committed")
+        if replica.state_machine.snapshot() != self._states.at(history, index):
+            raise Violation(
+                f"{node} group {history.group}: the state at {index} is not what the batches "
+                "through it come to"
+            )
 
     def _check_durable(self, group: int, batch: Batch) -> None:
         """A batch is on the disks of a majority before anybody calls it committed."""

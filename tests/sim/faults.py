@@ -24,6 +24,9 @@ QUIET_LINK = LinkQuality()
 _AMBUSH_CHANCE = {1: 0.1, 2: 0.5, 3: 0.02, 4: 0.05, 5: 0.5}
 """By the type of a message (``quorumlog.replication.wire``): mostly votes and orders."""
 
+_SAVE_AMBUSH_CHANCE = 0.3
+"""While a node saves a group's state."""
+
 
 class Nemesis:
     def __init__(
@@ -59,6 +62,8 @@ class Nemesis:
         }
         self._lurking = 0
         self._network.tap(self._strike)
+        for node in nodes:
+            node.on_save = self._strike_save
 
     async def run(self) -> None:
         """Do the seed's faults one after the other, with some repair between, until time is up."""
@@ -200,7 +205,8 @@ class Nemesis:
             node.fail_disk(errno.ENOSPC)
 
     async def _ambush(self) -> None:
-        """Some of the next promises are the last words of who makes them, for a moment."""
+        """Some of the next promises, or saved states, are the last of who makes them, for a
+        moment."""
         self._lurking += self._rng.randint(1, 4)
 
     def _strike(self, source: str, target: str, group: GroupId, payload: bytes) -> None:
@@ -209,6 +215,11 @@ class Nemesis:
             self._lurking -= 1
             # Not here: this is the victim's own turn, and what it does in a turn it does whole.
             self._network.loop.call_outside(0.0, self._fell, NodeId(source))
+
+    def _strike_save(self, node: SimNode) -> None:
+        if self._lurking and self._rng.random() < _SAVE_AMBUSH_CHANCE:
+            self._lurking -= 1
+            self._network.loop.call_outside(0.0, self._fell, node.node_id)
 
     def _fell(self, name: NodeId) -> None:
         node = next(each for each in self._nodes if each.node_id == name)

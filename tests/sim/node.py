@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from quorumlog.api._pb import peer_pb2, quorumlog_pb2
@@ -19,6 +20,7 @@ from quorumlog.broker.metadata import MetadataState
 from quorumlog.errors import NotLeader, QuorumlogError, StorageError
 from quorumlog.log.config import LogConfig
 from quorumlog.ports import Member
+from quorumlog.replication import saved_state
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.ready import Event
@@ -112,6 +114,8 @@ class SimNode:
         self.incarnation = 0
         self.may_fail = False
         """An error of the disk was injected: this process may fence replicas, or end."""
+        self.on_save: Callable[[SimNode], None] = lambda node: None
+        """Called when a group's state is about to be saved."""
         self.process = Process(node_id)
         self.process.kill()
         self.host: GroupHost | None = None
@@ -188,7 +192,7 @@ class SimNode:
 
     async def _start(self, process: Process) -> None:
         world = self.world
-        self._worker = SimWorker(process, self.rng, world.settings.worker)
+        self._worker = SimWorker(process, self.rng, world.settings.worker, self._work_begins)
         host = GroupHost(
             node_id=self.node_id,
             directory=DATA_DIRECTORY,
@@ -239,6 +243,10 @@ class SimNode:
             self.disk.crash()
         else:
             self.disk.kill()
+
+    def _work_begins(self, function: Callable[[], object]) -> None:
+        if isinstance(function, partial) and function.func is saved_state.save_snapshot:
+            self.on_save(self)
 
     def _run_partly(self, function: Callable[[], object]) -> None:
         """Let a thread get as far as the seed says before it is stopped."""

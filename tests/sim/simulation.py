@@ -239,7 +239,7 @@ def _settings(swarm: Swarm) -> NodeSettings:
         max_inflight_bytes=max(swarm.max_inflight_bytes, swarm.max_append_bytes),
     )
     return NodeSettings(
-        replication=ReplicationConfig(raft=raft),
+        replication=ReplicationConfig(raft=raft, state_interval_bytes=swarm.state_interval_bytes),
         log=LogConfig(
             segment_bytes=swarm.segment_bytes,
             index_interval_bytes=256,

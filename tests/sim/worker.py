@@ -26,13 +26,21 @@ class SimWorker:
 
     What the caller does before that moment is seen by the function, as by a thread that starts
     late; what the function did is on the disk before the caller hears of it, as with a thread
-    whose result is still under way. ``cut_short`` is for the moment of a crash.
+    whose result is still under way. ``cut_short`` is for the moment of a crash; ``begins`` hears of
+    every function before it runs.
     """
 
-    def __init__(self, process: Process, rng: random.Random, speed: WorkerSpeed) -> None:
+    def __init__(
+        self,
+        process: Process,
+        rng: random.Random,
+        speed: WorkerSpeed,
+        begins: Callable[[Callable[[], object]], None] = lambda function: None,
+    ) -> None:
         self._process = process
         self._rng = rng
         self._speed = speed
+        self._begins = begins
         self._unfinished: dict[int, Callable[[], Any]] = {}
         self._count = 0
 
@@ -58,6 +66,7 @@ class SimWorker:
                 loop.call_later(duration_s - effect_s, _succeed, done, result)
 
         loop.call_later(effect_s, take_effect)
+        self._begins(function)
         return done
 
     def cut_short(self, limit: Callable[[Callable[[], Any]], None]) -> None:

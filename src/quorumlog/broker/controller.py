@@ -54,7 +54,7 @@ class MetadataMachine:
     messages."""
 
     def __init__(self, metadata: MetadataState, applied: Callable[[], None]) -> None:
-        """``applied`` is called for every batch, whatever it holds."""
+        """``applied`` is called for every batch, whatever it holds, and for a restored state."""
         self._metadata = metadata
         self._applied = applied
 
@@ -63,6 +63,14 @@ class MetadataMachine:
         if batch.header.kind is not Kind.COMMAND:
             return None
         return self._metadata.apply(bytes(batch.body), batch.header.index)
+
+    def snapshot(self) -> bytes:
+        return self._metadata.snapshot()
+
+    def restore(self, snapshot: bytes) -> None:
+        """See :meth:`MetadataState.restore`."""
+        self._metadata.restore(snapshot)
+        self._applied()
 
     def appended(self, header: BatchHeader) -> None:
         """Nothing depends on what is not committed."""

@@ -14,7 +14,7 @@ from quorumlog.log.config import LogConfig
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.host import GroupHost
 from quorumlog.replication.replica import Replica
-from quorumlog.types import GroupId, NodeId
+from quorumlog.types import METADATA_GROUP, GroupId, NodeId
 
 _log = structlog.get_logger()
 
@@ -47,6 +47,7 @@ class PartitionKeeper:
         self._fsync: dict[GroupId, str] = {}
         self._removed: list[GroupId] = []
         self._damaged: set[GroupId] = set()
+        self._looked_for_removed = False
 
     def note(self, change: Change) -> None:
         """Remember what the metadata's state will not tell any more: partitions that are gone."""
@@ -61,6 +62,9 @@ class PartitionKeeper:
         Raises:
             DiskFull, UnusableDirectory, OSError: the first of them, when all was tried.
         """
+        if not self._looked_for_removed:
+            await self._find_removed()
+            self._looked_for_removed = True
         failures: list[QuorumlogError | OSError] = []
         for group in tuple(self._removed):
             try:
@@ -74,6 +78,17 @@ class PartitionKeeper:
                 failures.append(error)
         if failures:
             raise failures[0]
+
+    async def _find_removed(self) -> None:
+        """Note what was deleted before the state that this node started with was saved.
+
+        A group below ``next_group`` that the metadata do not know has been, and deleted since: its
+        number is not given out again.
+        """
+        for group in await self._host.stored_groups():
+            is_given_out = METADATA_GROUP < group < self._metadata.next_group
+            if is_given_out and self._metadata.group(group) is None and group not in self._removed:
+                self._removed.append(group)
 
     async def _remove(self, group: GroupId) -> None:
         self.machines.pop(group, None)

@@ -20,6 +20,13 @@ class PartitionMachine:
         self.pending.applied(header)
         return ProduceAck(header.base_offset, header.timestamp_ms)
 
+    def snapshot(self) -> bytes:
+        return self.producers.snapshot()
+
+    def restore(self, snapshot: bytes) -> None:
+        """See :meth:`ProducerTable.restore`."""
+        self.producers.restore(snapshot)
+
     def appended(self, header: BatchHeader) -> None:
         if header.kind is Kind.RECORDS:
             self.pending.appended(header)

@@ -1,0 +1,173 @@
+"""A group's state beside its log: saved now and then, restored at start.
+
+A start replays only what was committed behind the snapshot. Nothing else depends on one: when none
+is whole, or none can be saved, the log says it all.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+
+from quorumlog.errors import ProtocolError, StorageError
+from quorumlog.log.batch import Batch, BatchHeader, Kind
+from quorumlog.log.log import Log
+from quorumlog.log.state_snapshot import (
+    FoundSnapshot,
+    StateSnapshot,
+    load_newest,
+    save_snapshot,
+)
+from quorumlog.ports import Disk, Worker
+from quorumlog.replication.core.members import Members
+from quorumlog.replication.state_machine import StateMachine
+from quorumlog.types import GroupId, Index
+
+_log = structlog.get_logger()
+
+
+class StateSaver:
+    """Saves what was applied, on the worker, one snapshot at a time. Called in the event loop."""
+
+    def __init__(
+        self,
+        *,
+        group: GroupId,
+        disk: Disk,
+        directory: str,
+        worker: Worker,
+        state_machine: StateMachine,
+        interval_bytes: int,
+        restored: StateSnapshot | None,
+    ) -> None:
+        """``restored`` is what ``state_machine`` holds already."""
+        self._group = group
+        self._disk = disk
+        self._directory = directory
+        self._worker = worker
+        self._state_machine = state_machine
+        self._interval_bytes = interval_bytes
+        self._configuration = restored.configuration if restored is not None else b""
+        self._unsaved: BatchHeader | None = None
+        self._unsaved_bytes = 0
+        self._saving: asyncio.Future[None] | None = None
+
+    def applied(self, batch: Batch, failed: Callable[[Exception], None]) -> None:
+        """``batch`` is committed and in the state; save that when enough was applied since.
+
+        ``failed`` hears of a bug in the saving. That a disk is full or broken is only logged: the
+        log's own writes will say so, and the next interval tries again.
+        """
+        header = batch.header
+        if header.kind is Kind.CONFIG:
+            self._configuration = bytes(batch.body)
+        self._unsaved = header
+        self._unsaved_bytes += batch.size_bytes
+        if self._unsaved_bytes >= self._interval_bytes and self._saving is None:
+            self._saving = asyncio.ensure_future(self._write(self._take(header)))
+            self._saving.add_done_callback(partial(self._ended, failed))
+
+    async def settle(self) -> None:
+        """Wait for the save under way, whatever becomes of it."""
+        if self._saving is not None:
+            await asyncio.wait([self._saving])
+
+    async def save_last(self) -> None:
+        """Save what was applied since the last snapshot; nothing is applied any more."""
+        if self._unsaved is not None:
+            await self._write(self._take(self._unsaved))
+
+    def _take(self, header: BatchHeader) -> StateSnapshot:
+        """The state as it is, with ``header`` the last that was applied."""
+        self._unsaved, self._unsaved_bytes = None, 0
+        return StateSnapshot(
+            Index(header.next_index - 1),
+            header.term,
+            header.next_offset,
+            header.timestamp_ms,
+            self._configuration,
+            self._state_machine.snapshot(),
+        )
+
+    async def _write(self, snapshot: StateSnapshot) -> None:
+        try:
+            await self._worker.run(partial(save_snapshot, self._disk, self._directory, snapshot))
+        except (StorageError, OSError) as error:
+            _log.warning("state_not_saved", group=self._group, error=str(error))
+
+    def _ended(self, failed: Callable[[Exception], None], done: "asyncio.Future[None]") -> None:
+        self._saving = None
+        error = None if done.cancelled() else done.exception()
+        if isinstance(error, Exception):
+            failed(error)
+
+
+async def restore_state(
+    *,
+    group: GroupId,
+    disk: Disk,
+    directory: str,
+    log: Log,
+    worker: Worker,
+    state_machine: StateMachine,
+) -> StateSnapshot | None:
+    """Bring ``state_machine`` to the newest state saved in ``directory`` that is one of ``log``'s.
+
+    Returns:
+        What it holds now; None, and nothing changed, when the log has to be replayed as a whole.
+    """
+    at_most_index: int = log.last_index
+    while True:
+        found = await worker.run(partial(_find, disk, directory, log, at_most_index))
+        for error in found.damage:
+            _log.warning("state_snapshot_refused", group=group, error=str(error))
+        snapshot = found.snapshot
+        if snapshot is None:
+            return None
+        try:
+            if snapshot.configuration:
+                Members.decode(snapshot.configuration)
+            state_machine.restore(snapshot.state)
+        except ProtocolError as refusal:
+            _log.warning("state_snapshot_refused", group=group, error=str(refusal))
+            at_most_index = snapshot.index - 1
+        else:
+            return snapshot
+
+
+def _find(disk: Disk, directory: str, log: Log, at_most_index: int) -> FoundSnapshot:
+    """The newest valid snapshot that is of this log."""
+    refused: list[StorageError] = []
+    while True:
+        found = load_newest(disk, directory, at_most_index)
+        refused += found.damage
+        snapshot = found.snapshot
+        misfit = None if snapshot is None else _misfit(directory, log, snapshot)
+        if snapshot is None or misfit is None:
+            return FoundSnapshot(snapshot, tuple(refused))
+        refused.append(misfit)
+        at_most_index = snapshot.index - 1
+
+
+def _misfit(directory: str, log: Log, snapshot: StateSnapshot) -> StorageError | None:
+    """Why ``snapshot`` is not of ``log``.
+
+    A batch of the same index and term is the same, and so is all before it (Raft §5.3), which was
+    committed when the snapshot was made: so it is enough to compare these two.
+    """
+    if snapshot.index < log.start_index - 1:
+        return StorageError(
+            f"{directory}: the state of batch {snapshot.index} is older than the log, which "
+            f"begins with {log.start_index}"
+        )
+    try:
+        term = log.term_at(snapshot.index)
+    except StorageError as error:
+        return error
+    if term != snapshot.term:
+        return StorageError(
+            f"{directory}: the state of batch {snapshot.index} of term {snapshot.term} is of "
+            f"another log: here it is of term {term}"
+        )
+    return None
