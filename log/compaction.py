@@ -1,0 +1,127 @@
+"""Compaction of one log: passes that are due, one after the other."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from quorumlog.errors import DiskFull, StorageError
+from quorumlog.log.compacted_file import remove_attempts
+from quorumlog.log.compaction_pass import PLAIN, Pass, Sealing, Surroundings, Totals
+from quorumlog.log.compaction_plan import Compaction, plan_pass
+from quorumlog.log.key_map import PRODUCER_BYTES, NewestBatches
+from quorumlog.log.log import Log
+from quorumlog.log.pacer import Pacer, Stopped, StopSignal
+from quorumlog.log.segment_files import SegmentChanged, SegmentFiles
+from quorumlog.log.writer import is_full
+from quorumlog.ports import Clock, Disk
+from quorumlog.types import Offset
+
+_PRODUCERS_PART: Final = 8
+"""Producers get one part in so many of ``map_bytes``, keys the rest."""
+
+_INDEX_INTERVAL_BYTES: Final = 32 * 1024
+"""Of no effect: a pass reads whole segments and needs no index."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompactionReport:
+    """What a pass did.
+
+    Attributes:
+        is_complete: False: it was stopped, or the log was deleted under it; what it did counts.
+        cleaned_to: before this offset every key has one record once the pass is complete.
+        totals: records, segments and bytes.
+        moved_bytes: read and written.
+    """
+
+    is_complete: bool
+    cleaned_to: Offset
+    totals: Totals
+    moved_bytes: int
+
+
+class Compactor:
+    """Compacts one log, pass by pass; one thread at a time. The log may be used meanwhile."""
+
+    def __init__(
+        self,
+        log: Log,
+        disk: Disk,
+        directory: str,
+        segment_bytes: int,
+        settings: Compaction,
+        clock: Clock,
+        stop: StopSignal,
+        sealing: Sealing = PLAIN,
+    ) -> None:
+        """
+        Args:
+            log: open, in ``directory`` of ``disk``.
+            segment_bytes: segments are joined up to this.
+            settings: when, how much, how fast.
+            clock: the one that stamps the log's batches.
+            stop: once set, it ends a pass within a batch.
+            sealing: how new segments are stored.
+        """
+        self._disk = disk
+        self._directory = directory
+        self._segment_bytes = segment_bytes
+        self._stop = stop
+        producer_bytes = settings.map_bytes // _PRODUCERS_PART
+        self._key_bytes = settings.map_bytes - producer_bytes
+        producers = NewestBatches(producer_bytes // PRODUCER_BYTES)
+        files = SegmentFiles(disk, 1, _INDEX_INTERVAL_BYTES)
+        self._around = Surroundings(log, disk, clock, settings, sealing, files, producers)
+        self._finished_to = Offset(0)
+
+    @property
+    def settings(self) -> Compaction:
+        return self._around.settings
+
+    def run(self) -> CompactionReport | None:
+        """Make the pass that is due; None when there is none.
+
+        Whatever it raises, the log holds every record it has to, and the next pass goes on.
+
+        Raises:
+            Corrupt: a segment is damaged; it stays as it is, and what is behind it too.
+            DiskFull: no space for what a segment would become; it stays as it is.
+            StorageError: from the disk.
+            CodecUnavailable: the library for a batch's codec is not installed.
+            LogFenced, Closed
+        """
+        try:
+            return self._run()
+        except OSError as error:
+            message = f"a compaction of {self._directory} cannot go on ({error.strerror or error})"
+            if is_full(error):
+                raise DiskFull(f"{message}: the log is as it was; make some space") from error
+            raise StorageError(f"{message}: check the disk") from error
+
+    def _run(self) -> CompactionReport | None:
+        around = self._around
+        segments = around.log.segments()
+        plan = plan_pass(
+            segments,
+            around.settings,
+            around.clock.wall_ms(),
+            around.log.commit_floor,
+            self._finished_to,
+            around.sealing.key_id,
+        )
+        if plan is None:
+            return None
+        remove_attempts(self._disk, self._directory)
+        pacer = Pacer(around.settings.bytes_s, around.clock, self._stop)
+        run = Pass(around, plan, segments[: plan.ready], self._key_bytes, pacer)
+        is_complete = False
+        try:
+            run.clean()
+            self._finished_to = run.cleaned_to
+            run.join(self._segment_bytes)
+            is_complete = True
+        except (Stopped, SegmentChanged):
+            # SegmentChanged: what the pass was about to read was deleted.
+            pass
+        finally:
+            around.files.close()
+        return CompactionReport(is_complete, run.cleaned_to, run.totals, pacer.spent_bytes)

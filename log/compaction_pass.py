@@ -1,0 +1,367 @@
+"""One pass of compaction: learn the newest offset of every key, then rewrite what is older.
+
+:mod:`quorumlog.log.compaction_plan` says when and how far, :mod:`quorumlog.log.thinning` what goes,
+:mod:`quorumlog.log.compacted_file` how it gets to disk. A segment in which nothing goes is not
+rewritten; what became small is joined at the end. Memory: the map, the batches of one read (about
+a MiB) and a write buffer of a MiB.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from quorumlog.errors import Corrupt, InvalidBatch
+from quorumlog.log.batch import Batch, BatchHeader, Kind
+from quorumlog.log.compacted_file import CompactedFile
+from quorumlog.log.compaction_plan import (
+    NO_HORIZON,
+    CleanState,
+    Compaction,
+    Horizon,
+    Plan,
+    clean_state_of,
+    is_due,
+    joined_state,
+    runs_to_join,
+)
+from quorumlog.log.key_map import KeyMap, NewestBatches
+from quorumlog.log.log import Log
+from quorumlog.log.mark import Mark
+from quorumlog.log.pacer import Pacer
+from quorumlog.log.paths import parent_of
+from quorumlog.log.reader import Range, read_batches
+from quorumlog.log.records import iterate_keyed
+from quorumlog.log.segment import DATA_START
+from quorumlog.log.segment_files import SegmentFiles
+from quorumlog.log.segment_header import HEADER_BYTES, SegmentHeader, decode_segment_header
+from quorumlog.log.sparse_index import Entry
+from quorumlog.log.thinning import Rules, Thinned, thin, with_gaps
+from quorumlog.log.upkeep import SegmentInfo
+from quorumlog.ports import Clock, Disk
+from quorumlog.types import Index, Offset, Term
+
+_READ_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Sealing:
+    """How the batches of a new segment are stored.
+
+    Attributes:
+        key_id: name of the key that encrypts them; empty: none.
+        begin: gives a new segment's header as it is stored, and what makes the stored form of its
+            batches.
+    """
+
+    key_id: str
+    begin: Callable[[SegmentHeader], tuple[SegmentHeader, Callable[[Batch], Batch]]]
+
+
+PLAIN: Final = Sealing("", lambda header: (header, lambda batch: batch))
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a pass works with."""
+
+    log: Log
+    disk: Disk
+    clock: Clock
+    settings: Compaction
+    sealing: Sealing
+    files: SegmentFiles
+    producers: NewestBatches
+    """Known from former passes too: no pass reads all of the log before it decides."""
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a pass has done so far.
+
+    Attributes:
+        keys: how many the map held.
+        records_dropped: records that were superseded, deleted, or tombstones past their delay.
+        segments_rewritten: files that were made, the joined ones too.
+        freed_bytes: by which the log got smaller.
+    """
+
+    keys: int = 0
+    records_dropped: int = 0
+    segments_rewritten: int = 0
+    freed_bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What thinning found in a segment."""
+
+    is_changed: bool = False
+    is_clean: bool = True
+    tombstones: int = 0
+    dropped: int = 0
+
+    def add(self, batch: Batch, thinned: Thinned) -> None:
+        self.is_changed |= thinned.batch is not batch and batch.header.kind != Kind.GAP
+        self.is_clean &= thinned.is_clean
+        self.tombstones += thinned.tombstones
+        self.dropped += thinned.dropped
+
+
+class Pass:
+    """The state of one pass.
+
+    Attributes:
+        cleaned_to: before this offset every key has one record when ``clean`` has returned.
+        totals: what was done so far.
+    """
+
+    def __init__(
+        self,
+        around: Surroundings,
+        plan: Plan,
+        ready: Sequence[SegmentInfo],
+        map_bytes: int,
+        pacer: Pacer,
+    ) -> None:
+        """``ready`` are the segments that ``plan`` is about."""
+        self._around = around
+        self._plan = plan
+        self._ready = ready
+        self._pacer = pacer
+        self._keys = KeyMap(map_bytes, plan.goal - plan.clean_point)
+        self.cleaned_to = plan.goal
+        self.totals = Totals()
+
+    def clean(self) -> None:
+        """Learn the keys from the clean point on, then take out what they supersede.
+
+        Raises:
+            Stopped: what was done so far counts.
+            SegmentChanged: so it does where the log was deleted under the pass.
+            Corrupt: a segment is damaged; it stays as it is, and what is behind it too.
+            OSError: of what is written.
+            StorageError, CodecUnavailable, LogFenced, Closed
+        """
+        for info in self._ready:
+            if info.next_offset > self._plan.clean_point and not self._learn(info):
+                break
+        self.totals.keys = len(self._keys)
+        for info in self._ready:
+            if self._has_to_visit(info):
+                self._clean(info)
+
+    def join(self, segment_bytes: int) -> None:
+        """Make one segment of small ones that follow one another; raises what ``clean`` does."""
+        # Again while it helps: gaps that meet take less than before.
+        while self._join_runs(segment_bytes):
+            pass
+
+    def _learn(self, info: SegmentInfo) -> bool:
+        """Put the keys of a segment into the map; False where the map or the goal ends that."""
+        plan = self._plan
+        for batch in self._batches(info):
+            header = batch.header
+            if header.kind != Kind.RECORDS or header.next_offset <= plan.clean_point:
+                continue
+            try:
+                for delta, key, _, _ in iterate_keyed(header, batch.body):
+                    offset = Offset(header.base_offset + delta)
+                    if offset >= plan.goal:
+                        return False
+                    if key is None or offset < plan.clean_point:
+                        continue
+                    if not self._keys.put(key, offset):
+                        self.cleaned_to = offset
+                        return False
+            except InvalidBatch as error:
+                raise _damaged(info, header, error) from error
+            if header.producer_id:
+                self._around.producers.note(header.producer_id, header.index)
+        return True
+
+    def _has_to_visit(self, info: SegmentInfo) -> bool:
+        if info.base_offset >= self.cleaned_to:
+            return False
+        return (
+            info.cleaned_to < self.cleaned_to
+            or info.key_id != self._around.sealing.key_id
+            or self._is_horizon_due(info)
+        )
+
+    def _is_horizon_due(self, info: SegmentInfo) -> bool:
+        since_ms, settings = info.horizon_ms, self._around.settings
+        return since_ms > 0 and is_due(since_ms, settings, self._plan.now_ms)
+
+    def _clean(self, info: SegmentInfo) -> None:
+        """Rewrite a segment if there is something to take out, else say that it is clean."""
+        before = info.horizon_offset if self._is_horizon_due(info) else 0
+        rules = Rules(
+            self._keys,
+            self._around.producers,
+            self.cleaned_to,
+            self._around.log.start_offset,
+            Offset(min(before, self._plan.clean_point)),
+        )
+        if info.key_id == self._around.sealing.key_id:
+            outcome = _Outcome()
+            for batch in self._batches(info):
+                outcome.add(batch, self._thinned(info, batch, rules))
+                if outcome.is_changed:
+                    break
+            else:
+                self._set_cleaned(info, self._state_of(info, outcome))
+                return
+        outcome = _Outcome()
+        thinned = self._thin_all(info, rules, outcome)
+        self._rewrite([info], thinned, lambda: self._state_of(info, outcome))
+        self.totals.records_dropped += outcome.dropped
+
+    def _thin_all(
+        self, info: SegmentInfo, rules: Rules, outcome: _Outcome
+    ) -> Iterator[tuple[BatchHeader, Batch | None]]:
+        for batch in self._batches(info):
+            thinned = self._thinned(info, batch, rules)
+            outcome.add(batch, thinned)
+            yield batch.header, thinned.batch
+
+    def _thinned(self, info: SegmentInfo, batch: Batch, rules: Rules) -> Thinned:
+        header = batch.header
+        if header.producer_id:
+            self._around.producers.note(header.producer_id, header.index)
+        try:
+            return thin(batch, rules)
+        except InvalidBatch as error:
+            raise _damaged(info, header, error) from error
+
+    def _state_of(self, info: SegmentInfo, outcome: _Outcome) -> CleanState:
+        """What the mark of a segment says once it was looked at."""
+        cleaned_to = max(info.cleaned_to, self.cleaned_to) if outcome.is_clean else info.cleaned_to
+        if not outcome.tombstones:
+            return CleanState(cleaned_to, NO_HORIZON)
+        horizon = self._plan.horizon
+        if horizon is None:
+            # As of now, not of the pass's beginning: only now are the older records gone.
+            horizon = Horizon(self.cleaned_to, self._around.clock.wall_ms())
+        return CleanState(cleaned_to, horizon)
+
+    def _set_cleaned(self, info: SegmentInfo, state: CleanState) -> None:
+        if state != clean_state_of(info):
+            horizon = state.horizon
+            self._around.log.set_cleaned(info, state.cleaned_to, horizon.offset, horizon.since_ms)
+
+    def _join_runs(self, segment_bytes: int) -> bool:
+        clean: list[SegmentInfo] = []
+        for info in self._around.log.segments():
+            if info.is_active or not info.cleaned_to:
+                break
+            clean.append(info)
+        sizes = [info.size_bytes - DATA_START for info in clean]
+        runs = list(runs_to_join(sizes, segment_bytes))
+        for begin, end in runs:
+            self._join(clean[begin:end])
+        return bool(runs)
+
+    def _join(self, run: Sequence[SegmentInfo]) -> None:
+        state = joined_state(run)
+        batches = (batch for info in run for batch in self._batches(info))
+        kept = (
+            (batch.header, None if batch.header.kind == Kind.GAP else batch) for batch in batches
+        )
+        self._rewrite(run, kept, lambda: state)
+
+    def _rewrite(
+        self,
+        old: Sequence[SegmentInfo],
+        kept: Iterable[tuple[BatchHeader, Batch | None]],
+        state: Callable[[], CleanState],
+    ) -> None:
+        """Let one segment take the place of ``old``.
+
+        Args:
+            old: segments that follow one another.
+            kept: the header of every batch in them, and what is left of it.
+            state: what the new segment's mark says of cleaning; asked when all is written.
+        """
+        around = self._around
+        header, seal = around.sealing.begin(self._header_for(old))
+        file = CompactedFile(
+            around.disk, parent_of(old[0].path), header, old[-1].next_index, self._pacer
+        )
+        try:
+            term = header.prev_term
+            for batch in with_gaps(kept):
+                term = batch.header.term
+                file.append(seal(batch))
+            file.finish(self._mark(old[-1], term, file.next_position, state()))
+        except BaseException:
+            file.abandon()
+            raise
+        if around.log.replace(old):
+            self.totals.segments_rewritten += 1
+            self.totals.freed_bytes += sum(info.size_bytes for info in old) - file.end
+
+    def _header_for(self, old: Sequence[SegmentInfo]) -> SegmentHeader:
+        """Of the segment that takes the place of ``old``, not encrypted."""
+        path = old[0].path
+        file = self._around.disk.open_readonly(path)
+        try:
+            first = decode_segment_header(file.read_at(0, HEADER_BYTES), path)
+        finally:
+            file.close()
+        return replace(
+            first,
+            created_ms=self._around.clock.wall_ms(),
+            generation=max(info.generation for info in old) + 1,
+            key=None,
+        )
+
+    def _mark(self, last: SegmentInfo, term: Term, position: int, state: CleanState) -> Mark:
+        last_index = Index(last.next_index - 1)
+        return Mark(
+            last_index,
+            position,
+            last.next_offset,
+            term,
+            last.last_timestamp_ms,
+            last_index,
+            self._around.log.start_offset,
+            state.cleaned_to,
+            state.horizon.offset,
+            state.horizon.since_ms,
+        )
+
+    def _batches(self, info: SegmentInfo) -> Iterator[Batch]:
+        """All batches of a segment, checked, at the pace of the pass.
+
+        From its file, never from the log's memory: that may hold what compaction took out before.
+
+        Raises:
+            SegmentChanged: the segment was deleted meanwhile.
+            Corrupt, StorageError, Stopped
+        """
+        index, offset = info.first_index, info.base_offset
+        start = Entry(index, DATA_START, offset, 0, 0)
+        with self._around.files.acquire(info.segment) as opened:
+            while index < info.next_index:
+                where = Range(start, index, info.next_index - 1, info.size_bytes)
+                for batch in read_batches(opened, where, _READ_BYTES):
+                    header = batch.header
+                    if header.base_offset != offset:
+                        break
+                    index, offset = header.next_index, header.next_offset
+                    self._pacer.spend(batch.size_bytes)
+                    yield batch
+                else:
+                    continue
+                break
+        if index != info.next_index or offset != info.next_offset:
+            raise Corrupt(
+                info.path,
+                DATA_START,
+                f"batches up to index {info.next_index} and offset {info.next_offset}",
+                f"up to index {index} and offset {offset}",
+            )
+
+
+def _damaged(info: SegmentInfo, header: BatchHeader, error: InvalidBatch) -> Corrupt:
+    return Corrupt(info.path, DATA_START, f"the records of batch {header.index}", str(error))
