@@ -71,8 +71,8 @@ mutants: setup ## Put known bugs back: the simulator has to find each of them
 	$(BIN)/python -m pytest -q -n $(JOBS) tests/sim -m mutants
 
 .PHONY: bench
-bench: setup ## Measure (about 4 minutes) and write bench/results.md and the README's table
-	$(BIN)/python -m bench
+bench: setup ## Measure and write bench/results.md and the README's tables: ONLY=storage or replicated
+	$(BIN)/python -m bench $(ONLY)
 
 .PHONY: proto
 proto: setup ## Generate the protobuf code again, after a change of a .proto

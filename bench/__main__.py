@@ -1,20 +1,29 @@
-"""``python -m bench [--quick] [--no-publish]``, from the root of the repository."""
+"""``python -m bench [storage|replicated]... [--quick] [--no-publish]``, from the repository."""
 
 import argparse
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
-from bench.embedded import measure_embedded
-from bench.figures import FULL, QUICK
+from bench.figures import FULL, QUICK, Figure, Scale
 from bench.replicated import measure_replicated
 from bench.report import publish, render
+from bench.storage import measure_storage
 
-DIRECTORY = Path(".run/bench")
+DIRECTORY: Final = Path(".run/bench")
+PARTS: Final[dict[str, Callable[[Path, Scale], list[Figure]]]] = {
+    "storage": measure_storage,
+    "replicated": measure_replicated,
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument(
+        "parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; both if none"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the work, once; publishes nothing"
     )
@@ -22,20 +31,23 @@ def main() -> int:
         "--no-publish", action="store_true", help="leave bench/results.md and README.md alone"
     )
     options = parser.parse_args()
+    unknown = set(options.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"there is no part {sorted(unknown)[0]!r}: the parts are {', '.join(PARTS)}")
     scale = QUICK if options.quick else FULL
-    shutil.rmtree(DIRECTORY, ignore_errors=True)
-    DIRECTORY.mkdir(parents=True)
-    try:
-        figures = measure_embedded(DIRECTORY, scale) + measure_replicated(DIRECTORY, scale)
-    except KeyboardInterrupt:
-        print("bench: interrupted; no node is left running", file=sys.stderr)
-        return 130
-    finally:
+    for part in options.parts or PARTS:
         shutil.rmtree(DIRECTORY, ignore_errors=True)
-    table = render(figures, scale)
-    print(table)
-    if not (options.quick or options.no_publish):
-        publish(table)
+        DIRECTORY.mkdir(parents=True)
+        try:
+            table = render(PARTS[part](DIRECTORY, scale), scale)
+        except KeyboardInterrupt:
+            print("bench: interrupted; no node is left running", file=sys.stderr)
+            return 130
+        finally:
+            shutil.rmtree(DIRECTORY, ignore_errors=True)
+        print(table, flush=True)
+        if not (options.quick or options.no_publish):
+            publish(part, table)
     return 0
 
 

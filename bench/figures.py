@@ -16,6 +16,8 @@ class Figure:
     measured: str
     compared: str = ""
     """The same work without quorumlog in the same run, and the ratio to it."""
+    goal: str = ""
+    """What ``compared``, or ``measured`` where nothing is compared, has to be."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,28 @@ class Scale:
         """``full`` scaled, at least one ``multiple_of`` and a multiple of it."""
         return max(1, round(full * self.factor / multiple_of)) * multiple_of
 
-    def median(self, measure: Callable[[], float]) -> float:
-        """The median of ``repeats`` runs of ``measure``."""
-        return statistics.median(measure() for _ in range(self.repeats))
 
-
-FULL = Scale(repeats=3, factor=1.0)
+FULL = Scale(repeats=5, factor=1.0)
 QUICK = Scale(repeats=1, factor=0.1)
+
+
+def in_turns(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
+    """What each of ``measures`` returned in each round.
+
+    They run one after the other in every round, so what disturbs the machine for longer than a
+    round disturbs all of them; every other round runs them backwards, for none is always first.
+    """
+    results: list[list[float]] = [[] for _ in measures]
+    for number in range(rounds):
+        order = range(len(measures))
+        for each in reversed(order) if number % 2 else order:
+            results[each].append(measures[each]())
+    return results
+
+
+def median_ratio(measured: Sequence[float], compared: Sequence[float]) -> float:
+    """The median of the ratios of each round."""
+    return statistics.median(m / c for m, c in zip(measured, compared, strict=True))
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -57,4 +74,12 @@ def rate(records: float, record_bytes: int) -> str:
 
 
 def ratio(measured: float, bare: float) -> str:
-    return f"{100 * measured / bare:.0f} %"
+    return percent(measured / bare)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def microseconds(seconds: float) -> str:
+    return f"{seconds * 1e6:,.0f} µs"

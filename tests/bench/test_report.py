@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from bench.figures import QUICK, Figure, Scale, latency_percentiles, percentile
+from bench.figures import (
+    QUICK,
+    Figure,
+    Scale,
+    in_turns,
+    latency_percentiles,
+    median_ratio,
+    percentile,
+)
 from bench.report import BEGIN, END, publish, render
 
 
@@ -28,20 +36,49 @@ def test_a_scaled_count_is_never_zero_and_stays_a_multiple() -> None:
     assert QUICK.count(1000) == 100
 
 
-def test_the_table_replaces_the_one_between_the_markers_and_nothing_else(tmp_path: Path) -> None:
+def test_rounds_run_in_turns_forwards_and_backwards() -> None:
+    order: list[str] = []
+
+    def measure(name: str, value: float) -> float:
+        order.append(name)
+        return value
+
+    results = in_turns(3, lambda: measure("a", 1.0), lambda: measure("b", 2.0))
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert results == [[1.0] * 3, [2.0] * 3]
+
+
+def test_the_ratio_is_the_median_of_the_ratios_of_the_rounds() -> None:
+    assert median_ratio([1, 10, 6], [2, 10, 2]) == 1
+
+
+def test_the_table_of_a_part_replaces_only_its_own(tmp_path: Path) -> None:
     readme, results = tmp_path / "README.md", tmp_path / "results.md"
+    other = "<!-- other -->\nkept\n<!-- end of other -->\n"
+    results.write_text(f"{other}<!-- part -->\nold\n<!-- end of part -->\n")
     readme.write_text(f"before\n{BEGIN}old\n{END}\nafter\n")
     table = render([Figure("what", "how", "much", "of that")], QUICK)
-    publish(table, results, readme)
-    assert readme.read_text() == f"before\n{BEGIN}{table}{END}\nafter\n"
-    assert results.read_text() == table
-    assert "| what | how | much | of that |" in table
+    publish("part", table, results, readme)
+    assert results.read_text() == f"{other}<!-- part -->\n{table}<!-- end of part -->\n"
+    assert readme.read_text() == f"before\n{BEGIN}{results.read_text()}{END}\nafter\n"
 
 
-def test_without_markers_nothing_is_written(tmp_path: Path) -> None:
+def test_a_table_without_goals_has_no_column_for_them() -> None:
+    assert "| what | how | much | of that |\n" in render(
+        [Figure("what", "how", "much", "of that")], QUICK
+    )
+    assert "| what | how | much | of that | 80 % |\n" in render(
+        [Figure("what", "how", "much", "of that", "80 %")], QUICK
+    )
+
+
+@pytest.mark.parametrize("lacking", ["README.md", "results.md"])
+def test_without_markers_nothing_is_written(tmp_path: Path, lacking: str) -> None:
     readme, results = tmp_path / "README.md", tmp_path / "results.md"
-    readme.write_text("no markers\n")
+    readme.write_text(f"{BEGIN}old\n{END}\n")
+    results.write_text("<!-- part -->\nold\n<!-- end of part -->\n")
+    (tmp_path / lacking).write_text("no markers\n")
+    before = readme.read_text(), results.read_text()
     with pytest.raises(ValueError, match="markers"):
-        publish("table\n", results, readme)
-    assert readme.read_text() == "no markers\n"
-    assert not results.exists()
+        publish("part", "table\n", results, readme)
+    assert (readme.read_text(), results.read_text()) == before
