@@ -22,7 +22,6 @@ key, holds far fewer. GAP batches have nothing to hide: they are stored as they 
 """
 
 import hmac
-import os
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -40,13 +39,14 @@ from quorumlog.log.batch import (
     BatchHeader,
     Kind,
 )
-from quorumlog.log.key_ring import KeyRing
 from quorumlog.log.segment_header import SALT_BYTES, KeyStamp, SegmentHeader
 from quorumlog.types import Buffer
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     from cryptography.hazmat.primitives.ciphers.algorithms import AES
+
+    from quorumlog.log.key_ring import KeyRing
 
 NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
@@ -72,9 +72,7 @@ class SegmentCipher:
 
     __slots__ = ("_aead", "_aes", "_random_bytes", "key_id")
 
-    def __init__(
-        self, key_id: str, key: bytes, random_bytes: Callable[[int], bytes] = os.urandom
-    ) -> None:
+    def __init__(self, key_id: str, key: bytes, random_bytes: Callable[[int], bytes]) -> None:
         """``key`` is the segment's own."""
         aead, algorithms = _library()
         self.key_id = key_id
@@ -84,28 +82,32 @@ class SegmentCipher:
 
     @staticmethod
     def create(
-        ring: KeyRing, header: SegmentHeader, random_bytes: Callable[[int], bytes] = os.urandom
-    ) -> "tuple[SegmentCipher, SegmentHeader]":
+        ring: "KeyRing | None", header: SegmentHeader
+    ) -> "tuple[SegmentCipher | None, SegmentHeader]":
         """The cipher of a new segment, with the active key, and its header with the stamp.
 
         The stamp fits no other header: a field that changes takes a new one.
 
+        Args:
+            ring: None: there are no keys, the segment is not encrypted.
+            header: of the new segment; a stamp it has is not kept.
+
         Raises:
             ConfigError: the library that encrypts is not installed.
         """
-        salt = random_bytes(SALT_BYTES)
+        if ring is None:
+            return None, replace(header, key=None)
+        key = ring.key(ring.active)
+        if key is None:
+            raise InvariantViolation(f"the active key {ring.active!r} is not in its ring")
+        salt = ring.random_bytes(SALT_BYTES)
         untagged = replace(header, key=KeyStamp(ring.active, salt, bytes(TAG_BYTES)))
-        key, tag = _derived(_active_key(ring), untagged)
+        segment_key, tag = _derived(key, untagged)
         stamped = replace(header, key=KeyStamp(ring.active, salt, tag))
-        return SegmentCipher(ring.active, key, random_bytes), stamped
+        return SegmentCipher(ring.active, segment_key, ring.random_bytes), stamped
 
     @staticmethod
-    def open(
-        ring: KeyRing | None,
-        header: SegmentHeader,
-        path: str,
-        random_bytes: Callable[[int], bytes] = os.urandom,
-    ) -> "SegmentCipher | None":
+    def open(ring: "KeyRing | None", header: SegmentHeader, path: str) -> "SegmentCipher | None":
         """The cipher of a segment that exists; None where it is not encrypted.
 
         Args:
@@ -122,8 +124,8 @@ class SegmentCipher:
         if stamp is None:
             return None
         key = None if ring is None else ring.key(stamp.key_id)
-        if key is None:
-            have = f"which has {', '.join(ring.names)}" if ring is not None else "none was given"
+        if ring is None or key is None:
+            have = "none was given" if ring is None else f"which has {', '.join(ring.names)}"
             raise KeyMissing(
                 f"{path} is encrypted with key {stamp.key_id!r}, which is not in the key ring "
                 f"({have}): open it with the key file that has this key"
@@ -135,7 +137,7 @@ class SegmentCipher:
                 f"{stamp.key_id!r}, or its header was changed: open it with the key file it was "
                 "written with"
             )
-        return SegmentCipher(stamp.key_id, segment_key, random_bytes)
+        return SegmentCipher(stamp.key_id, segment_key, ring.random_bytes)
 
     def seal(self, batch: Batch) -> Batch:
         """``batch`` as it is stored; ``ENCRYPTION_OVERHEAD_BYTES`` longer. A GAP as it is."""
@@ -227,11 +229,9 @@ def plain_header(stored: BatchHeader) -> BatchHeader:
     )
 
 
-def _active_key(ring: KeyRing) -> bytes:
-    key = ring.key(ring.active)
-    if key is None:
-        raise InvariantViolation(f"the active key {ring.active!r} is not in its ring")
-    return key
+def sealed_size(header: BatchHeader) -> int:
+    """Bytes a plain batch takes in an encrypted segment, header and body."""
+    return header.size_bytes + (header.kind != Kind.GAP) * ENCRYPTION_OVERHEAD_BYTES
 
 
 def _derived(key: bytes, header: SegmentHeader) -> tuple[bytes, bytes]:
@@ -244,6 +244,11 @@ def _derived(key: bytes, header: SegmentHeader) -> tuple[bytes, bytes]:
     segment_key = hmac.digest(extracted, _PURPOSE + b"\x01", _HASH)
     header_key = hmac.digest(extracted, segment_key + _PURPOSE + b"\x02", _HASH)
     return segment_key, hmac.digest(header_key, header.authenticated(), _HASH)[:TAG_BYTES]
+
+
+def check_library() -> None:
+    """Raise ConfigError, with the way out, when the library that encrypts is not installed."""
+    _library()
 
 
 def _library() -> tuple[ModuleType, ModuleType]:

@@ -1,9 +1,12 @@
 """Settings of one log."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from quorumlog.errors import ConfigError
+
+if TYPE_CHECKING:
+    from quorumlog.log.key_ring import KeyRing
 
 FSYNC_ALWAYS: Final = "always"
 FSYNC_INTERVAL: Final = "interval"
@@ -34,6 +37,8 @@ class LogConfig:
             segment is sealed, at a truncation and at ``close``.
         fsync_interval_s: seconds (above 0, at most 3600), for ``interval``.
         max_open_segments: file handles kept for reading (1 to 10,000).
+        keys: new segments are encrypted with the active one, and encrypted ones are read with
+            the key they name; None: no segment is encrypted that begins now.
     """
 
     segment_bytes: int = DEFAULT_SEGMENT_BYTES
@@ -43,6 +48,7 @@ class LogConfig:
     fsync: str = FSYNC_ALWAYS
     fsync_interval_s: float = 0.1
     max_open_segments: int = 16
+    keys: "KeyRing | None" = None
 
     def __post_init__(self) -> None:
         _check_range("segment_bytes", self.segment_bytes, 1024, 1024**4)

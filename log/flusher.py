@@ -6,7 +6,7 @@ from threading import Lock
 
 from quorumlog.errors import DiskFull
 from quorumlog.log.config import FSYNC_ALWAYS, FSYNC_INTERVAL
-from quorumlog.log.pending import Limits, RollWork, TruncateWork, Work
+from quorumlog.log.pending import Limits, RemakeWork, RollWork, TruncateWork, Work
 from quorumlog.log.segment_files import SegmentFiles
 from quorumlog.log.state import LogState
 from quorumlog.log.writer import SegmentWriter, SyncFailed, is_full
@@ -113,6 +113,8 @@ class Flusher:
             elif isinstance(each, TruncateWork):
                 for segment in (each.segment, *each.removed):
                     self._files.forget(segment.path)
+            elif isinstance(each, RemakeWork):
+                self._files.forget(each.segment.path)
 
     def _sync_if_due(self, limits: Limits, sync: bool) -> None:
         if self._writer.is_synced:

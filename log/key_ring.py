@@ -42,15 +42,21 @@ _FILE_COMMENT = (
 
 
 class KeyRing:
-    """Keys by name, one of them active. Never changed once made."""
+    """Keys by name, one of them active, and where salts and nonces come from. Never changed."""
 
-    __slots__ = ("_active", "_keys")
+    __slots__ = ("_active", "_keys", "_random_bytes")
 
-    def __init__(self, active: str, keys: Mapping[str, bytes]) -> None:
+    def __init__(
+        self,
+        active: str,
+        keys: Mapping[str, bytes],
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
         """
         Args:
             active: name of the key that new segments are encrypted with.
             keys: by name; ``KEY_BYTES`` bytes each, no two the same.
+            random_bytes: gives so many bytes that nobody can foretell, from any thread.
 
         Raises:
             ConfigError: a name or key of the wrong form, a key twice, an active key that is none.
@@ -77,6 +83,7 @@ class KeyRing:
             )
         self._active = active
         self._keys = MappingProxyType(dict(keys))
+        self._random_bytes = random_bytes
 
     def __repr__(self) -> str:
         return f"KeyRing(active={self._active!r}, names={self.names!r})"
@@ -94,9 +101,11 @@ class KeyRing:
         """The key of that name: secret, for deriving others from it; None if it is not here."""
         return self._keys.get(name)
 
-    def with_new_key(
-        self, name: str, random_bytes: Callable[[int], bytes] = os.urandom
-    ) -> "KeyRing":
+    def random_bytes(self, size_bytes: int) -> bytes:
+        """For salts and nonces."""
+        return self._random_bytes(size_bytes)
+
+    def with_new_key(self, name: str) -> "KeyRing":
         """These keys and a new one, which is the active one.
 
         Raises:
@@ -104,12 +113,13 @@ class KeyRing:
         """
         if name in self._keys:
             raise ConfigError(f"there is a key {name!r} already: take another name")
-        return KeyRing(name, {**self._keys, name: random_bytes(KEY_BYTES)})
+        keys = {**self._keys, name: self._random_bytes(KEY_BYTES)}
+        return KeyRing(name, keys, self._random_bytes)
 
     @staticmethod
     def generate(name: str, random_bytes: Callable[[int], bytes] = os.urandom) -> "KeyRing":
         """A ring of one new key."""
-        return KeyRing(name, {name: random_bytes(KEY_BYTES)})
+        return KeyRing(name, {name: random_bytes(KEY_BYTES)}, random_bytes)
 
     @staticmethod
     def load(path: str) -> "KeyRing":
@@ -140,12 +150,7 @@ class KeyRing:
             raise ConfigError(f"key file {path}: {error}") from None
 
 
-def write_new_key(
-    path: str,
-    name: str | None,
-    today: date,
-    random_bytes: Callable[[int], bytes] = os.urandom,
-) -> str:
+def write_new_key(path: str, name: str | None, today: date) -> str:
     """Add a new key to the file at ``path`` and make it the active one; returns its name.
 
     A file that is not there is made, for its owner only; one that is there keeps its owner and
@@ -174,7 +179,7 @@ def write_new_key(
     except OSError as error:
         raise ConfigError(f"key file {path} cannot be written: {error.strerror}") from error
     try:
-        ring, name = _extended(path, name, today, random_bytes)
+        ring, name = _extended(path, name, today)
         _fill(file, path, _text_of(ring))
         os.rename(new_path, path)
     except BaseException as error:
@@ -248,9 +253,7 @@ def _decoded(name: str, text: object) -> bytes:
     raise ConfigError(f'key {_shown(name)} is not Base64 text: write NAME = "BASE64 OF 32 BYTES"')
 
 
-def _extended(
-    path: str, name: str | None, today: date, random_bytes: Callable[[int], bytes]
-) -> tuple[KeyRing, str]:
+def _extended(path: str, name: str | None, today: date) -> tuple[KeyRing, str]:
     """The ring in the file at ``path``, if there is one, with a new key, and that key's name."""
     ring = KeyRing.load(path) if os.path.lexists(path) else None
     if name is None:
@@ -260,8 +263,8 @@ def _extended(
             number += 1
             name = f"{day}-{number}"
     if ring is None:
-        return KeyRing.generate(name, random_bytes), name
-    return ring.with_new_key(name, random_bytes), name
+        return KeyRing.generate(name), name
+    return ring.with_new_key(name), name
 
 
 def _text_of(ring: KeyRing) -> bytes:

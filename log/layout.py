@@ -2,12 +2,14 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 
 from quorumlog.errors import InvariantViolation
-from quorumlog.log.batch import Batch, BatchHeader
+from quorumlog.log.batch import ENCRYPTED, Batch, BatchHeader
+from quorumlog.log.cipher import SegmentCipher, sealed_size
 from quorumlog.log.config import LogConfig
 from quorumlog.log.paths import segment_name
-from quorumlog.log.pending import AppendWork, RollWork, TruncateWork, Work
+from quorumlog.log.pending import AppendWork, RemakeWork, RollWork, TruncateWork, Work
 from quorumlog.log.segment import DATA_START, Segment
 from quorumlog.log.segment_header import SegmentHeader
 from quorumlog.log.sparse_index import SparseIndex
@@ -28,6 +30,7 @@ class Layout:
     ) -> None:
         self._directory = directory
         self._config = config
+        self._key_id = None if config.keys is None else config.keys.active
         self.segments = segments
         self.next_index = last.next_index
         self.end_offset = last.next_offset
@@ -69,7 +72,7 @@ class Layout:
                 work = AppendWork(segment, segment.end)
                 self._work.append(work)
             work.batches.append(batch)
-            segment.end += batch.size_bytes
+            segment.end += batch.size_bytes if segment.key_id is None else sealed_size(header)
             self.tail.append(batch)
             self.next_index = Index(header.index + 1)
             self.end_offset = header.next_offset
@@ -161,6 +164,7 @@ class Layout:
             header = batch.header
             if (
                 header.index_count != 1
+                or header.flags & ENCRYPTED
                 or header.index != index
                 or header.base_offset != offset
                 or header.term < term
@@ -168,7 +172,8 @@ class Layout:
             ):
                 raise InvariantViolation(
                     f"a batch with index {header.index}, offset {header.base_offset}, term "
-                    f"{header.term}, timestamp {header.timestamp_ms} cannot follow: expected "
+                    f"{header.term}, timestamp {header.timestamp_ms}, flags {header.flags:#x} "
+                    "cannot follow: expected "
                     f"index {index}, offset {offset}, term >= {term}, timestamp >= {timestamp_ms}"
                 )
             index = Index(index + 1)
@@ -179,11 +184,14 @@ class Layout:
     def _segment_for(self, batch: Batch, now_ms: int) -> Segment:
         """The last segment, or a new one when ``batch`` does not fit into it."""
         last = self.segments[-1]
-        if last.end == DATA_START or last.index is None:
-            return last
-        grown = last.end + batch.size_bytes - DATA_START
+        has_other_key = last.key_id != self._key_id
+        if last.end == DATA_START:
+            return self._remake_last(now_ms) if has_other_key else last
+        if has_other_key:
+            return self._add_segment(now_ms)
+        size_bytes = batch.size_bytes if last.key_id is None else sealed_size(batch.header)
         max_age_s = self._config.segment_age_s
-        is_full = grown > self._config.segment_bytes
+        is_full = last.end + size_bytes - DATA_START > self._config.segment_bytes
         is_old = max_age_s is not None and now_ms - last.header.created_ms >= max_age_s * 1000
         return self._add_segment(now_ms) if is_full or is_old else last
 
@@ -196,10 +204,23 @@ class Layout:
             self.next_index, self.end_offset, self.last_term, self.last_timestamp_ms, now_ms
         )
         path = f"{self._directory}/{segment_name(self.next_index)}"
-        segment = Segment.new(path, header, SparseIndex(self._config.index_interval_bytes))
+        segment = self._new_segment(path, header)
         self._work.append(RollWork(last, last.end, last.index, segment))
         self.segments = [*self.segments, segment]
         return segment
+
+    def _remake_last(self, now_ms: int) -> Segment:
+        """Begin the last segment, which has no batch, again with the active key."""
+        last = self.segments[-1]
+        header = replace(last.header, created_ms=now_ms, generation=0)
+        segment = self._new_segment(last.path, header)
+        self._work.append(RemakeWork(segment))
+        self.segments = [*self.segments[:-1], segment]
+        return segment
+
+    def _new_segment(self, path: str, header: SegmentHeader) -> Segment:
+        _, header = SegmentCipher.create(self._config.keys, header)
+        return Segment.new(path, header, SparseIndex(self._config.index_interval_bytes))
 
     def _drop_work(self, from_index: int) -> RollWork | None:
         """Take back the work, not handed out yet, for what is dropped now.

@@ -10,15 +10,18 @@ to nothing.
 from contextlib import suppress
 
 from quorumlog.errors import Corrupt
+from quorumlog.log.mark import Mark, MarkPages
 from quorumlog.log.paths import (
     compacted_name,
     compacted_range_of,
     first_index_of,
     index_path_of,
+    parent_of,
     segment_name,
 )
-from quorumlog.log.segment_header import HEADER_BYTES, decode_segment_header
-from quorumlog.ports import Disk
+from quorumlog.log.segment import reserve_segment
+from quorumlog.log.segment_header import HEADER_BYTES, SegmentHeader, decode_segment_header
+from quorumlog.ports import Disk, File
 from quorumlog.types import Index
 
 
@@ -62,6 +65,29 @@ def take_place(
     disk.sync_directory(directory)
     disk.rename(f"{directory}/{compacted_name(first_index, next_index)}", target)
     disk.sync_directory(directory)
+
+
+def remake_segment(
+    disk: Disk, path: str, header: SegmentHeader, mark: Mark
+) -> tuple[File, MarkPages]:
+    """Put a new file without batches in the place of the last segment, which has none either.
+
+    As a compaction puts its result in place, so that a crash leaves the one or the other. Can be
+    done again after an error at any point. Durable when it returns the file, open for writing.
+    """
+    directory, next_index = parent_of(path), Index(header.first_index + 1)
+    file = reserve_segment(disk, f"{directory}/{compacted_name(header.first_index, next_index)}")
+    try:
+        marks = MarkPages()
+        marks.store(file, mark)
+        file.sync()
+        file.write_at(0, [header.encode()])
+        file.sync()
+        take_place(disk, directory, header.first_index, next_index, [])
+    except BaseException:
+        file.close()
+        raise
+    return file, marks
 
 
 def _is_complete(disk: Disk, path: str, first_index: Index) -> bool:

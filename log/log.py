@@ -64,9 +64,14 @@ class Log:
         Raises:
             Corrupt: what may have been acknowledged is damaged. Nothing was changed.
             UnusableDirectory: it cannot be made, read or written.
+            KeyMissing, WrongKey: ``config.keys`` does not fit the last segment. (For older ones
+                that is found when they are read.)
+            ConfigError: there are keys, and the library that encrypts is not installed.
             OSError: another error of the disk.
         """
-        files = SegmentFiles(disk, config.max_open_segments, config.index_interval_bytes)
+        files = SegmentFiles(
+            disk, config.max_open_segments, config.index_interval_bytes, config.keys
+        )
         try:
             found = recover(disk, directory, config, clock, files)
         except BaseException:
@@ -83,6 +88,7 @@ class Log:
             found.last,
             limits,
             config.segment_bytes,
+            config.keys,
         )
         flusher = Flusher(state, writer, files)
         upkeep = Upkeep(disk, state, files)

@@ -62,4 +62,15 @@ class TruncateWork:
         return self.before.next_index
 
 
-Work = AppendWork | RollWork | TruncateWork
+@dataclass(frozen=True, slots=True)
+class RemakeWork:
+    """Put ``segment`` in the place of the last one, which has no batch and another header."""
+
+    segment: Segment
+
+    @property
+    def next_index(self) -> int:
+        return self.segment.first_index
+
+
+Work = AppendWork | RollWork | TruncateWork | RemakeWork

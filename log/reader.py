@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from quorumlog.errors import Corrupt, ProtocolError
 from quorumlog.log.batch import (
+    ENCRYPTED,
     HEADER_SIZE,
     Batch,
     BatchHeader,
@@ -12,7 +13,9 @@ from quorumlog.log.batch import (
     Kind,
     check_body,
     header_of,
+    join_batches,
 )
+from quorumlog.log.cipher import SegmentCipher
 from quorumlog.log.scan import fields_at, walk_headers
 from quorumlog.log.segment_files import OpenSegment
 from quorumlog.log.sparse_index import Entry
@@ -26,6 +29,7 @@ _RECORD_COUNT = 3
 _INDEX = 4
 _BASE_OFFSET = 6
 _KIND = 11
+_FLAGS = 13
 _INDEX_COUNT = 14
 
 
@@ -82,7 +86,10 @@ def read_batches(opened: OpenSegment, where: Range, max_bytes: int) -> list[Batc
     Raises:
         Corrupt: a header or a body is damaged.
     """
+    cipher = opened.cipher
     read = _read(opened, where, max_bytes, None, None)
+    if cipher is not None:
+        return list(_unsealed(cipher, opened.path, read))
     view = memoryview(read.data)
     batches = []
     at = 0
@@ -115,7 +122,14 @@ def read_records(
     Raises:
         Corrupt: a header is damaged.
     """
+    cipher = opened.cipher
     read = _read(opened, where, max_bytes, end_offset, max_records)
+    last = read.headers[-1]
+    next_offset = Offset(last[_BASE_OFFSET] + last[_RECORD_COUNT])
+    if cipher is not None:
+        batches = _unsealed(cipher, opened.path, read)
+        kept = [batch for batch in batches if batch.header.kind is Kind.RECORDS]
+        return Fetched(join_batches(kept), next_offset)
     view = memoryview(read.data)
     runs: list[memoryview] = []
     run_at = at = 0
@@ -129,8 +143,19 @@ def read_records(
     if at > run_at:
         runs.append(view[run_at:at])
     joined: Buffer = runs[0] if len(runs) == 1 else b"".join(runs)
-    last = read.headers[-1]
-    return Fetched(joined, Offset(last[_BASE_OFFSET] + last[_RECORD_COUNT]))
+    return Fetched(joined, next_offset)
+
+
+def _unsealed(cipher: SegmentCipher, path: str, read: _Read) -> Iterator[Batch]:
+    """The batches of an encrypted segment as they were appended; raises Corrupt."""
+    view = memoryview(read.data)
+    at = 0
+    for fields in read.headers:
+        body_at = at + HEADER_SIZE
+        end = body_at + fields[_BODY_LENGTH]
+        stored = Batch(header_of(fields), view[at:body_at], view[body_at:end])
+        yield cipher.unseal(stored, path, read.position + at)
+        at = end
 
 
 def _read(
@@ -147,7 +172,7 @@ def _read(
         size_bytes = min(size_bytes, where.end - begin)
     data = opened.file.read_at(begin, size_bytes)
     headers = _headers_in(
-        data, opened.path, begin, index, where.last_index, max_bytes, end_offset, max_records
+        opened, data, begin, index, where.last_index, max_bytes, end_offset, max_records
     )
     end = sum(fields[_BODY_LENGTH] for fields in headers) + len(headers) * HEADER_SIZE
     if end > len(data):
@@ -178,8 +203,8 @@ def _start_of(opened: OpenSegment, where: Range) -> tuple[int, Index]:
 
 
 def _headers_in(
+    opened: OpenSegment,
     data: bytes,
-    path: str,
     position: int,
     index: int,
     last_index: int,
@@ -191,6 +216,8 @@ def _headers_in(
 
     The first batch is in it even if ``data`` ends before its body does, others only whole.
     """
+    path = opened.path
+    is_plain = opened.header.key is None
     headers: list[Fields] = []
     at = 0
     limit = min(max_bytes, len(data))
@@ -207,6 +234,8 @@ def _headers_in(
             or (max_records is not None and record_count > max_records)
         ):
             break
+        if is_plain and fields[_FLAGS] & ENCRYPTED:
+            raise Corrupt(path, position + at, "a plain batch", "an encrypted one")
         headers.append(fields)
         at = end
         index += fields[_INDEX_COUNT]

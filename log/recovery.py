@@ -12,6 +12,7 @@ from typing import Final
 
 from quorumlog.errors import Corrupt, UnusableDirectory
 from quorumlog.log.batch import HEADER_SIZE, BatchHeader
+from quorumlog.log.cipher import SegmentCipher, check_library
 from quorumlog.log.config import LogConfig
 from quorumlog.log.leftovers import settle_leftovers
 from quorumlog.log.mark import Mark, MarkPages
@@ -92,14 +93,18 @@ def recover(
     Raises:
         Corrupt: what may have been acknowledged is damaged; nothing was changed.
         UnusableDirectory: it cannot be made, read or written.
+        KeyMissing, WrongKey: the keys do not fit the last segment; nothing was changed in it.
+        ConfigError: there are keys, and the library that encrypts is not installed.
     """
+    if config.keys is not None:
+        check_library()
     try:
         disk.make_directory(directory)
         names, finished = settle_leftovers(disk, directory)
         firsts = [first for name in names if (first := first_index_of(name)) is not None]
         removed = _remove_unborn(disk, directory, firsts)
         if not firsts:
-            _create_first(disk, directory, clock)
+            _create_first(disk, directory, clock, config)
             firsts.append(Index(1))
         found = _recover(disk, directory, firsts, config, files)
         missing = {index_path_of(segment_name(first)) for first in firsts[:-1]} - set(names)
@@ -145,11 +150,12 @@ def _remove_unborn(disk: Disk, directory: str, firsts: list[Index]) -> str:
     return path
 
 
-def _create_first(disk: Disk, directory: str, clock: Clock) -> None:
+def _create_first(disk: Disk, directory: str, clock: Clock, config: LogConfig) -> None:
     path = f"{directory}/{segment_name(1)}"
     file = reserve_segment(disk, path)
     try:
         header = SegmentHeader(Index(1), Offset(0), Term(0), 0, clock.wall_ms())
+        _, header = SegmentCipher.create(config.keys, header)
         write_first_pages(file, header, first_mark(header, Index(0), Offset(0)))
         file.sync()
     finally:
@@ -167,6 +173,7 @@ def _recover(
     file = disk.open(last.path)
     try:
         header = _load_header(file, last.path, last.first_index)
+        SegmentCipher.open(config.keys, header, last.path)
         marks = MarkPages()
         mark = marks.load(file)
         if mark is not None and mark.is_closed and mark.position == file.size_bytes():

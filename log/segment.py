@@ -42,6 +42,7 @@ class Segment:
         end: position behind the last batch; 0 until loaded.
         first_term: of its first batch; None while it has none.
         first_timestamp_ms: of its first batch; None while it has none.
+        key_id: name of the key it is encrypted with; None: it is not.
         index: its sparse index; None once that is in a file and can be loaded again. Never
             changed after the segment was sealed, but replaced.
         is_sealed: a later segment is on disk: nothing is appended here any more.
@@ -55,6 +56,7 @@ class Segment:
         "first_timestamp_ms",
         "index",
         "is_sealed",
+        "key_id",
         "mark",
         "path",
     )
@@ -67,6 +69,7 @@ class Segment:
         self.end = 0
         self.first_term: Term | None = None
         self.first_timestamp_ms: int | None = None
+        self.key_id: str | None = None
         self.index: SparseIndex | None = None
         self.is_sealed = False
 
@@ -74,8 +77,7 @@ class Segment:
     def new(path: str, header: SegmentHeader, index: SparseIndex) -> "Segment":
         """A segment without batches."""
         segment = Segment(path, header.first_index)
-        segment._header = header
-        segment.end = DATA_START
+        segment.load(header, None, None, DATA_START)
         segment.index = index
         return segment
 
@@ -85,6 +87,7 @@ class Segment:
         """Take over what its file says; ``first`` is the header of its first batch."""
         self.mark = mark
         self.end = end
+        self.key_id = None if header.key is None else header.key.key_id
         if first is not None:
             self.first_term = first.term
             self.first_timestamp_ms = first.timestamp_ms

@@ -3,9 +3,11 @@
 from contextlib import suppress
 from threading import Lock
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from quorumlog.errors import Corrupt, StorageError
 from quorumlog.log.batch import HEADER_SIZE, BatchHeader
+from quorumlog.log.cipher import SegmentCipher
 from quorumlog.log.mark import MarkPages
 from quorumlog.log.paths import index_path_of
 from quorumlog.log.scan import header_at, walk_headers
@@ -13,6 +15,9 @@ from quorumlog.log.segment import DATA_START, Segment
 from quorumlog.log.segment_header import HEADER_BYTES, SegmentHeader, decode_segment_header
 from quorumlog.log.sparse_index import Entry, Seal, SparseIndex, decode_index
 from quorumlog.ports import Disk, File
+
+if TYPE_CHECKING:
+    from quorumlog.log.key_ring import KeyRing
 
 _REBUILD_CHUNK_BYTES = 64 * 1024
 _MAX_HINTS = 256
@@ -36,6 +41,7 @@ class OpenSegment:
     """
 
     __slots__ = (
+        "_cipher",
         "_files",
         "by_index",
         "by_offset",
@@ -59,6 +65,20 @@ class OpenSegment:
         self.readers = 1
         self.is_dropped = False
         self.is_pinned = False
+        self._cipher: SegmentCipher | None = None
+
+    @property
+    def cipher(self) -> SegmentCipher | None:
+        """What opens its batches; None where they are not encrypted.
+
+        Made when bodies are first read: for headers, lookups and upkeep no key is needed.
+
+        Raises:
+            KeyMissing, WrongKey
+        """
+        if self._cipher is None and self.header.key is not None:
+            self._cipher = SegmentCipher.open(self._files.keys, self.header, self.path)
+        return self._cipher
 
     def remember(self, entry: Entry) -> None:
         """A batch may stand at ``entry``; only its index, offset and position are used."""
@@ -89,8 +109,15 @@ class OpenSegment:
 class SegmentFiles:
     """Hands out read handles to any number of threads, at most ``limit`` kept open when idle."""
 
-    def __init__(self, disk: Disk, limit: int, index_interval_bytes: int) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        limit: int,
+        index_interval_bytes: int,
+        keys: "KeyRing | None" = None,
+    ) -> None:
         self._disk = disk
+        self.keys = keys
         self._limit = limit
         self._interval_bytes = index_interval_bytes
         self._lock = Lock()
@@ -313,7 +340,11 @@ def _is_of(segment: Segment, header: SegmentHeader) -> bool:
     if not segment.is_loaded:
         return True
     known = segment.header
-    return header.generation == known.generation and header.created_ms == known.created_ms
+    return (
+        header.generation == known.generation
+        and header.created_ms == known.created_ms
+        and header.key == known.key
+    )
 
 
 def _identify(segment: Segment, file: File) -> SegmentHeader:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from quorumlog.errors import IndexOutOfRange, OffsetOutOfRange
 from quorumlog.log.batch import Batch, BatchHeader, Kind, join_batches
+from quorumlog.log.cipher import plain_header, sealed_size
 from quorumlog.log.lookup import Lookup
 from quorumlog.log.reader import Fetched, read_batches, read_headers, read_records
 from quorumlog.log.segment import DATA_START, header_before
@@ -108,7 +109,7 @@ class LogView:
             opened, where = self._lookup.at_index(index)
             with opened:
                 for _, header in read_headers(opened, where):
-                    yield header
+                    yield plain_header(header) if header.flags else header
                     index = header.next_index
 
     def stream(self, first_index: int) -> Iterator[list[Batch]]:
@@ -182,7 +183,12 @@ class LogView:
             segment = layout.segments[number]
             last_index = layout.last_index_of(number)
             is_in_tail = index >= layout.tail.first_index
-            in_tail_bytes = layout.tail.bytes_between(index, last_index + 1) if is_in_tail else 0
+            in_tail_bytes = 0
+            if is_in_tail and segment.key_id is None:
+                in_tail_bytes = layout.tail.bytes_between(index, last_index + 1)
+            elif is_in_tail:
+                numbers = range(index, last_index + 1)
+                in_tail_bytes = sum(sealed_size(layout.tail.get(each).header) for each in numbers)
             sparse = segment.index
         if sparse is None:
             with self._files.acquire(segment) as opened:

@@ -4,15 +4,18 @@ Runs on the flushing thread only. Every step can be done again after an error th
 """
 
 import errno
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from quorumlog.errors import InvariantViolation
-from quorumlog.log.batch import BatchHeader
+from quorumlog.log.batch import Batch, BatchHeader
+from quorumlog.log.cipher import SegmentCipher
+from quorumlog.log.leftovers import remake_segment
 from quorumlog.log.mark import Mark, MarkPages
 from quorumlog.log.paths import index_path_of, parent_of
-from quorumlog.log.pending import AppendWork, Limits, RollWork, TruncateWork, Work
+from quorumlog.log.pending import AppendWork, Limits, RemakeWork, RollWork, TruncateWork, Work
 from quorumlog.log.segment import (
     DATA_START,
     PREALLOCATION_STEP_BYTES,
@@ -25,6 +28,9 @@ from quorumlog.log.segment_files import seal_of, write_index
 from quorumlog.log.sparse_index import SparseIndex
 from quorumlog.ports import Disk, File
 from quorumlog.types import Buffer, Index
+
+if TYPE_CHECKING:
+    from quorumlog.log.key_ring import KeyRing
 
 _MAX_STEP_BYTES: Final = 16 * 1024 * 1024
 
@@ -60,6 +66,7 @@ class SegmentWriter:
         last: BatchHeader,
         limits: Limits,
         segment_bytes: int,
+        keys: "KeyRing | None" = None,
     ) -> None:
         """``segment`` ends at its ``end`` with batch ``last``, and all that is synced."""
         self._disk = disk
@@ -69,6 +76,8 @@ class SegmentWriter:
         self._position = segment.end
         self._allocated_bytes = file.size_bytes()
         self._preallocation_limit = DATA_START + segment_bytes
+        self._keys = keys
+        self._sealing: tuple[Segment, SegmentCipher] | None = None
         self._last = last
         self._limits = limits
         self.next_index = last.next_index
@@ -88,6 +97,8 @@ class SegmentWriter:
             self._append(work)
         elif isinstance(work, RollWork):
             self._roll(work)
+        elif isinstance(work, RemakeWork):
+            self._remake(work)
         else:
             self._truncate(work)
 
@@ -133,7 +144,7 @@ class SegmentWriter:
             )
         buffers: list[Buffer] = []
         end = work.position
-        for batch in work.batches:
+        for batch in self._stored(work):
             buffers.append(batch.head)
             buffers.append(batch.body)
             end += batch.size_bytes
@@ -150,6 +161,21 @@ class SegmentWriter:
         self._position = end
         self._last = work.batches[-1].header
         self.next_index = self._last.next_index
+
+    def _stored(self, work: AppendWork) -> Iterable[Batch]:
+        """The batches as they stand in the file.
+
+        Encrypted anew each time: where a write is done again, no nonce is used twice.
+        """
+        segment = work.segment
+        if segment.key_id is None:
+            return work.batches
+        if self._sealing is None or self._sealing[0] is not segment:
+            cipher = SegmentCipher.open(self._keys, segment.header, segment.path)
+            if cipher is None:
+                raise InvariantViolation(f"{segment.path}: its header names no key")
+            self._sealing = segment, cipher
+        return map(self._sealing[1].seal, work.batches)
 
     def _allocate(self, file: File, needed_bytes: int) -> None:
         """Reserve space in growing steps, and no more than is needed when the disk is full."""
@@ -188,6 +214,14 @@ class SegmentWriter:
             raise
         self._file.close()
         self._adopt(work.segment, file, marks, DATA_START)
+
+    def _remake(self, work: RemakeWork) -> None:
+        segment = work.segment
+        floor = self._floor(segment.first_index)
+        mark = first_mark(segment.header, floor, self._limits.start_offset)
+        file, marks = remake_segment(self._disk, segment.path, segment.header, mark)
+        self._file.close()
+        self._adopt(segment, file, marks, DATA_START)
 
     def _seal(self, work: RollWork) -> None:
         """From now on everything in the old segment is durable, and its file ends with it.

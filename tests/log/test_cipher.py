@@ -37,13 +37,13 @@ from quorumlog.log.batch import (
     check_body,
     decode_header,
 )
-from quorumlog.log.cipher import SegmentCipher, plain_header
+from quorumlog.log.cipher import SegmentCipher, check_library, plain_header, sealed_size
 from quorumlog.log.key_ring import KeyRing
 from quorumlog.log.segment_header import KeyStamp, SegmentHeader, decode_segment_header
 from quorumlog.types import Index, Offset, Term
 
 MASTER = bytes(range(32))
-RING = KeyRing("2026-11", {"2026-11": MASTER, "2026-05": b"o" * 32})
+KEYS = {"2026-11": MASTER, "2026-05": b"o" * 32}
 PLAIN_SEGMENT = SegmentHeader(
     first_index=Index(7),
     base_offset=Offset(70),
@@ -66,9 +66,16 @@ def counted() -> Callable[[int], bytes]:
     return random_bytes
 
 
-CIPHER, SEGMENT = SegmentCipher.create(RING, PLAIN_SEGMENT, counted())
-assert SEGMENT.key is not None
-STAMP: KeyStamp = SEGMENT.key
+def segment_of(ring: KeyRing) -> tuple[SegmentCipher, SegmentHeader, KeyStamp]:
+    """A new encrypted segment."""
+    cipher, header = SegmentCipher.create(ring, PLAIN_SEGMENT)
+    assert cipher is not None
+    assert header.key is not None
+    return cipher, header, header.key
+
+
+RING = KeyRing("2026-11", KEYS, counted())
+CIPHER, SEGMENT, STAMP = segment_of(RING)
 
 
 def batch_of(body: bytes, kind: Kind = Kind.RECORDS) -> Batch:
@@ -122,9 +129,8 @@ def test_what_is_stored_can_be_read_with_the_documented_steps_alone(size_bytes: 
 
 def test_a_segment_with_known_keys_and_nonces_has_known_bytes() -> None:
     """What a release wrote, the next one reads: these bytes never change."""
-    cipher, header = SegmentCipher.create(RING, PLAIN_SEGMENT, counted())
-    assert header.key is not None
-    assert header.key.tag.hex() == KNOWN_TAG
+    cipher, _, stamp = segment_of(KeyRing("2026-11", KEYS, counted()))
+    assert stamp.tag.hex() == KNOWN_TAG
     assert bytes(cipher.seal(batch_of(b"body")).body).hex() == KNOWN_BODY
 
 
@@ -147,6 +153,7 @@ def test_every_batch_comes_back_bit_for_bit(
     batch = Batch(header, header.encode(), body)
     stored = CIPHER.seal(batch)
     assert stored.size_bytes == batch.size_bytes + ENCRYPTION_OVERHEAD_BYTES
+    assert stored.size_bytes == sealed_size(header)
     assert_same(CIPHER.unseal(reread(stored), PATH, 0), batch)
 
 
@@ -164,6 +171,7 @@ def test_a_body_crc_that_was_wrong_when_it_came_is_kept() -> None:
 
 
 def test_a_gap_passes_as_it_is() -> None:
+    assert sealed_size(gap().header) == gap().size_bytes
     assert CIPHER.seal(gap()) == gap()
     assert CIPHER.unseal(gap(), PATH, 0) == gap()
 
@@ -227,7 +235,7 @@ def test_a_body_does_not_open_under_the_header_of_another_batch() -> None:
 
 
 def test_a_batch_of_another_segment_does_not_open() -> None:
-    other, _ = SegmentCipher.create(RING, PLAIN_SEGMENT)
+    other, _, _ = segment_of(RING)
     with pytest.raises(Corrupt):
         CIPHER.unseal(other.seal(batch_of(b"body")), PATH, 0)
 
@@ -247,6 +255,8 @@ def test_a_body_too_short_to_be_encrypted_is_refused(size_bytes: int) -> None:
 def test_a_plain_segment_has_no_cipher() -> None:
     assert SegmentCipher.open(None, PLAIN_SEGMENT, PATH) is None
     assert SegmentCipher.open(RING, PLAIN_SEGMENT, PATH) is None
+    assert SegmentCipher.create(None, PLAIN_SEGMENT) == (None, PLAIN_SEGMENT)
+    assert SegmentCipher.create(None, SEGMENT) == (None, PLAIN_SEGMENT)
 
 
 def test_the_stamp_survives_the_disk() -> None:
@@ -254,12 +264,7 @@ def test_the_stamp_survives_the_disk() -> None:
 
 
 def test_every_segment_has_a_salt_of_its_own() -> None:
-    salts = set()
-    for _ in range(20):
-        _, header = SegmentCipher.create(RING, PLAIN_SEGMENT)
-        assert header.key is not None
-        salts.add(header.key.salt)
-    assert len(salts) == 20
+    assert len({segment_of(RING)[2].salt for _ in range(20)}) == 20
 
 
 def test_a_segment_opens_with_a_key_that_is_not_active_any_more() -> None:
@@ -323,3 +328,5 @@ def test_without_the_library_the_error_names_the_extra(monkeypatch: pytest.Monke
         SegmentCipher.create(RING, PLAIN_SEGMENT)
     with pytest.raises(ConfigError, match=r"pip install 'quorumlog\[encryption\]'"):
         SegmentCipher.open(RING, SEGMENT, PATH)
+    with pytest.raises(ConfigError, match=r"pip install 'quorumlog\[encryption\]'"):
+        check_library()
