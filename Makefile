@@ -62,6 +62,10 @@ fuzz: setup ## Fuzz every decoder with atheris, which it installs: SECONDS=60
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet 'atheris>=3,<4'
 	PYTHONPATH=src:tests $(BIN)/python -m fuzz --seconds $(SECONDS)
 
+.PHONY: storage
+storage: setup ## Let logs die in every way there is: SEEDS=1000 START=0 JOBS=2
+	PYTHONPATH=src:tests $(BIN)/python -m stored --seeds $(SEEDS) --start $(START) --jobs $(JOBS)
+
 .PHONY: explore
 explore: setup ## Let Hypothesis look for new examples; what it finds becomes an @example
 	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q

@@ -12,7 +12,7 @@ from quorumlog.log.log import Log
 from quorumlog.log.pacer import StopSignal
 from quorumlog.log.records import decode_records, encode_body
 from quorumlog.ports import Disk
-from quorumlog.types import Record, RecordData
+from quorumlog.types import Index, Record, RecordData
 from stored.batches import DIRECTORY
 
 CONFIG = LogConfig(segment_bytes=1024, index_interval_bytes=128, tail_cache_bytes=0)
@@ -43,10 +43,15 @@ class Model:
     """Everything that was ever appended, by offset and by index."""
 
     records: dict[int, Record] = field(default_factory=dict)
-    batches: dict[int, Batch] = field(default_factory=dict)
+    batches: dict[Index, Batch] = field(default_factory=dict)
     clean_since_s: dict[int, float] = field(default_factory=dict)
     """When a tombstone was first found to be all that is left of its key."""
     gone: set[int] = field(default_factory=set)
+
+    def copy(self) -> "Model":
+        return Model(
+            dict(self.records), dict(self.batches), dict(self.clean_since_s), set(self.gone)
+        )
 
     def newest(self) -> dict[bytes, int]:
         """The newest offset of every key."""
@@ -177,7 +182,7 @@ class KeyedLog:
     def _check_headers(self, batches: Sequence[Batch]) -> None:
         """Batches of other kinds stay as they were, of every producer the newest header."""
         stored = {batch.header.index: batch for batch in batches}
-        newest: dict[int, int] = {}
+        newest: dict[int, Index] = {}
         for index, batch in self.model.batches.items():
             if index < self.log.start_index:
                 continue
