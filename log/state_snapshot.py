@@ -27,7 +27,7 @@ from typing import Final
 
 from fastcrc.crc32 import iscsi as crc32c
 
-from quorumlog.errors import Corrupt, StorageError
+from quorumlog.errors import StorageError
 from quorumlog.log.batch import MAX_BODY_BYTES
 from quorumlog.ports import Disk
 from quorumlog.types import Index, Offset, Term
@@ -151,28 +151,28 @@ def _write(disk: Disk, path: str, encoded: bytes) -> None:
 
 
 def _read(disk: Disk, path: str, index: int) -> StateSnapshot:
-    """Raises Corrupt, OSError."""
+    """Raises StorageError when it is damaged, OSError."""
     file = disk.open_readonly(path)
     try:
         size_bytes = file.size_bytes()
         limit = _PREFIX_BYTES + MAX_BODY_BYTES + MAX_STATE_BYTES
         if not _PREFIX_BYTES <= size_bytes <= limit:
-            raise Corrupt(path, 0, f"{_PREFIX_BYTES} to {limit} bytes", f"{size_bytes}")
+            raise _damaged(path, f"{_PREFIX_BYTES} to {limit} bytes", f"{size_bytes}")
         raw = file.read_at(0, size_bytes)
     finally:
         file.close()
     magic, crc = _START.unpack_from(raw)
     if magic != _MAGIC:
-        raise Corrupt(path, 0, f"a state snapshot, {_MAGIC!r}", f"{magic!r}")
+        raise _damaged(path, f"{_MAGIC!r} at its start", f"{magic!r}")
     checked = memoryview(raw)[_START.size :]
     computed = crc32c(checked)
     if crc != computed:
-        raise Corrupt(path, 4, f"checksum {crc:#010x}", f"{computed:#010x}")
+        raise _damaged(path, f"checksum {crc:#010x}", f"{computed:#010x}")
     head = _HEAD.unpack_from(checked)
     *numbers, configuration_bytes, state_bytes = head
     state_at = _HEAD.size + configuration_bytes
     if numbers[0] != index or state_at + state_bytes != len(checked):
-        raise Corrupt(path, 8, f"the state of {index}, {len(checked)} bytes", f"fields {head}")
+        raise _damaged(path, f"the state of {index}, {len(checked)} bytes", f"fields {head}")
     return StateSnapshot(
         Index(numbers[0]),
         Term(numbers[1]),
@@ -180,6 +180,12 @@ def _read(disk: Disk, path: str, index: int) -> StateSnapshot:
         numbers[3],
         bytes(checked[_HEAD.size : state_at]),
         bytes(checked[state_at:]),
+    )
+
+
+def _damaged(path: str, expected: str, got: str) -> StorageError:
+    return StorageError(
+        f"{path} is damaged (expected {expected}, got {got}) and passed over: nothing is lost"
     )
 
 

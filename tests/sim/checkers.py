@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from quorumlog.log.batch import Batch
 from quorumlog.log.log import Log
+from quorumlog.log.state_snapshot import load_newest
 from quorumlog.replication.core.messages import AppendResponse, VoteRequest, VoteResponse
 from quorumlog.replication.core.role import Role
 from quorumlog.replication.replica import Replica
@@ -15,12 +16,13 @@ from quorumlog.replication.wire import decode
 from quorumlog.types import METADATA_GROUP, GroupId, NodeId
 from sim.bounds import check_bounds
 from sim.history import GroupHistory, Violation
-from sim.node import SimNode
+from sim.node import DATA_DIRECTORY, SimNode
 from sim.process import Process
 from sim.states import States
 
 _SLICE_BYTES = 1 << 20
 _APPEND_REQUEST_TYPE = 3
+_NO_LIMIT = 1 << 64
 
 
 @dataclass(slots=True)
@@ -124,7 +126,10 @@ class Checker:
             raise Violation(f"{node} group {group} commits {last} by counting in term {core.term}")
 
     def _reopened(self, node: NodeId, group: int, replica: Replica, seen: _Seen) -> None:
-        """What was durable when the process before ended is there, term and log."""
+        """What was durable when the process before ended is there, term and log.
+
+        A saved state may be missing, never damaged: disks only lose what was not synced.
+        """
         if replica.core.term < seen.promised_term:
             raise Violation(
                 f"{node} group {group} comes back in term {replica.core.term} "
@@ -142,6 +147,9 @@ class Checker:
                 f"{node} group {group} comes back with {len(found)} batches, "
                 f"{len(durable)} were durable"
             )
+        saved = load_newest(self._nodes[node].disk, f"{DATA_DIRECTORY}/{group}", _NO_LIMIT)
+        if saved.damage:
+            raise Violation(f"{node} group {group} comes back with {saved.damage[0]}")
         seen.replica = replica
         seen.batches = []
         seen.commit_index = 0

@@ -11,7 +11,9 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from quorumlog.broker.broker import Broker
+from quorumlog.broker.partition import PartitionMachine
 from quorumlog.broker.producers import Duplicate, PendingProducers, ProducerTable
+from quorumlog.log import state_snapshot
 from quorumlog.log.batch import BatchHeader, Kind
 from quorumlog.log.config import FSYNC_INTERVAL
 from quorumlog.log.flusher import Flusher
@@ -27,6 +29,7 @@ from quorumlog.replication.core.role import Role
 from quorumlog.replication.persister import Persister
 from quorumlog.replication.proposals import Proposals
 from quorumlog.replication.replica import Replica
+from quorumlog.replication.saved_state import StateSaver
 from quorumlog.types import Index
 from sim.simulation import SimulationFailed, run
 
@@ -273,6 +276,45 @@ def _pending_not_checked(check: Any) -> Any:
     return forgetful
 
 
+# -- saved states --------------------------------------------------------------------------------
+
+
+def _state_before_commit(appended: Any) -> Any:
+    def eager(self: PartitionMachine, header: BatchHeader) -> None:
+        appended(self, header)
+        self.producers.applied(header)
+
+    return eager
+
+
+def _state_of_more(take: Any) -> Any:
+    def boastful(self: StateSaver, header: BatchHeader) -> Any:
+        return replace(take(self, header), index=header.next_index)
+
+    return boastful
+
+
+def _state_renamed_unsynced(write: Any) -> Any:
+    def lazy(disk: Any, path: str, encoded: bytes) -> None:
+        file = disk.open(path, create=True)
+        file.truncate(0)
+        file.write_at(0, [encoded])
+        file.close()
+
+    return lazy
+
+
+def _state_rots(write: Any) -> Any:
+    def rotten(disk: Any, path: str, encoded: bytes) -> None:
+        write(disk, path, encoded[:-1] + bytes((encoded[-1] ^ 1,)))
+
+    return rotten
+
+
+def _state_not_checked(checksum: Any) -> Any:
+    return lambda data: 0
+
+
 MUTANTS: Final = (
     Mutant("vote not saved", HardStateFile, "save", _vote_not_saved, 200),
     Mutant("term and vote not saved", HardStateFile, "save", _term_not_saved, 30),
@@ -317,4 +359,19 @@ MUTANTS: Final = (
     Mutant("window to a follower ignored", Leadership, "_collect_for", _window_ignored, 60),
     Mutant("no deduplication", PendingProducers, "check", _no_deduplication, 30),
     Mutant("pending batches not deduplicated", PendingProducers, "check", _pending_not_checked, 60),
+    Mutant(
+        "state takes what is not committed", PartitionMachine, "appended", _state_before_commit, 10
+    ),
+    Mutant("state saved as of a later batch", StateSaver, "_take", _state_of_more, 20),
+    Mutant(
+        "state renamed before it is synced", state_snapshot, "_write", _state_renamed_unsynced, 100
+    ),
+    Mutant(
+        "damaged state restored",
+        state_snapshot,
+        "crc32c",
+        _state_not_checked,
+        50,
+        also=Mutant("", state_snapshot, "_write", _state_rots, 0),
+    ),
 )

@@ -143,10 +143,15 @@ class SimNode:
 
     @property
     def synced(self) -> bool:
-        """Nothing that its logs hold waits for the disk, not for an interval sync either."""
-        return self.host is not None and not any(
-            replica.log.dirty or replica.log.sync_due_s is not None
-            for replica in self.host.replicas.values()
+        """All its logs are open, so what a process before wrote is synced, and nothing that they
+        hold waits for the disk, not for an interval sync either."""
+        if self.host is None:
+            return False
+        replicas = self.host.replicas
+        return all(
+            partition.group in replicas for _, partition in self.metadata.groups_of(self.node_id)
+        ) and not any(
+            replica.log.dirty or replica.log.sync_due_s is not None for replica in replicas.values()
         )
 
     def leads(self) -> bool:
