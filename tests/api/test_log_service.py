@@ -13,6 +13,7 @@ from quorumlog.api.convert import draft_of
 from quorumlog.api.limits import Limits
 from quorumlog.api.log_service import LogService
 from quorumlog.errors import (
+    CodecUnavailable,
     ConfigError,
     InvalidArgument,
     InvalidBatch,
@@ -23,7 +24,12 @@ from quorumlog.errors import (
     RecordTooLarge,
     UnknownTopic,
 )
+from quorumlog.log.batch import CODEC_ZSTD, iterate_batches
+from quorumlog.log.compression import compress
+from quorumlog.log.records import encode_body, encode_record, encode_sparse_body
 from quorumlog.rpc_status import error_from_rpc
+from quorumlog.types import RecordData
+from support.libraries import without_zstd
 
 
 @pytest.fixture
@@ -37,6 +43,11 @@ def damaged(batch: pb.Batch, **fields: object) -> pb.Batch:
     for name, value in fields.items():
         setattr(copy, name, value)
     return copy
+
+
+def compressed(body: bytes, record_count: int) -> pb.Batch:
+    frame = compress(body)
+    return pb.Batch(body=frame, record_count=record_count, body_crc=crc32c(frame), codec=CODEC_ZSTD)
 
 
 # ------------------------------------------------------------------------------------- produce
@@ -58,7 +69,32 @@ BAD_BATCHES = [
         damaged(batch(b"a"), body_crc=1), InvalidBatch, "checksum is .* should be", id="crc"
     ),
     pytest.param(damaged(batch(b"a"), record_count=2), InvalidBatch, "says 2 records", id="count"),
-    pytest.param(damaged(batch(b"a"), codec=1), InvalidBatch, "unknown codec 1", id="codec"),
+    pytest.param(damaged(batch(b"a"), codec=2), InvalidBatch, "unknown codec 2", id="codec"),
+    pytest.param(damaged(batch(b"a"), codec=1), InvalidBatch, "not a zstd frame", id="no frame"),
+    pytest.param(
+        compressed(encode_body([RecordData(b"a" * 100)] * 9), 8),
+        InvalidBatch,
+        "says 8 records, its body has 9",
+        id="count in a frame",
+    ),
+    pytest.param(
+        compressed(encode_body([RecordData(bytes(1000))] * 5000), 5000),
+        InvalidBatch,
+        "over 4194304 bytes when it is decompressed",
+        id="frame size",
+    ),
+    pytest.param(
+        compressed(encode_body([RecordData(bytes(2 << 20))], 4 << 20), 1),
+        RecordTooLarge,
+        "1048576",
+        id="record in a frame",
+    ),
+    pytest.param(
+        compressed(encode_sparse_body([(0, encode_record(RecordData(b"a" * 100)))]), 1),
+        InvalidBatch,
+        "not sparse",
+        id="sparse",
+    ),
     pytest.param(
         damaged(batch(b"a"), record_count=2_000_000), InvalidBatch, "1 to 1000000", id="too many"
     ),
@@ -87,6 +123,35 @@ async def test_a_bad_batch_is_a_typed_error_and_never_submitted(
         draft_of(bad, Limits())
     error = await failure(service.Produce(pb.ProduceRequest(topic="t", batch=bad), context))
     assert type(error) is kind
+    assert broker.submitted == []
+
+
+async def test_a_compressed_batch_is_submitted_as_it_came(
+    broker: FakeBroker, service: LogService, context: FakeContext
+) -> None:
+    sent = compressed(encode_body([RecordData(b"a" * 100)] * 9), 9)
+    answer = await service.Produce(pb.ProduceRequest(topic="t", batch=sent), context)
+    assert answer.base_offset == 0
+    fetched = await service.Fetch(pb.FetchRequest(topic="t"), context)
+    assert values_of(fetched) == [b"a" * 100] * 9
+    (stored,) = iterate_batches(fetched.batches)
+    assert (bytes(stored.body), stored.header.codec) == (sent.body, CODEC_ZSTD)
+    assert stored.header.body_crc == sent.body_crc
+
+
+async def test_a_node_without_the_library_refuses_a_compressed_batch_and_says_so(
+    broker: FakeBroker,
+    service: LogService,
+    context: FakeContext,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent = compressed(encode_body([RecordData(b"a" * 100)] * 9), 9)
+    without_zstd(monkeypatch)
+    error = await failure(service.Produce(pb.ProduceRequest(topic="t", batch=sent), context))
+    assert type(error) is CodecUnavailable
+    assert "leader" in str(error)
+    assert "pip install 'quorumlog[zstd]'" in str(error)
+    assert not error.retryable
     assert broker.submitted == []
 
 

@@ -41,7 +41,7 @@ class FakePartition:
         """Base offset and timestamp; raises what a broker answers."""
         if crc32c(message.body) != message.body_crc:
             raise InvalidBatch("checksum")
-        check_records(message.body, message.record_count)
+        check_records(message.body, message.record_count, codec=message.codec)
         who = (message.producer_id, message.producer_epoch)
         done = self.producers.setdefault(who, [])
         expected = done[-1][0] + done[-1][1] if done else 0
@@ -53,7 +53,7 @@ class FakePartition:
         if message.sequence > expected:
             raise OutOfOrderSequence(expected, message.sequence)
         base_offset = self.end_offset
-        draft = Draft(message.body, message.body_crc, message.record_count)
+        draft = Draft(message.body, message.body_crc, message.record_count, codec=message.codec)
         self.batches.append(
             draft.stamp(len(self.batches) + 1, self.term, base_offset, timestamp_ms)
         )

@@ -20,6 +20,7 @@ from quorumlog.types import RecordData
 
 if TYPE_CHECKING:
     from quorumlog.client.client import AsyncClient
+    from quorumlog.client.producer import Producer
 
 LAST_ANSWERS_S = 2.0
 """After Ctrl-C acknowledgements that are under way are waited for so long: then what is said of
@@ -31,10 +32,18 @@ them is exact."""
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--key-sep", metavar="S", help="A line is KEY S VALUE, cut at the first S.")
 @click.option("--partition", type=click.IntRange(0), help="All records go there.")
+@click.option(
+    "--compression", type=click.Choice(["zstd"]), help="Compress every batch, where that helps."
+)
 @client_options
 @pass_context
 def produce(
-    context: CliContext, topic: str, file: BinaryIO, key_sep: str | None, partition: int | None
+    context: CliContext,
+    topic: str,
+    file: BinaryIO,
+    key_sep: str | None,
+    partition: int | None,
+    compression: str | None,
 ) -> int:
     """Append every line of FILE (or stdin) to TOPIC as a record, without its newline.
 
@@ -46,7 +55,8 @@ def produce(
     tally = Tally()
 
     async def work(client: "AsyncClient") -> None:
-        await _produce(client, topic, LineReader(file), key_sep, partition, tally)
+        producer = client.producer(topic, compression=compression)
+        await _produce(producer, LineReader(file), key_sep, partition, tally)
 
     try:
         with_client(context, work)
@@ -67,16 +77,14 @@ def produce(
 
 
 async def _produce(
-    client: "AsyncClient",
-    topic: str,
+    producer: "Producer",
     reader: LineReader,
     key_sep: str | None,
     partition: int | None,
     tally: Tally,
 ) -> None:
-    """Send all lines; ``tally`` knows at any time what is acknowledged."""
+    """Send all lines; ``tally`` knows at any time what is acknowledged. Ends the producer."""
     separator = key_sep.encode() if key_sep is not None else None
-    producer = client.producer(topic)
     try:
         with Progress(tally):
             while tally.error is None and (lines := await reader.next_lines()) is not None:

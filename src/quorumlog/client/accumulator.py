@@ -9,7 +9,8 @@ from fastcrc.crc32 import iscsi as crc32c
 from quorumlog.api._pb import quorumlog_pb2 as pb
 from quorumlog.client.models import RecordMetadata, RunMetadata
 from quorumlog.errors import QuorumlogError
-from quorumlog.log.batch import MAX_RECORDS_PER_BATCH
+from quorumlog.log.batch import CODEC_NONE, MAX_RECORDS_PER_BATCH
+from quorumlog.log.compression import shrink
 
 DEFAULT_BATCH_BYTES: Final = 1024 * 1024
 """A batch is closed before it grows over this many bytes (one record may)."""
@@ -64,11 +65,17 @@ class OpenBatch:
         self.size_bytes += len(encoded)
         self.record_count += record_count
 
-    def seal(self) -> "SealedBatch":
+    def seal(self, compression_level: int | None = None) -> "SealedBatch":
+        """The batch as it will be sent, compressed where a level is given and it gets smaller."""
         body = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+        codec = CODEC_NONE
+        if compression_level is not None:
+            body, codec = shrink(body, compression_level)
         return SealedBatch(
             body,
             crc32c(body),
+            codec,
+            self.size_bytes,
             self.record_count,
             self.deadline_s,
             self.record_futures,
@@ -80,12 +87,15 @@ class OpenBatch:
 class SealedBatch:
     """A batch that takes no more records, until it is acknowledged or given up.
 
+    ``size_bytes`` is what its records take of the producer's buffer: before compression.
     ``identity`` and ``sequence`` are given when it is first sent and stay through every retry.
     ``in_doubt``: an attempt ended such that the log may have the batch, or may yet get it.
     """
 
     body: bytes
     body_crc: int
+    codec: int
+    size_bytes: int
     record_count: int
     deadline_s: float
     record_futures: list[tuple["asyncio.Future[RecordMetadata]", int]]
@@ -95,12 +105,13 @@ class SealedBatch:
     in_doubt: bool = False
     answer: "pb.ProduceResponse | QuorumlogError | None" = field(default=None, repr=False)
 
-    @property
-    def size_bytes(self) -> int:
-        return len(self.body)
-
     def message(self) -> pb.Batch:
-        batch = pb.Batch(body=self.body, record_count=self.record_count, body_crc=self.body_crc)
+        batch = pb.Batch(
+            body=self.body,
+            record_count=self.record_count,
+            body_crc=self.body_crc,
+            codec=self.codec,
+        )
         if self.identity is not None:
             batch.producer_id = self.identity.producer_id
             batch.producer_epoch = self.identity.epoch

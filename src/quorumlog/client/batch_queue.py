@@ -24,13 +24,15 @@ MAX_IN_FLIGHT: Final = 5
 class BatchQueue:
     """``open`` takes records, ``waiting`` is to be sent, ``in_flight`` is unanswered; in order."""
 
-    def __init__(self, batch_bytes: int) -> None:
+    def __init__(self, batch_bytes: int, compression_level: int | None = None) -> None:
+        """``compression_level``: of zstd, with which batches are compressed; None: they are not."""
         self.identity: ProducerIdentity | None = None
         self.open: OpenBatch | None = None
         self.waiting: deque[SealedBatch] = deque()
         self.in_flight: deque[SealedBatch] = deque()
         self.attempt = 0
         self._batch_bytes = batch_bytes
+        self._compression_level = compression_level
         self._next_sequence = 0
 
     @property
@@ -51,7 +53,7 @@ class BatchQueue:
 
     def seal(self) -> None:
         if self.open is not None:
-            self.waiting.append(self.open.seal())
+            self.waiting.append(self.open.seal(self._compression_level))
             self.open = None
 
     def adopt(self, identity: ProducerIdentity) -> None:

@@ -42,6 +42,7 @@ from quorumlog.client.tasks import Tasks
 from quorumlog.client.transport import ADMIN_SERVICE, LOG_SERVICE, Connector
 from quorumlog.errors import InvalidArgument, TopicExists, UnknownTopic
 from quorumlog.log.batch import Kind, iterate_batches
+from quorumlog.log.compression import DEFAULT_LEVEL
 
 DEFAULT_SERVER: Final = "127.0.0.1:7400"
 DEFAULT_REQUEST_TIMEOUT_S: Final = 30.0
@@ -256,12 +257,20 @@ class AsyncClient:
         batch_bytes: int = DEFAULT_BATCH_BYTES,
         buffer_bytes: int = DEFAULT_BUFFER_BYTES,
         delivery_timeout_s: float = DEFAULT_DELIVERY_TIMEOUT_S,
+        compression: str | None = None,
+        compression_level: int = DEFAULT_LEVEL,
     ) -> Producer:
-        """A producer for one topic; see :class:`ProducerOptions` for what can be set."""
+        """A producer for one topic; see :class:`ProducerOptions` for what can be set.
+
+        Raises:
+            CodecUnavailable: the library for ``compression`` is not installed.
+        """
         producer = Producer(
             topic,
             self._lane_services,
-            ProducerOptions(batch_bytes, buffer_bytes, delivery_timeout_s),
+            ProducerOptions(
+                batch_bytes, buffer_bytes, delivery_timeout_s, compression, compression_level
+            ),
             lambda closed: self._producers.pop(closed, None),
         )
         self._producers[producer] = None
@@ -313,25 +322,32 @@ class AsyncClient:
             UnknownTopic, PartitionOutOfRange, OffsetOutOfRange, ProtocolError (damaged).
         """
         offset = start if isinstance(start, int) else await self.offset(topic, partition, start)
-        response = await self._leader_calls.call(
-            topic,
-            partition,
-            LOG_SERVICE + "Fetch",
-            pb.FetchRequest(
+        while True:
+            request = pb.FetchRequest(
                 topic=topic,
                 partition=_count(partition, "partition"),
                 start=start_message(offset),
                 max_bytes=_count(max_bytes, "max_bytes"),
                 max_wait_ms=round(max_wait_s * 1000),
-            ),
-            pb.FetchResponse,
-            self._request_timeout_s + max_wait_s,
-        )
-        return [
-            ConsumedBatch(topic, partition, max(offset, batch.header.base_offset), batch)
-            for batch in iterate_batches(response.batches)
-            if batch.header.kind == Kind.RECORDS and batch.header.next_offset > offset
-        ]
+            )
+            response = await self._leader_calls.call(
+                topic,
+                partition,
+                LOG_SERVICE + "Fetch",
+                request,
+                pb.FetchResponse,
+                self._request_timeout_s + max_wait_s,
+            )
+            batches = [
+                ConsumedBatch(topic, partition, max(offset, batch.header.base_offset), batch)
+                for batch in iterate_batches(response.batches)
+                if batch.header.next_offset > offset
+            ]
+            records = [batch for batch in batches if batch.batch.header.kind == Kind.RECORDS]
+            if records or not batches:
+                return records
+            # Nothing but gaps, which compaction left: what comes behind them is not the end.
+            offset = batches[-1].next_offset
 
     async def offset(self, topic: str, partition: int, start: Start) -> int:
         """The offset that ``start`` means in a partition just now."""

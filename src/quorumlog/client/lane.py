@@ -73,6 +73,7 @@ class Lane:
         owner: LaneOwner,
         batch_bytes: int,
         delivery_timeout_s: float,
+        compression_level: int | None,
     ) -> None:
         self._topic = topic
         self._partition = partition
@@ -80,7 +81,7 @@ class Lane:
         self._owner = owner
         self._delivery_timeout_s = delivery_timeout_s
         self._loop = asyncio.get_running_loop()
-        self._queue = BatchQueue(batch_bytes)
+        self._queue = BatchQueue(batch_bytes, compression_level)
         self._link: ProduceLink | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None

@@ -14,6 +14,7 @@ from quorumlog.client.lane import Lane, LaneServices
 from quorumlog.client.models import RecordMetadata, RunMetadata, SendSummary
 from quorumlog.client.partitioner import StickyPartitioner, partition_of_key
 from quorumlog.errors import Closed, InvalidArgument, PartitionOutOfRange, QuorumlogError
+from quorumlog.log.compression import CODECS, DEFAULT_LEVEL, check_level, require_codec
 from quorumlog.types import MAX_BATCH_BYTES, RecordData
 
 DEFAULT_BUFFER_BYTES: Final = 32 * 1024 * 1024
@@ -31,11 +32,17 @@ class ProducerOptions:
             throughput and more memory.
         buffer_bytes: limit of encoded records that are not acknowledged; when full, sending waits.
         delivery_timeout_s: how long a record is tried before it fails.
+        compression: ``zstd`` or None. A batch that does not get smaller is sent as it is. About
+            3 ms of the event loop for a batch of 1 MiB; the nodes and all consumers need the
+            library too.
+        compression_level: 1 (fastest) to 22 (smallest; over 9 it takes many times as long).
     """
 
     batch_bytes: int = DEFAULT_BATCH_BYTES
     buffer_bytes: int = DEFAULT_BUFFER_BYTES
     delivery_timeout_s: float = DEFAULT_DELIVERY_TIMEOUT_S
+    compression: str | None = None
+    compression_level: int = DEFAULT_LEVEL
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch_bytes <= MAX_BATCH_BYTES:
@@ -44,6 +51,13 @@ class ProducerOptions:
             raise InvalidArgument("buffer_bytes is smaller than batch_bytes")
         if not self.delivery_timeout_s > 0:
             raise InvalidArgument("delivery_timeout_s is not positive")
+        check_level(self.compression_level)
+        if self.compression is not None:
+            if self.compression not in CODECS:
+                raise InvalidArgument(
+                    f"compression is {self.compression!r}, not {' or '.join(CODECS)} or None"
+                )
+            require_codec(CODECS[self.compression])
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +321,7 @@ class Producer:
                 self,
                 self._options.batch_bytes,
                 self._options.delivery_timeout_s,
+                self._options.compression_level if self._options.compression else None,
             )
         return lane
 

@@ -184,6 +184,8 @@ class PartitionReader:
     def _accept(self, response: pb.FetchResponse) -> None:
         """Take in whole batches; those delivered before, and their part of a batch, are skipped.
 
+        So are gaps: compaction took all records that stood there.
+
         Where to go on follows from the batches alone: nothing a peer says can make records be
         skipped.
 
@@ -194,9 +196,10 @@ class PartitionReader:
         for batch in self._checked(response.batches):
             start = self._fetched_offset
             self._fetched_offset = batch.header.next_offset
-            self._ready.append((batch, start))
-            self._ready_bytes += batch.size_bytes
             self._has_read = True
+            if batch.header.kind == Kind.RECORDS:
+                self._ready.append((batch, start))
+                self._ready_bytes += batch.size_bytes
         self._damaged = 0
         if self._ready:
             self._on_ready()
@@ -204,7 +207,7 @@ class PartitionReader:
     def _checked(self, data: bytes) -> Iterator[Batch]:
         for batch in iterate_batches(data):
             header = batch.header
-            if header.kind != Kind.RECORDS or header.next_offset <= self._fetched_offset:
+            if header.next_offset <= self._fetched_offset:
                 continue
             if header.base_offset > self._fetched_offset:
                 raise ProtocolError(

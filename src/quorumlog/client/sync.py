@@ -26,6 +26,7 @@ from quorumlog.client.starts import Start
 from quorumlog.client.sync_consumer import SyncConsumer
 from quorumlog.client.sync_producer import SyncProducer
 from quorumlog.client.transport import Connector
+from quorumlog.log.compression import DEFAULT_LEVEL
 
 
 class Client:
@@ -104,12 +105,16 @@ class Client:
         batch_bytes: int = DEFAULT_BATCH_BYTES,
         buffer_bytes: int = DEFAULT_BUFFER_BYTES,
         delivery_timeout_s: float = DEFAULT_DELIVERY_TIMEOUT_S,
+        compression: str | None = None,
+        compression_level: int = DEFAULT_LEVEL,
     ) -> SyncProducer:
         producer = self._client.producer(
             topic,
             batch_bytes=batch_bytes,
             buffer_bytes=buffer_bytes,
             delivery_timeout_s=delivery_timeout_s,
+            compression=compression,
+            compression_level=compression_level,
         )
         return SyncProducer(producer, self._background)
 
