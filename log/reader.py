@@ -1,7 +1,8 @@
 """Reading batches from segment files: sparse index, one pread, then from header to header."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from quorumlog.errors import Corrupt, ProtocolError
 from quorumlog.log.batch import (
@@ -9,28 +10,20 @@ from quorumlog.log.batch import (
     HEADER_SIZE,
     Batch,
     BatchHeader,
-    Fields,
     Kind,
     check_body,
-    header_of,
+    decode_header,
     join_batches,
 )
 from quorumlog.log.cipher import SegmentCipher
-from quorumlog.log.scan import fields_at, walk_headers
+from quorumlog.log.scan import check_headers, header_at, walk_headers
 from quorumlog.log.segment_files import OpenSegment
 from quorumlog.log.sparse_index import Entry
 from quorumlog.types import Buffer, Index, Offset
 
-_WALK_BYTES = 16 * 1024
+_WALK_BYTES: Final = 16 * 1024
 
-# Places in Fields.
-_BODY_LENGTH = 2
-_RECORD_COUNT = 3
-_INDEX = 4
-_BASE_OFFSET = 6
-_KIND = 11
-_FLAGS = 13
-_INDEX_COUNT = 14
+_NO_MAX_RECORDS: Final = 2**64
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +52,6 @@ class Range:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """Whole batches as they stand at ``position``, and the fields of their headers."""
-
-    data: bytes
-    position: int
-    headers: list[Fields]
-
-
 def read_headers(opened: OpenSegment, where: Range) -> Iterator[tuple[int, BatchHeader]]:
     """Position and header of the batches in ``where``.
 
@@ -87,24 +71,30 @@ def read_batches(opened: OpenSegment, where: Range, max_bytes: int) -> list[Batc
         Corrupt: a header or a body is damaged.
     """
     cipher = opened.cipher
-    read = _read(opened, where, max_bytes, None, None)
+    begin, index = _start_of(opened, where)
+    data = _first_read(opened, where, begin, max_bytes)
+    headers = _headers_in(data, opened.path, begin, index, where.last_index, max_bytes)
+    last = headers[-1]
+    end = sum(header.size_bytes for header in headers)
+    data = _whole(opened, data, begin, end)
+    opened.remember(Entry(last.next_index, begin + end, last.next_offset, 0, 0))
     if cipher is not None:
-        return list(_unsealed(cipher, opened.path, read))
-    view = memoryview(read.data)
+        return list(_unsealed(cipher, opened.path, begin, data, end))
+    view = memoryview(data)
     batches = []
     at = 0
-    for fields in read.headers:
-        header = header_of(fields)
+    for header in headers:
         body_at = at + HEADER_SIZE
-        body = view[body_at : body_at + header.body_length]
+        next_at = body_at + header.body_length
+        body = view[body_at:next_at]
+        if header.flags & ENCRYPTED:
+            raise Corrupt(opened.path, begin + at, "a plain batch", "an encrypted one")
         try:
             check_body(header, body)
         except ProtocolError as error:
-            raise Corrupt(
-                opened.path, read.position + at, f"batch {header.index}", str(error)
-            ) from error
+            raise Corrupt(opened.path, begin + at, f"batch {header.index}", str(error)) from error
         batches.append(Batch(header, view[at:body_at], body))
-        at = body_at + header.body_length
+        at = next_at
     return batches
 
 
@@ -123,67 +113,76 @@ def read_records(
         Corrupt: a header is damaged.
     """
     cipher = opened.cipher
-    read = _read(opened, where, max_bytes, end_offset, max_records)
-    last = read.headers[-1]
-    next_offset = Offset(last[_BASE_OFFSET] + last[_RECORD_COUNT])
+    begin, index = _start_of(opened, where)
+    data = _first_read(opened, where, begin, max_bytes)
+    span = check_headers(
+        data,
+        opened.path,
+        begin,
+        index,
+        where.last_index,
+        min(max_bytes, len(data)),
+        end_offset,
+        _NO_MAX_RECORDS if max_records is None else max_records,
+        is_encrypted=cipher is not None,
+    )
+    end = span.end
+    data = _whole(opened, data, begin, end)
+    opened.remember(Entry(span.next_index, begin + end, span.next_offset, 0, 0))
+    next_offset = Offset(span.next_offset)
     if cipher is not None:
-        batches = _unsealed(cipher, opened.path, read)
+        batches = _unsealed(cipher, opened.path, begin, data, end)
         kept = [batch for batch in batches if batch.header.kind is Kind.RECORDS]
         return Fetched(join_batches(kept), next_offset)
-    view = memoryview(read.data)
-    runs: list[memoryview] = []
-    run_at = at = 0
-    for fields in read.headers:
-        end = at + HEADER_SIZE + fields[_BODY_LENGTH]
-        if fields[_KIND] != Kind.RECORDS:
-            if at > run_at:
-                runs.append(view[run_at:at])
-            run_at = end
-        at = end
-    if at > run_at:
-        runs.append(view[run_at:at])
-    joined: Buffer = runs[0] if len(runs) == 1 else b"".join(runs)
-    return Fetched(joined, next_offset)
+    return Fetched(_without(data, end, span.others), next_offset)
 
 
-def _unsealed(cipher: SegmentCipher, path: str, read: _Read) -> Iterator[Batch]:
-    """The batches of an encrypted segment as they were appended; raises Corrupt."""
-    view = memoryview(read.data)
+def _unsealed(
+    cipher: SegmentCipher, path: str, position: int, data: bytes, end: int
+) -> Iterator[Batch]:
+    """The batches in ``data`` up to ``end``, which stand at ``position`` of an encrypted segment,
+    as they were appended; raises Corrupt."""
+    view = memoryview(data)
     at = 0
-    for fields in read.headers:
-        body_at = at + HEADER_SIZE
-        end = body_at + fields[_BODY_LENGTH]
-        stored = Batch(header_of(fields), view[at:body_at], view[body_at:end])
-        yield cipher.unseal(stored, path, read.position + at)
-        at = end
+    while at < end:
+        header = decode_header(view, at)
+        body_at, next_at = at + HEADER_SIZE, at + header.size_bytes
+        stored = Batch(header, view[at:body_at], view[body_at:next_at])
+        yield cipher.unseal(stored, path, position + at)
+        at = next_at
 
 
-def _read(
-    opened: OpenSegment,
-    where: Range,
-    max_bytes: int,
-    end_offset: int | None,
-    max_records: int | None,
-) -> _Read:
-    """At least one batch; only such with a base offset before ``end_offset``."""
-    begin, index = _start_of(opened, where)
+def _first_read(opened: OpenSegment, where: Range, begin: int, max_bytes: int) -> bytes:
+    """At most ``max_bytes`` from ``begin`` on, at least a header."""
     size_bytes = max(max_bytes, HEADER_SIZE)
     if where.end:
         size_bytes = min(size_bytes, where.end - begin)
+    return opened.file.read_at(begin, size_bytes)
+
+
+def _whole(opened: OpenSegment, data: bytes, begin: int, size_bytes: int) -> bytes:
+    """``data``, read again where it has less than ``size_bytes``: its first batch is larger."""
+    if size_bytes <= len(data):
+        return data
     data = opened.file.read_at(begin, size_bytes)
-    headers = _headers_in(
-        opened, data, begin, index, where.last_index, max_bytes, end_offset, max_records
-    )
-    end = sum(fields[_BODY_LENGTH] for fields in headers) + len(headers) * HEADER_SIZE
-    if end > len(data):
-        data = opened.file.read_at(begin, end)
-    if end > len(data):
-        raise Corrupt(opened.path, begin, f"a batch of {end} bytes", f"{len(data)} to the end")
-    last = headers[-1]
-    next_index = last[_INDEX] + last[_INDEX_COUNT]
-    next_offset = last[_BASE_OFFSET] + last[_RECORD_COUNT]
-    opened.remember(Entry(next_index, begin + end, next_offset, 0, 0))
-    return _Read(data, begin, headers)
+    if size_bytes > len(data):
+        expected = f"a batch of {size_bytes} bytes"
+        raise Corrupt(opened.path, begin, expected, f"{len(data)} to the end")
+    return data
+
+
+def _without(data: bytes, end: int, others: Sequence[tuple[int, int]]) -> Buffer:
+    """``data`` up to ``end`` without the ranges in ``others``."""
+    view = memoryview(data)
+    if not others:
+        return view[:end]
+    runs = []
+    at = 0
+    for other_at, other_end in others:
+        runs.append(view[at:other_at])
+        at = other_end
+    runs.append(view[at:end])
+    return b"".join(runs)
 
 
 def _start_of(opened: OpenSegment, where: Range) -> tuple[int, Index]:
@@ -203,40 +202,22 @@ def _start_of(opened: OpenSegment, where: Range) -> tuple[int, Index]:
 
 
 def _headers_in(
-    opened: OpenSegment,
-    data: bytes,
-    position: int,
-    index: int,
-    last_index: int,
-    max_bytes: int,
-    end_offset: int | None,
-    max_records: int | None,
-) -> list[Fields]:
-    """The headers in ``data``, read at ``position``, up to the limits.
+    data: bytes, path: str, position: int, index: int, last_index: int, max_bytes: int
+) -> list[BatchHeader]:
+    """The headers in ``data``, read at ``position``, of batches that end before ``max_bytes``.
 
     The first batch is in it even if ``data`` ends before its body does, others only whole.
     """
-    path = opened.path
-    is_plain = opened.header.key is None
-    headers: list[Fields] = []
+    headers: list[BatchHeader] = []
     at = 0
     limit = min(max_bytes, len(data))
-    record_count = 0
     while index <= last_index:
         if headers and at + HEADER_SIZE > limit:
             break
-        fields = fields_at(data, at, path, position + at, index)
-        end = at + HEADER_SIZE + fields[_BODY_LENGTH]
-        record_count += fields[_RECORD_COUNT]
-        if headers and (
-            end > limit
-            or (end_offset is not None and fields[_BASE_OFFSET] >= end_offset)
-            or (max_records is not None and record_count > max_records)
-        ):
+        header = header_at(data, at, path, position + at, index)
+        at += header.size_bytes
+        if headers and at > limit:
             break
-        if is_plain and fields[_FLAGS] & ENCRYPTED:
-            raise Corrupt(path, position + at, "a plain batch", "an encrypted one")
-        headers.append(fields)
-        at = end
-        index += fields[_INDEX_COUNT]
+        headers.append(header)
+        index = header.next_index
     return headers

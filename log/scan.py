@@ -1,11 +1,18 @@
 """Walking over the batches of a segment file."""
 
-from collections.abc import Iterator
-from typing import Final
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from fastcrc.crc32 import iscsi as crc32c
 
 from quorumlog.errors import Corrupt, ProtocolError
 from quorumlog.log.batch import (
+    ENCRYPTED,
     HEADER_SIZE,
+    MAGIC,
+    MAX_BODY_BYTES,
+    MAX_RECORDS_PER_BATCH,
     BatchHeader,
     Fields,
     check_body,
@@ -14,6 +21,12 @@ from quorumlog.log.batch import (
     header_of,
 )
 from quorumlog.ports import File
+
+_PLACE: Final = struct.Struct("<I4xIIQ8xQ28xBxBxI4x")
+"""Of a batch header: magic, body_length, record_count, index, base_offset, kind, flags,
+index_count."""
+_INTACT: Final = 0x48674BC7
+"""The CRC-32C of whatever ends with the CRC-32C of what is before: a header's of all its bytes."""
 
 _BIG_BATCH_BYTES: Final = 16 * 1024
 _SCAN_BYTES: Final = 1024 * 1024
@@ -46,6 +59,83 @@ def walk_headers(
         size_bytes = header.size_bytes
         position += size_bytes
         index = header.next_index
+
+
+class Span(NamedTuple):
+    """Batches that stand one after the other in a buffer, every header checked.
+
+    A tuple: every fetch makes one.
+    """
+
+    end: int
+    """Of the last of them, in the buffer; of the only one it may be behind the buffer's end."""
+    next_index: int
+    next_offset: int
+    others: Sequence[tuple[int, int]]
+    """Begin and end of those among them that are not of kind RECORDS."""
+
+
+def check_headers(
+    data: bytes,
+    path: str,
+    position: int,
+    index: int,
+    last_index: int,
+    limit: int,
+    end_offset: int,
+    max_records: int,
+    *,
+    is_encrypted: bool,
+) -> Span:
+    """The batches from ``index`` on in ``data``, which was read at ``position`` of the file.
+
+    Up to ``last_index``, and only whole batches that end by ``limit`` of ``data``, that begin
+    before ``end_offset`` and that have at most ``max_records`` together; but at least one. Costs
+    0.3 microseconds a plain RECORDS batch: beside its read this is what a fetch costs.
+
+    Raises:
+        Corrupt: a header is damaged, another batch's, or says ENCRYPTED unless ``is_encrypted``.
+    """
+    if len(data) < HEADER_SIZE:
+        fields_at(data, 0, path, position, index)
+    unpack, checksum = _PLACE.unpack, crc32c
+    others: list[tuple[int, int]] = []
+    at = end = 0
+    last_at = limit - HEADER_SIZE
+    # What is before it is within the limits for sure; the first batch says where that is.
+    sure_offset = full_offset = -1
+    while True:
+        head = data[at : at + HEADER_SIZE]
+        magic, length, record_count, found, base_offset, kind, flags, index_count = unpack(head)
+        if (
+            checksum(head) != _INTACT
+            or magic != MAGIC
+            or found != index
+            or kind  # Another one than RECORDS.
+            or flags
+            or index_count != 1
+            or length > MAX_BODY_BYTES
+            or not 0 < record_count <= MAX_RECORDS_PER_BATCH
+        ):
+            fields_at(data, at, path, position + at, index)
+            if flags & ENCRYPTED and not is_encrypted:
+                raise Corrupt(path, position + at, "a plain batch", "an encrypted one")
+        next_at = at + HEADER_SIZE + length
+        behind = base_offset + record_count
+        if next_at > limit or behind > sure_offset:
+            if not end:
+                full_offset = base_offset + max_records
+                sure_offset = min(end_offset, full_offset)
+            elif next_at > limit or base_offset >= end_offset or behind > full_offset:
+                break
+        if kind:
+            others.append((at, next_at))
+        at = end = next_at
+        next_offset = behind
+        index += index_count
+        if index > last_index or at > last_at:
+            break
+    return Span(end, index, next_offset, others)
 
 
 def header_at(chunk: bytes, at: int, path: str, position: int, index: int) -> BatchHeader:
