@@ -1,15 +1,16 @@
 """Performs a log's pending disk work: one flush covers all that was pending when it began."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
-from quorumlog.errors import DiskFull
+from quorumlog.errors import DiskFull, QuorumlogError
 from quorumlog.log.config import FSYNC_ALWAYS, FSYNC_INTERVAL
-from quorumlog.log.pending import Limits, RemakeWork, RollWork, TruncateWork, Work
+from quorumlog.log.pending import Limits, RemakeWork, RollWork, TruncateWork
 from quorumlog.log.segment_files import SegmentFiles
 from quorumlog.log.state import LogState
-from quorumlog.log.writer import SegmentWriter, SyncFailed, is_full
+from quorumlog.log.writer import SegmentWriter, SyncFailed, is_full, is_interruption
 from quorumlog.types import Index, Term
 
 
@@ -23,6 +24,8 @@ class Flushed:
 
 class Flusher:
     """The only one that writes. Its calls block; one runs at a time.
+
+    A flush that an exception of a signal handler (Ctrl-C) ended, is gone on with by the next one.
 
     ``sync_due_s`` is when, on the monotonic clock, an interval sync is due; None: never.
     """
@@ -48,8 +51,8 @@ class Flusher:
         with self._lock:
             with self._state.lock:
                 self._state.check_usable()
-                work, limits = self._take_work()
-            self._guarded(lambda: self._perform(work, limits, sync), work)
+                limits = self._take_work()
+            self._guarded(lambda: self._perform(limits, sync))
             with self._state.lock:
                 self._state.layout.written(self._reach.last_index)
                 return self._reach
@@ -61,12 +64,12 @@ class Flusher:
                 if self._state.is_closed:
                     return
                 self._state.is_closed = True
-                work, limits = self._take_work()
+                limits = self._take_work()
             try:
                 if self._state.fenced_because is not None:
                     self._writer.abandon()
                 else:
-                    self._guarded(lambda: self._finish(work, limits), work)
+                    self._guarded(lambda: self._finish(limits))
             finally:
                 self._files.close()
 
@@ -75,26 +78,27 @@ class Flusher:
         """Whether the start offset of the log is on disk."""
         return self._writer.marked_start == self._state.start_offset
 
-    def _take_work(self) -> tuple[list[Work], Limits]:
+    def _take_work(self) -> Limits:
         layout = self._state.layout
         self._reach = Flushed(Index(layout.next_index - 1), layout.last_term)
-        return layout.take_work(), Limits(self._state.commit_floor, self._state.start_offset)
+        layout.take_work()
+        return Limits(self._state.commit_floor, self._state.start_offset)
 
-    def _finish(self, work: list[Work], limits: Limits) -> None:
+    def _finish(self, limits: Limits) -> None:
         try:
-            self._perform(work, limits, sync=True)
+            self._perform(limits, sync=True)
         except BaseException:
             self._writer.abandon()
             raise
         self._writer.finish(limits, self._state.layout.segments[-1].index)
 
-    def _perform(self, work: list[Work], limits: Limits, sync: bool) -> None:
-        """Do ``work``; what is done leaves the list. Then sync if the policy or ``sync`` say so.
+    def _perform(self, limits: Limits, sync: bool) -> None:
+        """Do the work that was taken. Then sync if the policy or ``sync`` say so.
 
         On a full disk that goes for what was done: it does not wait for space with the rest.
         """
         try:
-            self._do(work, limits)
+            self._do(limits)
         except OSError as error:
             if is_full(error):
                 self._sync_if_due(limits, sync)
@@ -103,11 +107,13 @@ class Flusher:
         if self._writer.marked_start != limits.start_offset:
             self._writer.sync_mark(limits)
 
-    def _do(self, work: list[Work], limits: Limits) -> None:
+    def _do(self, limits: Limits) -> None:
+        work = self._state.layout.taken
         while work:
             each = work[0]
-            self._writer.perform(each, limits)
-            del work[0]
+            # It is when the flush before was interrupted right behind it.
+            if each is not self._writer.done:
+                self._writer.perform(each, limits)
             if isinstance(each, RollWork):
                 self._release_index(each)
             elif isinstance(each, TruncateWork):
@@ -115,6 +121,7 @@ class Flusher:
                     self._files.forget(segment.path)
             elif isinstance(each, RemakeWork):
                 self._files.forget(each.segment.path)
+            del work[0]
 
     def _sync_if_due(self, limits: Limits, sync: bool) -> None:
         if self._writer.is_synced:
@@ -132,24 +139,46 @@ class Flusher:
             self.sync_due_s = now_s + config.fsync_interval_s
         return now_s >= self.sync_due_s
 
-    def _guarded(self, action: Callable[[], None], work: list[Work]) -> None:
-        """Run ``action``, and turn what the disk says into DiskFull or a fence."""
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """Run ``action``, and turn what the disk says into DiskFull or a fence.
+
+        An exception of a signal handler leaves the work taken, for the next flush; unless it came
+        while an error of the disk was dealt with, for then what is on disk is not known.
+        """
+        outer = sys.exception()
         try:
             action()
         except OSError as error:
+            if is_interruption(error):
+                self._fence_if_disk_failed(error, outer)
+                raise
             if not is_full(error):
                 raise self._state.fence(f"a write failed: {error}") from error
             with self._state.lock:
-                self._state.layout.give_back(work, self._writer.next_index)
+                self._state.layout.give_back(self._writer.next_index)
             raise DiskFull(
                 f"{self._state.directory}: no space left on the disk; what was appended stays in "
                 "memory and is written once there is space"
             ) from error
         except SyncFailed as error:
             raise self._state.fence(f"an fdatasync failed: {error}") from error
-        except BaseException as error:
+        except QuorumlogError as error:
             self._state.fence(f"a flush was interrupted: {error!r}")
             raise
+        except BaseException as error:
+            self._fence_if_disk_failed(error, outer)
+            raise
+
+    def _fence_if_disk_failed(self, error: BaseException, outer: BaseException | None) -> None:
+        """Fence if ``error`` came while one of the disk was handled; ``outer`` was there before."""
+        before = error.__context__
+        while before is not None and before is not outer:
+            if isinstance(before, SyncFailed | OSError) and not (
+                isinstance(before, OSError) and is_interruption(before)
+            ):
+                self._state.fence(f"a flush was interrupted after an error: {before!r}")
+                return
+            before = before.__context__
 
     def _release_index(self, work: RollWork) -> None:
         """From now on the sealed segment's index is loaded from its file when it is needed."""

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from quorumlog.errors import InvariantViolation
 from quorumlog.log.batch import ENCRYPTED, Batch, BatchHeader
@@ -14,7 +15,19 @@ from quorumlog.log.segment import DATA_START, Segment
 from quorumlog.log.segment_header import SegmentHeader
 from quorumlog.log.sparse_index import SparseIndex
 from quorumlog.log.tail import Tail
-from quorumlog.types import Index
+from quorumlog.types import Index, Offset, Term
+
+
+class _End(NamedTuple):
+    """Where a log ends, and how much work there is: what an append changes."""
+
+    segments: list[Segment]
+    position: int
+    next_index: Index
+    end_offset: Offset
+    last_term: Term
+    last_timestamp_ms: int
+    works: int
 
 
 class Layout:
@@ -23,6 +36,8 @@ class Layout:
     Not safe for threads: the log's lock guards it. One owner changes it; a flush takes work away
     (``take_work``) and says how far it came (``give_back``, ``written``). The list ``segments``
     itself is never changed but replaced: who took it may go on looking at it without the lock.
+
+    ``taken`` is the work that a flush does or has left; it removes from it what is done.
     """
 
     def __init__(
@@ -39,24 +54,41 @@ class Layout:
         self.tail = Tail(self.next_index)
         self.written_index = last.index
         self._work: list[Work] = []
+        self.taken: list[Work] = []
         self._handed_out_next = self.next_index
         """The next index on disk once the work that was handed out is done."""
 
     @property
     def has_work(self) -> bool:
-        return bool(self._work)
+        return bool(self._work or self.taken)
 
     @property
     def unwritten_bytes(self) -> int:
         return self.tail.bytes_between(self.written_index + 1, self.next_index)
 
     def append(self, batches: Sequence[Batch], now_ms: int) -> None:
-        """Add ``batches`` at the end.
+        """Add ``batches`` at the end: all, or none when a signal handler raises an exception.
 
         Raises:
             InvariantViolation: one does not continue the log; nothing was changed.
         """
         self._check_order(batches)
+        before = _End(
+            self.segments,
+            self.segments[-1].end,
+            self.next_index,
+            self.end_offset,
+            self.last_term,
+            self.last_timestamp_ms,
+            len(self._work),
+        )
+        try:
+            self._append(batches, now_ms)
+        except BaseException:
+            self._go_back(before)
+            raise
+
+    def _append(self, batches: Sequence[Batch], now_ms: int) -> None:
         for batch in batches:
             header = batch.header
             segment = self._segment_for(batch, now_ms)
@@ -131,15 +163,14 @@ class Layout:
         self.segments = [*self.segments[:number], new, *self.segments[number + len(old) :]]
         return True
 
-    def take_work(self) -> list[Work]:
-        """Everything there is to do, in order; the caller does it now."""
-        work, self._work = self._work, []
+    def take_work(self) -> None:
+        """Add everything there is to do, in order, to ``taken``; the caller does it now."""
+        self.taken, self._work = self.taken + self._work, []
         self._handed_out_next = self.next_index
-        return work
 
-    def give_back(self, work: list[Work], on_disk_next: int) -> None:
-        """Put work that could not be done before what came in the meantime."""
-        self._work[:0] = work
+    def give_back(self, on_disk_next: int) -> None:
+        """Put what was taken and could not be done before what came in the meantime."""
+        self._work, self.taken = self.taken + self._work, []
         self._handed_out_next = Index(on_disk_next)
 
     def written(self, index: Index) -> None:
@@ -180,6 +211,25 @@ class Layout:
             offset = header.next_offset
             term = header.term
             timestamp_ms = header.timestamp_ms
+
+    def _go_back(self, before: _End) -> None:
+        """Undo an append that was interrupted anywhere."""
+        del self._work[before.works :]
+        work = self._work[-1] if self._work else None
+        if isinstance(work, AppendWork):
+            del work.batches[before.next_index - work.batches[0].header.index :]
+        self.segments = before.segments
+        segment = self.segments[-1]
+        segment.end = before.position
+        if segment.index is not None:
+            segment.index = segment.index.until(before.next_index)
+        if before.position == DATA_START:
+            segment.first_term = segment.first_timestamp_ms = None
+        self.tail.cut(before.next_index)
+        self.next_index = before.next_index
+        self.end_offset = before.end_offset
+        self.last_term = before.last_term
+        self.last_timestamp_ms = before.last_timestamp_ms
 
     def _segment_for(self, batch: Batch, now_ms: int) -> Segment:
         """The last segment, or a new one when ``batch`` does not fit into it."""

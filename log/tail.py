@@ -79,10 +79,13 @@ class Tail:
         count = bisect_right(self._ends, self._start + excess - 1) + 1
         count = min(count, written_index + 1 - self.first_index)
         if count > 0:
-            self._start = self._ends[count - 1]
-            del self._batches[:count]
-            del self._ends[:count]
-            self.first_index += count
+            # One statement without a call: a signal handler's exception cannot leave half of it.
+            self._start, self._batches, self._ends, self.first_index = (
+                self._ends[count - 1],
+                self._batches[count:],
+                self._ends[count:],
+                self.first_index + count,
+            )
 
     def _end_before(self, index: int) -> int:
         at = index - self.first_index

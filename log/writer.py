@@ -1,6 +1,8 @@
 """The physical side of a log: writes, syncs, seals and cuts segment files.
 
-Runs on the flushing thread only. Every step can be done again after an error that left it undone.
+Runs on the flushing thread only. Every step can be done again after an error, or an exception of a
+signal handler, that left it undone: what a step leads to is taken over in one statement without a
+call, where the interpreter runs no handler (it looks for signals at calls, loops and returns).
 """
 
 import errno
@@ -43,6 +45,11 @@ def is_full(error: OSError) -> bool:
     return error.errno in _FULL
 
 
+def is_interruption(error: OSError) -> bool:
+    """Whether it comes from a signal handler (TimeoutError is one): the disk's have a number."""
+    return error.errno is None
+
+
 class SyncFailed(Exception):
     """An fdatasync or directory fsync failed: what is on disk is not known any more."""
 
@@ -55,6 +62,7 @@ class SegmentWriter:
         synced_index: every batch through this one is on stable storage.
         is_synced: nothing that was written waits for an fdatasync.
         marked_start: the start offset that the mark in the file says.
+        done: the last work that was performed as a whole.
     """
 
     def __init__(
@@ -84,6 +92,7 @@ class SegmentWriter:
         self.synced_index = Index(last.next_index - 1)
         self.is_synced = True
         self.marked_start = limits.start_offset
+        self.done: Work | None = None
 
     def perform(self, work: Work, limits: Limits) -> None:
         """Do one piece of work; ``limits`` is what a mark written now says.
@@ -108,8 +117,8 @@ class SegmentWriter:
         if not self.is_synced:
             self._sync(self._file)
             self.synced_index = Index(self.next_index - 1)
-            self.is_synced = True
             self._store_mark()
+            self.is_synced = True
 
     def sync_mark(self, limits: Limits) -> None:
         """As ``sync``, and the mark is durable too."""
@@ -158,9 +167,9 @@ class SegmentWriter:
             self._file.truncate(work.position)
             self._allocated_bytes = work.position
             raise
-        self._position = end
-        self._last = work.batches[-1].header
-        self.next_index = self._last.next_index
+        last = work.batches[-1].header
+        next_index = last.next_index
+        self._position, self._last, self.next_index, self.done = end, last, next_index, work
 
     def _stored(self, work: AppendWork) -> Iterable[Batch]:
         """The batches as they stand in the file.
@@ -212,16 +221,14 @@ class SegmentWriter:
         except BaseException:
             file.close()
             raise
-        self._file.close()
-        self._adopt(work.segment, file, marks, DATA_START)
+        self._adopt(work, self._last, file, marks, DATA_START)
 
     def _remake(self, work: RemakeWork) -> None:
         segment = work.segment
         floor = self._floor(segment.first_index)
         mark = first_mark(segment.header, floor, self._limits.start_offset)
         file, marks = remake_segment(self._disk, segment.path, segment.header, mark)
-        self._file.close()
-        self._adopt(segment, file, marks, DATA_START)
+        self._adopt(work, self._last, file, marks, DATA_START)
 
     def _seal(self, work: RollWork) -> None:
         """From now on everything in the old segment is durable, and its file ends with it.
@@ -254,11 +261,7 @@ class SegmentWriter:
             if file is not self._file:
                 file.close()
             raise
-        if file is not self._file:
-            self._file.close()
-        self.next_index = work.next_index
-        self._last = work.before
-        self._adopt(work.segment, file, marks, work.position)
+        self._adopt(work, work.before, file, marks, work.position)
 
     def _cut(self, work: TruncateWork, file: File, marks: MarkPages) -> None:
         self._sync(file)
@@ -273,15 +276,30 @@ class SegmentWriter:
         file.truncate(work.position)
         self._sync(file)
 
-    def _adopt(self, segment: Segment, file: File, marks: MarkPages, position: int) -> None:
-        self._segment = segment
-        self._file = file
-        self._marks = marks
-        self._position = position
-        self._allocated_bytes = file.size_bytes()
-        self.synced_index = Index(self.next_index - 1)
-        self.is_synced = True
-        self.marked_start = self._limits.start_offset
+    def _adopt(
+        self,
+        work: RollWork | TruncateWork | RemakeWork,
+        last: BatchHeader,
+        file: File,
+        marks: MarkPages,
+        position: int,
+    ) -> None:
+        """Go on behind batch ``last`` in the segment of ``work``, which is done with this."""
+        before = self._file
+        next_index = last.next_index
+        synced_index = Index(next_index - 1)
+        allocated_bytes = file.size_bytes()
+        (
+            (self._segment, self._file, self._marks, self._last, self.done),
+            (self._position, self._allocated_bytes, self.is_synced),
+            (self.next_index, self.synced_index, self.marked_start),
+        ) = (
+            (work.segment, file, marks, last, work),
+            (position, allocated_bytes, True),
+            (next_index, synced_index, self._limits.start_offset),
+        )
+        if before is not file:
+            before.close()
 
     def _floor(self, next_index: int) -> Index:
         return Index(min(self._limits.commit_floor, next_index - 1))
@@ -317,10 +335,14 @@ class SegmentWriter:
         try:
             file.sync()
         except OSError as error:
+            if is_interruption(error):
+                raise
             raise SyncFailed(str(error)) from error
 
     def _sync_directory(self) -> None:
         try:
             self._disk.sync_directory(parent_of(self._segment.path))
         except OSError as error:
+            if is_interruption(error):
+                raise
             raise SyncFailed(str(error)) from error
