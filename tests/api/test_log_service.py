@@ -139,6 +139,20 @@ async def test_a_compressed_batch_is_submitted_as_it_came(
     assert stored.header.body_crc == sent.body_crc
 
 
+async def test_the_limit_of_a_batch_is_one_of_what_is_in_its_frame(
+    broker: FakeBroker, context: FakeContext
+) -> None:
+    service = LogService(broker, Limits(max_record_bytes=1000, max_batch_bytes=5000))
+    for count, refused in ((4, False), (5, True)):
+        sent = compressed(encode_body([RecordData(bytes(1000))] * count), count)
+        call = service.Produce(pb.ProduceRequest(topic="t", batch=sent), context)
+        if refused:
+            assert "over 5000 bytes when it is decompressed" in str(await failure(call))
+        else:
+            await call
+    assert len(broker.submitted) == 1
+
+
 async def test_a_node_without_the_library_refuses_a_compressed_batch_and_says_so(
     broker: FakeBroker,
     service: LogService,

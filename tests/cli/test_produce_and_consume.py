@@ -13,6 +13,7 @@ from client.test_consumer import fill, filled
 from quorumlog.api._pb import quorumlog_pb2 as pb
 from quorumlog.cli import produce as produce_module
 from quorumlog.errors import InvalidBatch
+from quorumlog.log.batch import CODEC_ZSTD
 from quorumlog.types import RecordData
 
 
@@ -74,6 +75,16 @@ def test_keys_are_cut_off_at_the_first_separator(cluster: FakeCluster) -> None:
     }
     assert set(stored) == {(b"k", b"v:w"), (b"", b"empty"), (b"k", b"again")}
     assert stored[(b"k", b"v:w")] == stored[(b"k", b"again")]
+
+
+def test_lines_are_compressed_on_request_and_read_as_any_other(cluster: FakeCluster) -> None:
+    partition = cluster.add_topic("t")[0]
+    outcome = produce(cluster, lines(0, 1000), "--compression", "zstd")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert {batch.header.codec for batch in partition.batches} == {CODEC_ZSTD}
+    consumed = invoke(cluster, "consume", "t", "--from", "earliest")
+    assert consumed.out.encode() == lines(0, 1000)
+    assert produce(cluster, b"", "--compression", "lz4").code == 2
 
 
 def test_a_line_without_separator_is_named_and_what_went_before_is_counted(

@@ -205,7 +205,32 @@ def test_what_other_producers_encode_differently_is_kept_as_they_did() -> None:
     assert [each[3] for each in iterate_keyed(header_of(field, 1), field)] == [field]
 
 
+def test_a_length_of_three_bytes_is_not_read_as_one_of_two() -> None:
+    size_bytes = 0x12 << 14
+    unknown = b"\xfd\x7f" + bytes(4)
+    value = bytes(size_bytes - len(unknown) - 4)
+    # Read as two bytes the length is that of a value which the next bytes seem to begin.
+    body = b"\x0a\x80\x80\x12" + unknown + RecordMessage(value=value).SerializeToString()
+    check_records(body, 1)
+    header = header_of(body, 1)
+    assert [record.value for record in decode_records(header, body)] == [value]
+    assert list(iterate_keyed(header, body)) == [(0, None, False, body)]
+
+
 # ------------------------------------------------------------------------------------- refused
+
+
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_a_body_cut_anywhere_is_an_error_to_everybody(is_sparse: bool) -> None:
+    records = [RecordData(b"value"), RecordData(b"v", b"k"), RecordData(bytes(200))]
+    fields = [(delta, encode_record(record)) for delta, record in enumerate(records)]
+    body = encode_sparse_body(fields) if is_sparse else encode_body(records)
+    header = header_of(body, 3, flags=SPARSE if is_sparse else 0)
+    # Of a sparse body nothing at all is one without records.
+    for end in range(1, len(body)):
+        for read in (decode_records, iterate_keyed):
+            with pytest.raises(InvalidBatch):
+                list(read(header, body[:end]))
 
 
 def deltas_field(*deltas: int) -> bytes:
