@@ -130,6 +130,22 @@ def test_a_span_is_what_checking_one_header_after_the_other_gives(
     assert _check(data, limits) == _check_slowly(data, limits)
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [
+        _Limits(_FIRST_INDEX + 1, 400, 2**63, 2**63),
+        _Limits(_FIRST_INDEX + 3, 299, 2**63, 2**63),
+        _Limits(_FIRST_INDEX + 3, 400, _FIRST_OFFSET + 4, 2**63),
+        _Limits(_FIRST_INDEX + 3, 400, 2**63, 5),
+    ],
+    ids=["last_index", "limit", "end_offset", "max_records"],
+)
+def test_each_limit_ends_a_span(limits: _Limits) -> None:
+    data = join_batches(_batches([(Kind.RECORDS, 2, 20, 0)] * 4))
+    assert len(data) == 400
+    assert _check(data, limits) == Span(200, _FIRST_INDEX + 2, _FIRST_OFFSET + 4, [])
+
+
 @given(_SHAPES, st.integers(0, 10_000))
 def test_a_flipped_bit_in_any_header_is_found(
     shapes: list[tuple[Kind, int, int, int]], chosen: int
