@@ -62,9 +62,9 @@ class BadDisk(SimDisk):
 class Kept:
     """A keeper with all it needs, on a disk that can go bad."""
 
-    def __init__(self) -> None:
+    def __init__(self, disk: BadDisk | None = None) -> None:
         rng = random.Random(1)
-        self.disk = BadDisk(rng)
+        self.disk = BadDisk(rng) if disk is None else disk
         self.metadata = MetadataState()
         self.host = GroupHost(
             node_id=NODE,
@@ -144,3 +144,39 @@ async def test_another_fsync_policy_opens_the_replica_anew_with_its_records() ->
     assert after is not before
     assert after.log.last_index == before.log.last_index
     await kept.host.close()
+
+
+@simulated
+async def test_what_was_deleted_before_the_saved_state_is_removed_and_nothing_else() -> None:
+    kept = Kept()
+    kept.create("gone", 2)
+    kept.create("stays", 1)
+    await kept.keeper.reconcile()
+    await kept.host.close()
+    # The process ends after the deletion was applied and saved, and before it was carried out.
+    kept.apply(pb.Command(delete_topic=pb.DeleteTopic(name="gone")))
+    for name in ("0", "9", "lost+found"):
+        kept.disk.make_directory(f"groups/{name}")
+    state = kept.metadata.snapshot()
+    after = Kept(kept.disk)
+    after.metadata.restore(state)
+    await after.keeper.reconcile()
+    assert sorted(after.host.replicas) == [3]
+    # Group 9 is of a command that is not applied here yet.
+    assert after.disk.list_directory("groups") == ["0", "3", "9", "lost+found"]
+    await after.host.close()
+
+
+@simulated
+async def test_before_the_metadata_are_known_nothing_is_removed() -> None:
+    kept = Kept()
+    kept.create("t", 2)
+    await kept.keeper.reconcile()
+    await kept.host.close()
+    after = Kept(kept.disk)
+    await after.keeper.reconcile()
+    assert after.disk.list_directory("groups") == ["1", "2"]
+    after.create("t", 2)
+    await after.keeper.reconcile()
+    assert sorted(after.host.replicas) == [1, 2]
+    await after.host.close()

@@ -9,6 +9,15 @@ from quorumlog.broker import metadata_snapshot
 from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.metadata_command import check_command, parse_command
 from quorumlog.broker.metadata_snapshot import Contents
+from quorumlog.broker.producer_snapshot import (
+    REMEMBERED_BATCHES,
+    AppliedBatch,
+    batches_of,
+    epoch_and_next_sequence,
+    join_entries,
+    split_entries,
+    with_batch,
+)
 from quorumlog.broker.topics import NodeInfo, PartitionInfo, Topic, TopicConfig
 from quorumlog.discovery.wire.codec import encode_message, encode_push_pull
 from quorumlog.discovery.wire.messages import (
@@ -124,6 +133,22 @@ def _check_snapshot(data: bytes) -> None:
     expect(again == contents, "a snapshot comes back")
 
 
+def _producers() -> list[bytes]:
+    new = with_batch(b"", 7, 0, AppliedBatch(0, 1, 7, 999))
+    full = b""
+    for number in range(REMEMBERED_BATCHES):
+        full = with_batch(full, 1, 3, AppliedBatch(5 * number, 5, 90 + number, 1_000))
+    return [join_entries([]), join_entries([new]), join_entries([full, new])]
+
+
+def _check_producers(data: bytes) -> None:
+    entries = split_entries(data)
+    expect(join_entries(entries.values()) == data, "a table encodes to the bytes it came from")
+    for entry in entries.values():
+        epoch_and_next_sequence(entry)
+        expect(0 < len(batches_of(entry)) <= REMEMBERED_BATCHES, "a producer has some batches")
+
+
 # -- gossip --------------------------------------------------------------------------------------
 
 
@@ -176,6 +201,7 @@ MESSAGE_TARGETS: Final = (
     Target("frames", _check_frame, (ProtocolError,), _frames),
     Target("metadata-command", _check_command, (InvalidArgument,), _commands),
     Target("metadata-snapshot", _check_snapshot, (ProtocolError,), _snapshots),
+    Target("producer-table", _check_producers, (ProtocolError,), _producers),
     Target(
         "gossip-packets",
         _check_packet,

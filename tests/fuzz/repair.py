@@ -14,8 +14,7 @@ _BODY_CRC_AT: Final = 4
 _BODY_LENGTH_AT: Final = 8
 _BATCH_MAGIC: Final = b"QLB\x01"
 _SEGMENT_MAGIC: Final = b"QLS\x01"
-_INDEX_MAGIC: Final = b"QLI\x01"
-_INDEX_BODY_AT: Final = 8
+_REST_AT: Final = 8
 
 
 def repair_batch_header(data: bytes) -> bytes:
@@ -50,9 +49,11 @@ def repair_segment_header(data: bytes) -> bytes:
 
 
 def repair_index(data: bytes) -> bytes:
-    if len(data) < _INDEX_BODY_AT:
-        return data
-    return _INDEX_MAGIC + _CRC.pack(crc32c(data[_INDEX_BODY_AT:])) + data[_INDEX_BODY_AT:]
+    return _repair_rest(data, b"QLI\x01")
+
+
+def repair_state(data: bytes) -> bytes:
+    return _repair_rest(data, b"QLP\x01")
 
 
 def repair_slots(data: bytes, magic: bytes, position: int, slot_bytes: int) -> bytes:
@@ -68,3 +69,10 @@ def _repair_block(data: bytes, at: int, size_bytes: int, magic: bytes) -> bytes:
         return data
     block = magic + data[at + len(magic) : at + size_bytes - _CRC.size]
     return data[:at] + block + _CRC.pack(crc32c(block)) + data[at + size_bytes :]
+
+
+def _repair_rest(data: bytes, magic: bytes) -> bytes:
+    """A file that begins with ``magic`` and the checksum of all that follows."""
+    if len(data) < _REST_AT:
+        return data
+    return magic + _CRC.pack(crc32c(data[_REST_AT:])) + data[_REST_AT:]

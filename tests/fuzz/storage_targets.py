@@ -14,6 +14,7 @@ from fuzz.repair import (
     repair_index,
     repair_segment_header,
     repair_slots,
+    repair_state,
 )
 from fuzz.target import Target, expect
 from quorumlog.errors import Corrupt, InvalidBatch, ProtocolError, RecordTooLarge
@@ -41,6 +42,7 @@ from quorumlog.log.paths import (
 from quorumlog.log.records import check_records, decode_records, encode_body
 from quorumlog.log.segment_header import KeyStamp, SegmentHeader, decode_segment_header
 from quorumlog.log.sparse_index import Seal, SparseIndex, decode_index
+from quorumlog.log.state_snapshot import StateSnapshot, load_newest, save_snapshot
 from quorumlog.ports import File
 from quorumlog.types import Index, NodeId, Offset, Record, RecordData, Term
 from sim.disk import SimDisk
@@ -52,6 +54,8 @@ _HARD_STATE_SLOT_BYTES: Final = 16 + 8 + 1 + 64
 _SEAL: Final = struct.Struct(f"<{len(fields(Seal))}Q")
 _SEAL_AT: Final = 8
 _INTERVAL_BYTES: Final = 256
+_INDEX: Final = struct.Struct("<Q")
+_STATE_INDEX_AT: Final = 8
 
 
 # -- batches -------------------------------------------------------------------------------------
@@ -259,6 +263,34 @@ def _repair_hard_state(data: bytes) -> bytes:
     return repair_slots(data, b"QLH\x01", 0, _HARD_STATE_SLOT_BYTES)
 
 
+# -- saved states --------------------------------------------------------------------------------
+
+
+def _state_path(index: int) -> str:
+    return f"{index:020}.state"
+
+
+def _states() -> list[bytes]:
+    disk = SimDisk(Random(0))
+    empty = StateSnapshot(Index(4), Term(2), Offset(9), 1_234, b"", b"")
+    images = []
+    for snapshot in (empty, replace(empty, configuration=b"who", state=b"s" * 200)):
+        save_snapshot(disk, "", snapshot)
+        images.append(disk.content(_state_path(4)))
+    return images
+
+
+def _check_state(data: bytes) -> None:
+    (index,) = _INDEX.unpack(data[_STATE_INDEX_AT:][:8].ljust(8, b"\0"))
+    disk = SimDisk(Random(0))
+    disk.open(_state_path(index), create=True).write_at(0, [data])
+    snapshot = load_newest(disk, "", index).snapshot
+    if snapshot is None:
+        raise Corrupt(_PATH, 0, "a state", "none")
+    save_snapshot(disk, "", snapshot)
+    expect(disk.content(_state_path(index)) == data, "a state encodes to the bytes it came from")
+
+
 # -- names ---------------------------------------------------------------------------------------
 
 
@@ -296,6 +328,7 @@ STORAGE_TARGETS: Final = (
     Target("mark", _check_mark, (Corrupt,), _marks, _repair_mark),
     Target("sparse-index", _check_index, (Corrupt,), _indexes, repair_index),
     Target("hard-state", _check_hard_state, (Corrupt,), _hard_states, _repair_hard_state),
+    Target("state-snapshot", _check_state, (Corrupt,), _states, repair_state),
     Target(
         "file-names",
         _check_name,

@@ -10,8 +10,14 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Final
 
-from quorumlog.broker import producer_snapshot
-from quorumlog.broker.producer_snapshot import AppliedBatch, Producer
+from quorumlog.broker.producer_snapshot import (
+    AppliedBatch,
+    batches_of,
+    epoch_and_next_sequence,
+    join_entries,
+    split_entries,
+    with_batch,
+)
 from quorumlog.errors import (
     DuplicateSequence,
     OutOfOrderSequence,
@@ -41,12 +47,15 @@ class InFlight:
 
 
 class ProducerTable:
-    """What the committed log says of each producer. Memory: at most ``max_producers`` entries."""
+    """What the committed log says of each producer.
+
+    Memory: at most ``max_producers`` entries (:mod:`quorumlog.broker.producer_snapshot`).
+    """
 
     def __init__(self, max_producers: int = MAX_PRODUCERS) -> None:
         self._max_producers = max_producers
         # The order is that of each producer's last batch in the log: the same on every replica.
-        self._producers: OrderedDict[int, Producer] = OrderedDict()
+        self._producers: OrderedDict[int, bytes] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._producers)
@@ -55,15 +64,14 @@ class ProducerTable:
         """Take note of a committed batch. The log is the truth: this never refuses one."""
         if header.producer_id == 0 or header.kind is not Kind.RECORDS:
             return
-        producer = self._producers.get(header.producer_id)
-        if producer is None or producer.epoch != header.producer_epoch:
-            producer = Producer(header.producer_epoch, 0)
-            self._producers[header.producer_id] = producer
-        producer.next_sequence = header.sequence + header.record_count
-        producer.batches.append(
-            AppliedBatch(
-                header.sequence, header.record_count, header.base_offset, header.timestamp_ms
-            )
+        entry = self._producers.get(header.producer_id, b"")
+        if entry and epoch_and_next_sequence(entry)[0] != header.producer_epoch:
+            entry = b""
+        batch = AppliedBatch(
+            header.sequence, header.record_count, header.base_offset, header.timestamp_ms
+        )
+        self._producers[header.producer_id] = with_batch(
+            entry, header.producer_id, header.producer_epoch, batch
         )
         self._producers.move_to_end(header.producer_id)
         if len(self._producers) > self._max_producers:
@@ -84,12 +92,14 @@ class ProducerTable:
         """
         if producer_id == 0:
             return None
-        producer = self._producers.get(producer_id)
-        if producer is None:
+        entry = self._producers.get(producer_id)
+        if entry is None:
             _check_next(0, sequence)
             return None
-        _check_epoch(producer_id, producer.epoch, epoch)
-        next_sequence = producer.next_sequence if epoch == producer.epoch else 0
+        known_epoch, next_sequence = epoch_and_next_sequence(entry)
+        _check_epoch(producer_id, known_epoch, epoch)
+        if epoch > known_epoch:
+            next_sequence = 0
         if sequence >= next_sequence:
             _check_next(next_sequence, sequence)
             return None
@@ -102,16 +112,16 @@ class ProducerTable:
         self, producer_id: int, epoch: int, sequence: int, record_count: int
     ) -> Duplicate | None:
         """The batch, where it is one of the producer's last ones."""
-        producer = self._producers.get(producer_id)
-        if producer is not None and producer.epoch == epoch:
-            for batch in producer.batches:
+        entry = self._producers.get(producer_id)
+        if entry is not None and epoch_and_next_sequence(entry)[0] == epoch:
+            for batch in batches_of(entry):
                 if (batch.sequence, batch.record_count) == (sequence, record_count):
                     return Duplicate(batch.base_offset, batch.timestamp_ms)
         return None
 
     def snapshot(self) -> bytes:
-        """The whole table; equal tables give equal bytes. 15 ms with 10,000 producers."""
-        return producer_snapshot.encode(self._producers.items())
+        """The whole table; equal tables give equal bytes."""
+        return join_entries(self._producers.values())
 
     def restore(self, snapshot: bytes) -> None:
         """Become the table of ``snapshot``.
@@ -119,7 +129,7 @@ class ProducerTable:
         Raises:
             ProtocolError: it is not a snapshot this release can read; nothing changed.
         """
-        self._producers = OrderedDict(producer_snapshot.decode(snapshot))
+        self._producers = OrderedDict(split_entries(snapshot))
 
 
 @dataclass(frozen=True, slots=True)
