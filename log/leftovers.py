@@ -1,10 +1,13 @@
-"""Finishing or undoing, at open, what a crash left of a compaction.
+"""Files that take the place of segments; and what is done at open with those a crash left.
 
 A compaction writes its result to ``<first index>.<next index>.compacted``: the batches, a sync,
 then mark and header, a sync. A valid header says that the result is complete, and is the decision:
 from there on the segments of that range are removed and the file takes the name of the first one.
 This order lets any crash be rolled forward; a file without a valid header is an attempt that came
 to nothing.
+
+An empty last segment that begins again is written to ``<first index>.remade``, whole; the rename is
+the decision.
 """
 
 from contextlib import suppress
@@ -16,22 +19,27 @@ from quorumlog.log.paths import (
     compacted_range_of,
     first_index_of,
     index_path_of,
+    is_remade_name,
     parent_of,
+    remade_name,
     segment_name,
 )
-from quorumlog.log.segment import reserve_segment
+from quorumlog.log.segment import reserve_segment, write_first_pages
 from quorumlog.log.segment_header import HEADER_BYTES, SegmentHeader, decode_segment_header
 from quorumlog.ports import Disk, File
 from quorumlog.types import Index
 
 
 def settle_leftovers(disk: Disk, directory: str) -> tuple[list[str], int]:
-    """The names in ``directory`` once every compacted file has found its place or is gone.
+    """The names in ``directory`` once every such file has found its place or is gone.
 
     Returns:
         The names, and how many compactions were finished.
     """
     names = disk.list_directory(directory)
+    remade = [name for name in names if is_remade_name(name)]
+    for name in remade:
+        disk.remove(f"{directory}/{name}")
     ranges = [each for name in names if (each := compacted_range_of(name)) is not None]
     finished = 0
     for first_index, next_index in ranges:
@@ -43,7 +51,7 @@ def settle_leftovers(disk: Disk, directory: str) -> tuple[list[str], int]:
             finished += 1
         else:
             disk.remove(path)
-    return (disk.list_directory(directory) if ranges else names), finished
+    return (disk.list_directory(directory) if ranges or remade else names), finished
 
 
 def take_place(
@@ -72,18 +80,17 @@ def remake_segment(
 ) -> tuple[File, MarkPages]:
     """Put a new file without batches in the place of the last segment, which has none either.
 
-    As a compaction puts its result in place, so that a crash leaves the one or the other. Can be
-    done again after an error at any point. Durable when it returns the file, open for writing.
+    A crash leaves the one or the other. Can be done again after an error at any point. Durable
+    when it returns the file, open for writing.
     """
-    directory, next_index = parent_of(path), Index(header.first_index + 1)
-    file = reserve_segment(disk, f"{directory}/{compacted_name(header.first_index, next_index)}")
+    directory = parent_of(path)
+    remade_path = f"{directory}/{remade_name(header.first_index)}"
+    file = reserve_segment(disk, remade_path)
     try:
-        marks = MarkPages()
-        marks.store(file, mark)
+        marks = write_first_pages(file, header, mark)
         file.sync()
-        file.write_at(0, [header.encode()])
-        file.sync()
-        take_place(disk, directory, header.first_index, next_index, [])
+        disk.rename(remade_path, path)
+        disk.sync_directory(directory)
     except BaseException:
         file.close()
         raise

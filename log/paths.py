@@ -7,6 +7,7 @@ from quorumlog.types import Index
 SEGMENT_SUFFIX: Final = ".log"
 INDEX_SUFFIX: Final = ".index"
 COMPACTED_SUFFIX: Final = ".compacted"
+REMADE_SUFFIX: Final = ".remade"
 
 _DIGITS = 20
 
@@ -49,6 +50,16 @@ def compacted_range_of(name: str) -> tuple[Index, Index] | None:
     if first_index is None or next_index is None or next_index <= first_index:
         return None
     return first_index, next_index
+
+
+def remade_name(first_index: int) -> str:
+    """The file that is to stand for the empty segment of ``first_index``."""
+    return f"{first_index:0{_DIGITS}d}{REMADE_SUFFIX}"
+
+
+def is_remade_name(name: str) -> bool:
+    stem = name.removesuffix(REMADE_SUFFIX)
+    return stem != name and _number(stem) is not None
 
 
 def _number(digits: str) -> Index | None:

@@ -493,7 +493,7 @@ def test_a_crash_at_every_call_of_a_change_of_keys_loses_nothing(power_cut: bool
             assert content(log) == found
             log.close()
             assert not any(b"plain text" in raw for raw in files_of(disk).values())
-            assert not any(name.endswith(".compacted") for name in files_of(disk))
+            assert not any(name.endswith(".remade") for name in files_of(disk))
 
 
 def test_an_error_of_the_disk_at_every_call_of_a_change_of_keys_can_be_got_over() -> None:
