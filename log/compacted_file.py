@@ -43,7 +43,11 @@ class CompactedFile:
         self._header = header
         self._pacer = pacer
         self._buffer = bytearray()
-        self._file = reserve_segment(disk, self.path)
+        try:
+            self._file = reserve_segment(disk, self.path)
+        except OSError:
+            self._remove()
+            raise
 
     @property
     def next_position(self) -> int:
@@ -81,6 +85,9 @@ class CompactedFile:
     def abandon(self) -> None:
         """Remove the file, as far as the disk lets; the next open removes what is left."""
         self._file.close()
+        self._remove()
+
+    def _remove(self) -> None:
         with suppress(OSError):
             self._disk.remove(self.path)
             self._disk.sync_directory(self._directory)

@@ -226,7 +226,7 @@ class Pass:
 
     def _thinned(self, info: SegmentInfo, batch: Batch, rules: Rules) -> Thinned:
         header = batch.header
-        if header.producer_id:
+        if header.kind == Kind.RECORDS and header.producer_id:
             self._around.producers.note(header.producer_id, header.index)
         try:
             return thin(batch, rules)
