@@ -7,6 +7,7 @@ import pytest
 
 from examples.local_cluster import LocalCluster, NodeProcess
 from quorumlog import Client
+from quorumlog.log.batch import CODEC_ZSTD
 from support.command_line import run, start, succeed, succeed_json
 from support.waiting import wait_for
 
@@ -147,3 +148,15 @@ def test_a_line_over_the_limit_is_refused_and_the_limit_named(
     assert result.returncode == 1
     assert "1048576" in result.stderr.replace(",", "")
     assert committed(client, "limited") == 0
+
+
+def test_compressed_lines_come_back_and_the_nodes_store_them_compressed(
+    cluster: LocalCluster, client: Client
+) -> None:
+    succeed(cluster.servers, "topic", "create", "small", "--replicas", "3")
+    lines = "".join(f"line number {number}\n" for number in range(10_000))
+    succeed(cluster.servers, "produce", "small", "--compression", "zstd", stdin=lines)
+    assert succeed(cluster.servers, "consume", "small", "--from", "earliest") == lines
+    batches = client.fetch("small", 0)
+    assert {batch.batch.header.codec for batch in batches} == {CODEC_ZSTD}
+    assert sum(batch.batch.size_bytes for batch in batches) < len(lines) // 3
