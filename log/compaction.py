@@ -1,9 +1,12 @@
 """Compaction of one log: passes that are due, one after the other."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from quorumlog.errors import DiskFull, StorageError
+from quorumlog.errors import DiskFull, InvariantViolation, StorageError
+from quorumlog.log.batch import Batch
+from quorumlog.log.cipher import SegmentCipher
 from quorumlog.log.compacted_file import remove_attempts
 from quorumlog.log.compaction_pass import PLAIN, Pass, Sealing, Surroundings, Totals
 from quorumlog.log.compaction_plan import Compaction, plan_pass
@@ -11,9 +14,13 @@ from quorumlog.log.key_map import PRODUCER_BYTES, NewestBatches
 from quorumlog.log.log import Log
 from quorumlog.log.pacer import Pacer, Stopped, StopSignal
 from quorumlog.log.segment_files import SegmentChanged, SegmentFiles
+from quorumlog.log.segment_header import SegmentHeader
 from quorumlog.log.writer import is_full
 from quorumlog.ports import Clock, Disk
 from quorumlog.types import Offset
+
+if TYPE_CHECKING:
+    from quorumlog.log.key_ring import KeyRing
 
 _PRODUCERS_PART: Final = 8
 """Producers get one part in so many of ``map_bytes``, keys the rest."""
@@ -51,7 +58,7 @@ class Compactor:
         settings: Compaction,
         clock: Clock,
         stop: StopSignal,
-        sealing: Sealing = PLAIN,
+        keys: "KeyRing | None" = None,
     ) -> None:
         """
         Args:
@@ -60,7 +67,7 @@ class Compactor:
             settings: when, how much, how fast.
             clock: the one that stamps the log's batches.
             stop: once set, it ends a pass within a batch.
-            sealing: how new segments are stored.
+            keys: as the log's: what is rewritten is encrypted with the active one.
         """
         self._disk = disk
         self._directory = directory
@@ -69,7 +76,8 @@ class Compactor:
         producer_bytes = settings.map_bytes // _PRODUCERS_PART
         self._key_bytes = settings.map_bytes - producer_bytes
         producers = NewestBatches(producer_bytes // PRODUCER_BYTES)
-        files = SegmentFiles(disk, 1, _INDEX_INTERVAL_BYTES)
+        files = SegmentFiles(disk, 1, _INDEX_INTERVAL_BYTES, keys)
+        sealing = _sealing_with(keys)
         self._around = Surroundings(log, disk, clock, settings, sealing, files, producers)
         self._finished_to = Offset(0)
 
@@ -83,6 +91,7 @@ class Compactor:
         Whatever it raises, the log holds every record it has to, and the next pass goes on.
 
         Raises:
+            KeyMissing, WrongKey: the keys do not fit a segment; it stays as it is.
             Corrupt: a segment is damaged; it stays as it is, and what is behind it too.
             DiskFull: no space for what a segment would become; it stays as it is.
             StorageError: from the disk.
@@ -125,3 +134,16 @@ class Compactor:
         finally:
             around.files.close()
         return CompactionReport(is_complete, run.cleaned_to, run.totals, pacer.spent_bytes)
+
+
+def _sealing_with(keys: "KeyRing | None") -> Sealing:
+    if keys is None:
+        return PLAIN
+
+    def begin(header: SegmentHeader) -> tuple[SegmentHeader, Callable[[Batch], Batch]]:
+        cipher, stamped = SegmentCipher.create(keys, header)
+        if cipher is None:
+            raise InvariantViolation("a key ring gave no cipher")
+        return stamped, cipher.seal
+
+    return Sealing(keys.active, begin)

@@ -89,6 +89,7 @@ class KeyedLog:
             self.settings,
             self.clock,
             self.stop,
+            self.config.keys,
         )
 
     def reopen(self) -> None:
