@@ -45,6 +45,7 @@ def settle_leftovers(disk: Disk, directory: str) -> tuple[list[str], int]:
     for first_index, next_index in ranges:
         path = f"{directory}/{compacted_name(first_index, next_index)}"
         if _is_complete(disk, path, first_index):
+            _make_durable(disk, path)
             firsts = [first for name in names if (first := first_index_of(name)) is not None]
             others = [first for first in firsts if first_index < first < next_index]
             take_place(disk, directory, first_index, next_index, others)
@@ -95,6 +96,20 @@ def remake_segment(
         file.close()
         raise
     return file, marks
+
+
+def _make_durable(disk: Disk, path: str) -> None:
+    """Sync the header, which is all that can be in the page cache only.
+
+    Who wrote it may have died before the sync, or the sync failed: then the page counts as clean,
+    and is written again for this one to take it.
+    """
+    file = disk.open(path)
+    try:
+        file.write_at(0, [file.read_at(0, HEADER_BYTES)])
+        file.sync()
+    finally:
+        file.close()
 
 
 def _is_complete(disk: Disk, path: str, first_index: Index) -> bool:

@@ -165,6 +165,21 @@ def test_a_process_that_dies_at_any_call_loses_nothing(
         finish(reopened(disk, keyed.model, keyed.clock.now_s), retention)
 
 
+@pytest.mark.parametrize(("prepare", "retention"), CASES)
+def test_what_the_open_after_a_dead_process_finishes_is_durable(
+    prepare: Prepare, retention: Retention
+) -> None:
+    start = prepared(prepare, retention)
+    for place, _, keyed, disk in crashes(start, 1):
+        disk.crash_before(place)
+        with pytest.raises(SimulatedCrash):
+            keeper_of(keyed, retention).run_once()
+        disk.kill()
+        reopened(disk, keyed.model, keyed.clock.now_s)
+        disk.crash()
+        finish(reopened(disk, keyed.model, keyed.clock.now_s), retention)
+
+
 def test_a_power_cut_while_the_next_open_finishes_loses_nothing_either() -> None:
     start = prepared(second_pass, Retention())
     for place in range(1, places(start) + 1, 2):
