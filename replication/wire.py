@@ -19,7 +19,7 @@ import struct
 from typing import Any, Final
 
 from quorumlog.errors import ProtocolError
-from quorumlog.log.batch import Batch, iterate_batches
+from quorumlog.log.batch import ENCRYPTED, Batch, iterate_batches
 from quorumlog.replication.core.messages import (
     AppendRequest,
     AppendResponse,
@@ -145,6 +145,8 @@ def _check_continues(
                 f"batch {header.index} of term {header.term} stands in the place of batch {index} "
                 f"and after one of term {term}"
             )
+        if header.flags & ENCRYPTED:
+            raise ProtocolError(f"batch {index} is encrypted: only a node's own disk sees it so")
         term = header.term
         if previous is not None and (
             header.base_offset != previous.header.next_offset

@@ -1,11 +1,13 @@
 """Messages survive the wire, and nothing else does."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from quorumlog.errors import ProtocolError
-from quorumlog.log.batch import Batch, Draft
+from quorumlog.log.batch import ENCRYPTED, Batch, Draft
 from quorumlog.replication.core.messages import (
     AppendRequest,
     AppendResponse,
@@ -128,6 +130,15 @@ def test_decoded_batches_are_views_of_the_payload() -> None:
 def test_batches_that_do_not_continue_each_other_are_refused(batches: list[Batch]) -> None:
     request = AppendRequest(Term(5), Index(1), Term(1), Index(0), tuple(batches))
     with pytest.raises(ProtocolError):
+        decode(encode(request))
+
+
+def test_an_encrypted_batch_is_refused() -> None:
+    header = replace(batches_of([1], 2, 1)[0].header, flags=ENCRYPTED, body_length=32)
+    header = replace(header, body_crc=Draft.of(bytes(32)).body_crc)
+    batch = Batch(header, header.encode(), bytes(32))
+    request = AppendRequest(Term(5), Index(1), Term(1), Index(0), (batch,))
+    with pytest.raises(ProtocolError, match="encrypted"):
         decode(encode(request))
 
 
