@@ -33,6 +33,7 @@ def test_serve_hands_its_flags_to_the_node_and_returns_its_code(
         cluster,
         *("serve", "--data-dir", "d", "--listen", "127.0.0.1:1234", "--gossip", "127.0.0.1:1235"),
         *("--join", "a:1", "--join", "b:2", "--name", "n", "--bootstrap-expect", "3"),
+        *("--keys", "k.toml"),
     )
     assert outcome.code == 1
     config = served[0]
@@ -42,6 +43,7 @@ def test_serve_hands_its_flags_to_the_node_and_returns_its_code(
         "127.0.0.1:1235",
     )
     assert (config.join, config.name, config.expect) == (("a:1", "b:2"), "n", 3)
+    assert config.keys == "k.toml"
     invoke(cluster, "serve")
     assert served[1] == NodeConfig()
 

@@ -5,6 +5,7 @@ import errno
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,16 @@ import pytest
 import quorumlog
 from quorumlog.errors import (
     AddressInUse,
+    ConfigError,
     DiskFull,
     DuplicateNode,
+    KeyMissing,
     LogLocked,
     OffsetOutOfRange,
     UnknownTopic,
     WrongCluster,
 )
+from quorumlog.log.key_ring import write_new_key
 from quorumlog.node.config import NodeConfig
 from quorumlog.node.identity import Identity
 from quorumlog.node.node import Node
@@ -68,6 +72,40 @@ async def test_one_node_embedded_in_a_program_keeps_records_over_a_restart(
         with pytest.raises(OffsetOutOfRange):
             async with client.consumer("events", start=11):
                 pass
+
+
+async def test_a_node_with_keys_stores_nothing_in_clear_and_needs_them_again(
+    tmp_path: Path,
+) -> None:
+    keys = str(tmp_path / "keys.toml")
+    write_new_key(keys, None, date(2026, 11, 21))
+    directory = tmp_path / "data"
+    async with (
+        Node(config_in(directory, keys=keys)) as node,
+        quorumlog.AsyncClient(node.address) as client,
+    ):
+        await client.create_topic("events", partitions=1)
+        async with client.producer("events") as producer:
+            await producer.send_many([b"plain text"] * 100)
+    stored = b"".join(path.read_bytes() for path in directory.rglob("*.log"))
+    assert b"plain text" not in stored
+    with pytest.raises(KeyMissing, match="none was given"):
+        async with Node(config_in(directory)):
+            pass
+    write_new_key(keys, "another", date(2026, 11, 22))
+    async with (
+        Node(config_in(directory, keys=keys)) as node,
+        quorumlog.AsyncClient(node.address) as client,
+        client.consumer("events", start="earliest", follow=False) as consumer,
+    ):
+        assert [record.value async for record in consumer] == [b"plain text"] * 100
+
+
+async def test_a_key_file_that_is_not_there_keeps_a_node_from_starting(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    with pytest.raises(ConfigError, match="there is no key file"):
+        await Node(config_in(directory, keys=str(tmp_path / "keys.toml"))).start()
+    assert not directory.exists()
 
 
 async def test_three_nodes_serve_a_replicated_topic_through_the_loss_of_one(

@@ -23,6 +23,11 @@ import click
     type=int,
     help="Form a cluster when N nodes see each other. [default: 1, or 0 with --join]",
 )
+@click.option(
+    "--keys",
+    metavar="FILE",
+    help="Encrypt the logs with the keys in FILE; `quorumlog log new-key FILE` makes one.",
+)
 def serve(config: str | None, **flags: object) -> int:
     """Run one node until SIGTERM or Ctrl-C.
 

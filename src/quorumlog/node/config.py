@@ -49,6 +49,9 @@ class NodeConfig:
     """A log's file is closed and the next one begun at this size. 8 MiB to 2 GiB."""
     fsync_interval_ms: int = 1_000
     """For topics with fsync = interval: data is on disk after at most this. 10 to 60,000."""
+    keys: str = ""
+    """The key file that this node's logs are encrypted with, see docs/encryption.md; empty: they
+    are not. Each node may have its own."""
     max_record_bytes: int = 1024 * 1024
     """Key, value and headers of one record together. 1 KiB to 3 MiB."""
     log_level: str = "info"

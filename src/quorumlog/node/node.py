@@ -24,6 +24,8 @@ from quorumlog.broker.broker import Broker
 from quorumlog.broker.controller import Controller
 from quorumlog.discovery.gossip import Gossip
 from quorumlog.errors import DuplicateNode, InvariantViolation, QuorumlogError, WrongCluster
+from quorumlog.log.cipher import check_library
+from quorumlog.log.key_ring import KeyRing
 from quorumlog.log.log import LogConfig
 from quorumlog.node.bootstrap import Bootstrap
 from quorumlog.node.config import NodeConfig
@@ -73,6 +75,7 @@ class Node:
         self._stack = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
+        self._keys: KeyRing | None = None
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -82,6 +85,7 @@ class Node:
         Raises (nothing is left behind):
             LogLocked, UnusableDirectory, Corrupt, DiskFull: the data directory.
             AddressInUse: a port.
+            ConfigError: the key file.
         """
         try:
             await self._start()
@@ -93,6 +97,9 @@ class Node:
         config, stack = self.config, self._stack
         worker = ThreadWorker(_DISK_THREADS)
         stack.callback(worker.close)
+        if config.keys:
+            self._keys = await worker.run(lambda: KeyRing.load(config.keys))
+            check_library()
         disk = SystemDisk()
         self._data = await worker.run(lambda: DataDirectory.open(disk, config.data_dir))
         stack.callback(self._data.release)
@@ -208,8 +215,12 @@ class Node:
 
     async def __aenter__(self) -> Self:
         await self.start()
-        if self.config.expect == 1:
-            await self.wait_ready()
+        try:
+            if self.config.expect == 1:
+                await self.wait_ready()
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(
@@ -375,4 +386,5 @@ class Node:
             segment_bytes=self.config.segment_bytes,
             fsync=fsync,
             fsync_interval_s=self.config.fsync_interval_ms / 1000,
+            keys=self._keys,
         )
