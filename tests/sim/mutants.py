@@ -350,7 +350,7 @@ MUTANTS: Final = (
         Proposals,
         "fail",
         _deposed_keeps_waiting,
-        500,
+        1500,
         also=Mutant("", Proposals, "committed", _acknowledges_by_index, 0),
     ),
     Mutant("acknowledges when appended", Broker, "_propose", _acknowledges_on_append, 5),
