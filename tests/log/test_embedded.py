@@ -105,14 +105,14 @@ def test_eight_threads_get_eight_sets_of_offsets_and_share_flushes() -> None:
 
 def test_appends_that_wait_for_a_flush_share_the_next_one() -> None:
     disk, log = simulated()
-    log._flush_mutex.acquire()
+    log.commits.flush_mutex.acquire()
     threads = [threading.Thread(target=log.append, args=(b"x",)) for _ in range(8)]
     for thread in threads:
         thread.start()
-    while len(log._tickets) < 8:
+    while log.commits.waiting < 8:
         threading.Event().wait(0.001)
     before = disk.calls["sync"]
-    log._flush_mutex.release()
+    log.commits.flush_mutex.release()
     for thread in threads:
         thread.join()
     assert disk.calls["sync"] == before + 1
@@ -222,13 +222,13 @@ def test_on_a_full_disk_every_waiting_thread_is_told() -> None:
         except DiskFull:
             outcomes.append("full")
 
-    log._flush_mutex.acquire()
+    log.commits.flush_mutex.acquire()
     threads = [threading.Thread(target=append) for _ in range(6)]
     for thread in threads:
         thread.start()
-    while len(log._tickets) < 6:
+    while log.commits.waiting < 6:
         threading.Event().wait(0.001)
-    log._flush_mutex.release()
+    log.commits.flush_mutex.release()
     for thread in threads:
         thread.join()
     assert outcomes == ["full"] * 6

@@ -1,0 +1,159 @@
+"""Group commit: appends of any number of threads or tasks share one write and one fdatasync.
+
+What an exception of a signal handler (Ctrl-C) may interrupt anywhere: a record is then in the log,
+and durable with the next flush, or not; nothing else changes. So locks are taken by ``with``,
+between which and its block no handler runs, and what takes several steps can be done again.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Condition, Lock
+
+from quorumlog.errors import DiskFull
+from quorumlog.log.batch import Draft
+from quorumlog.log.log import Log
+from quorumlog.ports import Clock
+from quorumlog.types import Offset
+
+_FIRST_TERM = 1
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """An append that waits for its flush.
+
+    ``error`` says that it was taken back; ``is_done``, that it is as durable as promised.
+    """
+
+    index: int
+    base_offset: Offset
+    end_offset: Offset
+    is_done: bool = False
+    error: DiskFull | None = None
+
+
+class GroupCommit:
+    """The only one that appends to ``log``; every method may be called by any thread.
+
+    Attributes:
+        durable_end: the offset behind the last record that is as durable as promised.
+        grown: notified when ``durable_end`` moves; its lock is ``mutex``.
+        flush_mutex: held by the one thread that flushes for all that wait. Taken before ``mutex``.
+    """
+
+    def __init__(self, log: Log, clock: Clock, on_written: Callable[[], None]) -> None:
+        """``on_written`` is called after each flush that wrote something."""
+        self._log = log
+        self._clock = clock
+        self._on_written = on_written
+        self.mutex = Lock()
+        """Guards the order of appends, the tickets and what is durable. Held for moments."""
+        self.grown = Condition(self.mutex)
+        self.flush_mutex = Lock()
+        self.durable_end = log.end_offset
+        self._waiting: deque[Ticket] = deque()
+        self._full: DiskFull | None = None
+        """The disk was full, and what waited is not all taken back yet."""
+        log.advance_commit_floor(log.last_index)
+
+    @property
+    def waiting(self) -> int:
+        """Appends that wait for a flush."""
+        return len(self._waiting)
+
+    def submit(self, draft: Draft) -> Ticket:
+        """Append in memory and return at once; the next flush writes it.
+
+        Raises:
+            LogFenced, Closed
+        """
+        log = self._log
+        with self.mutex:
+            batch = draft.stamp(
+                log.next_index,
+                max(log.last_term, _FIRST_TERM),
+                log.end_offset,
+                max(self._clock.wall_ms(), log.last_timestamp_ms),
+            )
+            header = batch.header
+            ticket = Ticket(header.index, header.base_offset, header.next_offset)
+            self._waiting.append(ticket)
+            try:
+                log.append([batch])
+            except BaseException:
+                if log.next_index == ticket.index:
+                    self._waiting.remove(ticket)
+                raise
+        return ticket
+
+    def commit(self, ticket: Ticket) -> Offset:
+        """Return its offset once it is durable, flushed by this thread or another one.
+
+        Raises:
+            DiskFull: it was taken back.
+            LogFenced, Closed: it is there after the next open or not.
+        """
+        with self.flush_mutex:
+            while not ticket.is_done and ticket.error is None:
+                self._flush()
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.base_offset
+
+    def flush(self) -> None:
+        """Write what waits; tickets tell how it went.
+
+        Raises:
+            LogFenced, Closed
+        """
+        with self.flush_mutex:
+            self._flush()
+
+    def sync(self) -> None:
+        """As ``flush``, with an fdatasync whatever the policy is.
+
+        Raises:
+            DiskFull: some appends were taken back, or there is no space for the mark.
+            LogFenced, Closed
+        """
+        with self.flush_mutex:
+            self._flush()
+            self._log.sync()
+
+    def _flush(self) -> None:
+        """The caller holds the flush mutex."""
+        if self._full is None:
+            try:
+                flushed = self._log.flush()
+            except DiskFull as error:
+                self._full = error
+        if self._full is not None:
+            self._take_back(self._full)
+            self._full = None
+            return
+        self._log.advance_commit_floor(flushed.last_index)
+        try:
+            with self.mutex:
+                while self._waiting and self._waiting[0].index <= flushed.last_index:
+                    ticket = self._waiting[0]
+                    self.durable_end = max(self.durable_end, ticket.end_offset)
+                    ticket.is_done = True
+                    self._waiting.popleft()
+                self.grown.notify_all()
+        except BaseException:
+            # Interrupted: whoever was not told would wait for the next append.
+            with self.mutex:
+                self.grown.notify_all()
+            raise
+        self._on_written()
+
+    def _take_back(self, error: DiskFull) -> None:
+        """The disk is full: what waits was never appended, so that nobody's retry doubles it."""
+        with self.mutex:
+            for ticket in self._waiting:
+                ticket.error = DiskFull(f"{error}; this append was taken back")
+            self._log.truncate(self._log.durable_index + 1)
+            self._waiting.clear()
+        # Cuts what reached a file already; that needs no space.
+        self._log.flush()
