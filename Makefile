@@ -71,8 +71,9 @@ explore: setup ## Let Hypothesis look for new examples; what it finds becomes an
 	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q
 
 .PHONY: mutants
-mutants: setup ## Put known bugs back: the simulator has to find each of them
+mutants: setup ## Put known bugs back: the simulator and the tests of the log have to find each
 	$(BIN)/python -m pytest -q -n $(JOBS) tests/sim -m mutants
+	$(BIN)/python -m pytest -q -n $(JOBS) tests/log/test_storage_mutants.py
 
 .PHONY: bench
 bench: setup ## Measure and write bench/results.md and the README's tables: ONLY=storage or replicated

@@ -52,7 +52,7 @@ _DISASTERS: Final = {
 
 def _draw(scenario: Scenario, places: int, rng: Random) -> tuple[str, tuple[int, ...]]:
     name = rng.choice(sorted(_DISASTERS))
-    place, seed = rng.randrange(1, places + 1), rng.randrange(1 << 32)
+    place, seed = rng.randrange(1, places + 2), rng.randrange(1 << 32)
     if name == "full_at_byte":
         return name, (rng.randrange(*bytes_in(scenario)), seed)
     if name in ("power_cut_twice", "refused_at_open"):

@@ -9,7 +9,7 @@ from quorumlog.errors import DiskFull, LogFenced
 from sim.disk import SimDisk, SimulatedCrash
 from stored.batches import append, open_log
 from stored.scenarios import Scenario
-from stored.tracked import TrackedLog, check_found, check_goes_on
+from stored.tracked import TakenBack, TrackedLog, check_found, check_goes_on
 
 _SEED_STEP: Final = 1009
 _ENOUGH_BYTES: Final = 160 * 1024
@@ -22,6 +22,11 @@ def places_in(scenario: Scenario) -> int:
     before = disk.changes
     scenario.run(tracked)
     return disk.changes - before
+
+
+def places_of(scenario: Scenario) -> range:
+    """All of them; the last one is behind the end of the scenario."""
+    return range(1, places_in(scenario) + 2)
 
 
 def bytes_in(scenario: Scenario) -> tuple[int, int]:
@@ -75,7 +80,9 @@ def killed(scenario: Scenario, place: int) -> None:
 
 
 def io_error(scenario: Scenario, place: int, seed: int, *, cut: bool) -> bool:
-    """The ``place``-th change fails; then the process dies, or the power is ``cut``.
+    """The ``place``-th change fails; then the power is cut.
+
+    Without ``cut`` the process dies first, and the next one opens the log before the power is cut.
 
     Returns:
         Whether the log was fenced; if so, it refused everything from then on.
@@ -91,22 +98,24 @@ def io_error(scenario: Scenario, place: int, seed: int, *, cut: bool) -> bool:
         # Of opening a log again, which fences nothing.
         pass
     fenced = tracked.log.is_fenced
-    if cut:
-        disk.crash()
-    else:
+    if not cut:
         disk.kill()
-    _check(disk, tracked, power_cut=cut)
+        tracked.die()
+    disk.crash()
+    _check(disk, tracked, power_cut=True)
     return fenced
 
 
 def full_at_call(scenario: Scenario, place: int, seed: int) -> int:
     """The ``place``-th change finds the disk full, later ones do not; then the power is cut.
 
+    With an odd seed, what waited for space is taken back.
+
     Returns:
         How often a call of the log said so.
     """
     disk = SimDisk(Random(seed * _SEED_STEP + place))
-    tracked = TrackedLog(disk, scenario.config)
+    tracked = TrackedLog(disk, scenario.config, takes_back=seed % 2 == 1)
     disk.fail_at(place, errno.ENOSPC)
     return _run_full(disk, tracked, scenario)
 
@@ -114,7 +123,7 @@ def full_at_call(scenario: Scenario, place: int, seed: int) -> int:
 def full_at_byte(scenario: Scenario, capacity_bytes: int, seed: int) -> int:
     """The disk holds ``capacity_bytes`` until the log has met its end; then the power is cut."""
     disk = SimDisk(Random(seed * _SEED_STEP + capacity_bytes))
-    tracked = TrackedLog(disk, scenario.config)
+    tracked = TrackedLog(disk, scenario.config, takes_back=seed % 2 == 1)
     disk.capacity_bytes = capacity_bytes
     return _run_full(disk, tracked, scenario)
 
@@ -124,6 +133,8 @@ def _run_full(disk: SimDisk, tracked: TrackedLog, scenario: Scenario) -> int:
         scenario.run(tracked)
     except LogFenced:
         _check_fenced(tracked)
+    except TakenBack:
+        pass
     except (DiskFull, OSError):
         # Of what is not repeated here: opening a log, closing it.
         tracked.freed += 1

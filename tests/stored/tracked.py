@@ -15,6 +15,10 @@ T = TypeVar("T")
 Plain = list[tuple[bytes, bytes]]
 
 
+class TakenBack(Exception):
+    """The disk was full, and the scenario cannot go on: its batches are not there."""
+
+
 class TrackedLog:
     """A log and all states it may be found in if it dies now.
 
@@ -26,9 +30,12 @@ class TrackedLog:
         floor: the highest index that was said to be committed.
         removed_to: the first index that was left when segments were last removed.
         freed: how often the disk was full, and was given space then.
+        takes_back: what waits when the disk is full is truncated away, and the scenario ends.
     """
 
-    def __init__(self, disk: SimDisk, config: LogConfig = SMALL) -> None:
+    def __init__(
+        self, disk: SimDisk, config: LogConfig = SMALL, *, takes_back: bool = False
+    ) -> None:
         self.disk = disk
         self.config = config
         self.clock = FixedClock()
@@ -40,8 +47,11 @@ class TrackedLog:
         self.floor = 0
         self.removed_to = 1
         self.freed = 0
+        self.takes_back = takes_back
+        self._last_values: Sequence[bytes] = ()
 
     def append(self, count: int = 1, term: int = 1, values: Sequence[bytes] = (b"value",)) -> None:
+        self._last_values = values
         base = len(self.state)
         batches: list[Batch] = append(self.log, count, term, values)
         self.state = self.state + plain(batches)
@@ -75,7 +85,11 @@ class TrackedLog:
 
     def flush(self) -> None:
         """Whatever was legal before, only what is there now is legal afterwards."""
-        flushed = self._with_space(self.log.flush)
+        try:
+            flushed = self._with_space(self.log.flush)
+        except DiskFull:
+            self._take_back()
+            raise TakenBack from None
         assert flushed.last_index == len(self.state)
         self.written = [self.state]
         if self.config.fsync == FSYNC_ALWAYS:
@@ -83,7 +97,11 @@ class TrackedLog:
         self.starts = {int(self.log.start_offset)}
 
     def sync(self) -> None:
-        self._with_space(self.log.sync)
+        try:
+            self._with_space(self.log.sync)
+        except DiskFull:
+            self._take_back()
+            raise TakenBack from None
         self._is_durable()
 
     def reopen(self) -> None:
@@ -106,7 +124,10 @@ class TrackedLog:
         check_found(self.log, self, power_cut=False)
         self.state = self.state[: self.log.start_index - 1] + content(self.log)
         self.floor = self.log.commit_floor
+        # A start that was never synced is found, and may be lost yet.
+        starts = self.starts
         self._is_durable()
+        self.starts |= starts
 
     def _may_be(self, states: list[Plain]) -> None:
         self.written = self.written + states
@@ -122,7 +143,18 @@ class TrackedLog:
             return action()
         except DiskFull:
             self._free()
+            if self.takes_back:
+                raise
             return action()
+
+    def _take_back(self) -> None:
+        """What an embedded log does on a full disk; then one of the batches comes again."""
+        self.takes_back = False
+        durable = self.log.durable_index
+        if durable < len(self.state):
+            self.truncate(self.disk.rng.randrange(durable, len(self.state)) + 1)
+        self.append(1, max(self.log.last_term, 1), self._last_values)
+        self.flush()
 
     def _free(self) -> None:
         self.disk.capacity_bytes = None
@@ -134,9 +166,8 @@ def check_found(log: Log, tracked: TrackedLog, *, power_cut: bool) -> None:
     first = log.start_index
     found = content(log)
     states = tracked.legal if power_cut else tracked.written
-    matching = [
-        state for state in states if state[first - 1 :] == found and first <= len(state) + 1
-    ]
+    reaching = [state for state in states if len(state) >= first - 1]
+    matching = [state for state in reaching if state[first - 1 :] == found]
     assert matching, f"{len(found)} batches from {first} on are none of {len(states)} legal states"
     assert log.start_offset in tracked.starts, f"{log.start_offset} not in {tracked.starts}"
     assert first >= tracked.removed_to
