@@ -3,15 +3,14 @@
 import os
 import random
 import shutil
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench.child import run_child
 from bench.figures import Figure, Scale, microseconds, percentile
 from bench.logs import FIRST_TIMESTAMP_MS, MIB, draft_of, make_log, open_log, segment_paths
+from bench.storage_memory import memory_of_open_log
 from quorumlog.log.batch import Draft, iterate_batches
 from quorumlog.log.log import Log
 from quorumlog.log.records import decode_records
@@ -36,7 +35,7 @@ def measure_lookups(directory: Path, scale: Scale) -> list[Figure]:
         figures = [
             _random_reads(small, large, draft, scale, is_cold=False),
             _searches_by_time(small, large, draft, scale),
-            _memory(large, scale),
+            memory_of_open_log(large, scale.count(_LARGE_BYTES), scale),
         ]
         figures.append(_random_reads(small, large, draft, scale, is_cold=True))
         return figures
@@ -72,20 +71,6 @@ def _searches_by_time(small: Path, large: Path, draft: Draft, scale: Scale) -> F
         f"p99 {_ratio_at(times_s, 99):.2f} x that of a {_gigabytes(_SMALL_BYTES, scale)} log "
         f"({_p50_and_p99(times_s[0])})",
         "below 1,000 µs",
-    )
-
-
-def _memory(large: Path, scale: Scale) -> Figure:
-    runs = [run_child("memory", large) for _ in range(scale.repeats)]
-    opened = statistics.median(run[0] for run in runs)
-    read = statistics.median(run[1] for run in runs)
-    return Figure(
-        "Memory of an open log",
-        f"{_gigabytes(_LARGE_BYTES, scale)} log in a fresh process, beyond what the process "
-        "takes once quorumlog is imported",
-        f"{opened / 1e6:.1f} MB",
-        f"{read / 1e6:.1f} MB after 1,000 random reads",
-        "5 MB",
     )
 
 

@@ -32,7 +32,7 @@ def measure_open(directory: Path, scale: Scale) -> list[Figure]:
         make_log(large, draft, segments * _BATCHES_IN_SEGMENT + _BATCHES_IN_LAST, disk)
         return [
             _opening("after a clean stop", small, large, scale, lambda _: None),
-            _opening("after a kill", small, large, scale, lambda path: run_child("die", path)),
+            _opening("after a kill", small, large, scale, lambda path: run_child("die", path, 1)),
         ]
     finally:
         shutil.rmtree(small, ignore_errors=True)
