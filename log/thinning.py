@@ -132,43 +132,41 @@ def with_gaps(thinned: Iterable[tuple[BatchHeader, Batch | None]]) -> Iterator[B
     Args:
         thinned: the header of every batch, perhaps of a gap, and what is left of it.
     """
-    gap: BatchHeader | None = None
+    first: BatchHeader | None = None
+    index_count = record_count = timestamp_ms = 0
     for header, batch in thinned:
-        if batch is None and gap is not None and _can_join(gap, header):
-            # The last timestamp: it may be the one that what follows has to continue.
-            gap = replace(
-                gap,
-                record_count=gap.record_count + header.record_count,
-                index_count=gap.index_count + header.index_count,
-                timestamp_ms=header.timestamp_ms,
-            )
-            continue
-        if gap is not None:
-            yield Batch(gap, gap.encode(), b"")
-        gap = None if batch is not None else _gap_for(header)
+        if first is not None and (
+            batch is not None
+            or header.term != first.term
+            or index_count + header.index_count > MAX_GAP
+            or record_count + header.record_count > MAX_GAP
+        ):
+            yield _gap(first, index_count, record_count, timestamp_ms)
+            first = None
         if batch is not None:
             yield batch
-    if gap is not None:
-        yield Batch(gap, gap.encode(), b"")
+            continue
+        if first is None:
+            first = header
+            index_count = record_count = 0
+        index_count += header.index_count
+        record_count += header.record_count
+        # The last timestamp: it may be the one that what follows has to continue.
+        timestamp_ms = header.timestamp_ms
+    if first is not None:
+        yield _gap(first, index_count, record_count, timestamp_ms)
 
 
-def _gap_for(header: BatchHeader) -> BatchHeader:
-    return BatchHeader(
+def _gap(first: BatchHeader, index_count: int, record_count: int, timestamp_ms: int) -> Batch:
+    header = BatchHeader(
         crc32c(b""),
         0,
-        header.record_count,
-        header.index,
-        header.term,
-        header.base_offset,
-        header.timestamp_ms,
+        record_count,
+        first.index,
+        first.term,
+        first.base_offset,
+        timestamp_ms,
         kind=Kind.GAP,
-        index_count=header.index_count,
+        index_count=index_count,
     )
-
-
-def _can_join(gap: BatchHeader, emptied: BatchHeader) -> bool:
-    return (
-        gap.term == emptied.term
-        and gap.index_count + emptied.index_count <= MAX_GAP
-        and gap.record_count + emptied.record_count <= MAX_GAP
-    )
+    return Batch(header, header.encode(), b"")

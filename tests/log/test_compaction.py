@@ -1,14 +1,26 @@
 """Compaction: what a pass keeps, what it takes out, and when."""
 
+import tracemalloc
+from functools import partial
+from pathlib import Path
 from random import Random
+from threading import Event
 
 import pytest
 
 from quorumlog.errors import ConfigError, Corrupt
-from quorumlog.log.batch import SPARSE, Kind
+from quorumlog.log import compaction_pass
+from quorumlog.log.batch import SPARSE, Draft, Kind
+from quorumlog.log.compaction import Compactor
 from quorumlog.log.compaction_plan import Compaction
+from quorumlog.log.config import LogConfig
+from quorumlog.log.log import Log
+from quorumlog.log.records import encode_body
+from quorumlog.log.thinning import thin
+from quorumlog.system import SystemDisk
+from quorumlog.types import RecordData
 from sim.disk import SimDisk
-from stored.keyed import ALWAYS, KeyedLog
+from stored.keyed import ALWAYS, KeyedLog, WallClock
 
 
 def a_log(settings: Compaction = ALWAYS) -> KeyedLog:
@@ -273,6 +285,90 @@ def test_rot_in_a_segment_ends_the_pass_with_an_error_that_names_it() -> None:
     assert [info.generation for info in keyed.log.segments()] == [0] * 7
     with pytest.raises(Corrupt):
         keyed.compactor.run()
+
+
+def test_a_batch_that_cannot_be_thinned_holds_back_the_tombstone_of_what_it_keeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keyed = a_log()
+    keyed.append(*[(b"%d" % number, b"v") for number in range(100)])
+    keyed.append((b"7", None))
+    keyed.seal()
+    monkeypatch.setattr(compaction_pass, "thin", partial(thin, limit_bytes=100))
+    for _ in range(4):
+        keyed.compact()
+        keyed.clock.now_s += 1_000
+        keyed.append((b"7", None))
+        keyed.append((b"other", b"v"))
+        keyed.seal()
+    found = keyed.records()
+    assert found[7].value == b"v"
+    assert [record.value for record in found.values() if record.key == b"7"][-1] is None
+    monkeypatch.undo()
+    keyed.compact()
+    assert 7 not in keyed.records()
+    keyed.clock.now_s += 1_000
+    keyed.compact()
+    keyed.clock.now_s += 1_000
+    keyed.compact()
+    assert not [record for record in keyed.records().values() if record.key == b"7"]
+
+
+def test_a_pass_takes_as_long_as_its_bytes_at_the_rate() -> None:
+    keyed = a_log(Compaction(min_dirty_ratio=0.0, bytes_s=4_000))
+    for number in range(120):
+        keyed.append((b"k%d" % (number % 9), b"%060d" % number))
+    keyed.seal()
+    began_s = keyed.clock.now_s
+
+    def wait(timeout: float) -> bool:
+        keyed.clock.now_s += timeout
+        return False
+
+    keyed.stop.wait = wait  # type: ignore[method-assign]
+    report = keyed.compact()
+    assert report is not None
+    assert report.moved_bytes > 30_000
+    assert keyed.clock.now_s - began_s == pytest.approx(report.moved_bytes / 4_000, rel=0.01)
+
+
+def peak_of_a_pass(directory: str, batches: int, map_bytes: int) -> int:
+    """Bytes of memory that a pass over ``batches`` of 100 KB takes at most."""
+    settings = Compaction(min_dirty_ratio=0.0, map_bytes=map_bytes, bytes_s=10**12)
+    config = LogConfig(segment_bytes=1_000_000, tail_cache_bytes=0, fsync="never")
+    log = Log.open(SystemDisk(), directory, config, WallClock())
+    for number in range(batches):
+        value = b"x" * 1_000
+        records = [RecordData(value, b"%d" % (each + number % 7 * 50)) for each in range(100)]
+        draft = Draft.of(encode_body(records), len(records))
+        log.append([draft.stamp(log.next_index, 1, log.end_offset, number)])
+        log.flush()
+    log.roll()
+    log.flush()
+    log.advance_commit_floor(log.last_index)
+    compactor = Compactor(
+        log, SystemDisk(), directory, config.segment_bytes, settings, WallClock(), Event()
+    )
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        report = compactor.run()
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    log.close()
+    assert report is not None
+    assert report.totals.records_dropped > batches * 50
+    return peak
+
+
+def test_the_memory_of_a_pass_does_not_grow_with_the_log(tmp_path: Path) -> None:
+    map_bytes = 100_000
+    small = peak_of_a_pass(str(tmp_path / "small"), 30, map_bytes)
+    large = peak_of_a_pass(str(tmp_path / "large"), 120, map_bytes)
+    # The map, one read of a MiB, one write of a MiB, and what is made of one batch.
+    assert large < map_bytes + 3 * 1024 * 1024
+    assert large < small + 300_000
 
 
 @pytest.mark.parametrize(
