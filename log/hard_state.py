@@ -39,6 +39,30 @@ class HardState:
     vote: NodeId | None = None
 
 
+def read_hard_state(disk: Disk, path: str) -> tuple[HardState, list[int]]:
+    """What the file at ``path`` says, and where a slot of it is damaged. Changes nothing.
+
+    Raises:
+        Corrupt: it holds no valid state.
+        OSError: it cannot be read.
+    """
+    slots = SlotPair(_MAGIC, 0, _PAYLOAD.size)
+    file = disk.open_readonly(path)
+    try:
+        payload = slots.load(file)
+        damaged = slots.damaged(file)
+    finally:
+        file.close()
+    if payload is None:
+        raise Corrupt(path, 0, "a valid term and vote", "two damaged slots")
+    return _decode(payload), damaged
+
+
+def _decode(payload: bytes) -> HardState:
+    term, length, vote = _PAYLOAD.unpack(payload)
+    return HardState(Term(term), None if length == _NO_VOTE else NodeId(vote[:length].decode()))
+
+
 class HardStateFile:
     """Keeps one :class:`HardState` at ``path``. One thread at a time."""
 
@@ -68,8 +92,7 @@ class HardStateFile:
         self._slots.store_again(file, payload)
         self._sync(file)
         self._sync_directory()
-        term, length, vote = _PAYLOAD.unpack(payload)
-        return HardState(Term(term), None if length == _NO_VOTE else NodeId(vote[:length].decode()))
+        return _decode(payload)
 
     def save(self, state: HardState) -> None:
         """Returns after fdatasync. A crash in between leaves this state or the one before.

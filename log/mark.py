@@ -69,6 +69,15 @@ class MarkPages:
         payload = self._slots.load(file)
         return None if payload is None else _mark_of(payload)
 
+    @property
+    def slot_bytes(self) -> int:
+        """What a slot takes of its page."""
+        return self._slots.slot_bytes
+
+    def damaged(self, file: File) -> list[int]:
+        """Where a slot stands that was written and is not valid."""
+        return self._slots.damaged(file)
+
     def store(self, file: File, mark: Mark) -> None:
         """Write ``mark``. The file has been synced since the store before."""
         payload = _MARK.pack(

@@ -56,6 +56,12 @@ class SlotPair:
                 self._number, newest = found
         return newest
 
+    def damaged(self, file: File) -> list[int]:
+        """Where slots stand that were written and are not valid: torn by a power cut, or rotten."""
+        places = [self._position + parity * SLOT_STRIDE for parity in (0, 1)]
+        raws = [(place, file.read_at(place, self.slot_bytes)) for place in places]
+        return [place for place, raw in raws if raw.strip(b"\0") and self._decode(raw) is None]
+
     def store(self, file: File, payload: bytes) -> None:
         """Write ``payload`` over the older slot. Durable after the file's next sync.
 

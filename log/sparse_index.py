@@ -26,6 +26,7 @@ import struct
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fastcrc.crc32 import iscsi as crc32c
@@ -74,6 +75,10 @@ class SparseIndex:
 
     def __len__(self) -> int:
         return len(self._columns[0])
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries, in order."""
+        return map(Entry, *self._columns)
 
     def add(self, header: BatchHeader, position: int) -> None:
         """Take note of the segment's next batch, which stands at ``position``."""

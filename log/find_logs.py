@@ -1,0 +1,73 @@
+"""Which directories hold logs, and whether a process has one open. Changes nothing."""
+
+from typing import Final
+
+from quorumlog.errors import UnusableDirectory
+from quorumlog.log.inventory import KEPT_PREFIX, take_inventory
+from quorumlog.log.paths import parent_of
+from quorumlog.ports import Disk
+
+MAX_DEPTH: Final = 4
+"""How deep below the directory given logs are looked for: a cluster, a node, groups, a group."""
+
+_LOCKS: Final = ("lock", "node.lock")
+
+
+def find_logs(disk: Disk, directory: str) -> list[str]:
+    """The directories of logs: ``directory`` itself, or those below it, in order.
+
+    Raises:
+        UnusableDirectory: it cannot be read, or there is none.
+    """
+    directory = directory.rstrip("/") or "/"
+    try:
+        disk.list_directory(directory)
+    except OSError as error:
+        raise UnusableDirectory(
+            f"{directory} cannot be read ({error.strerror}): give the directory of a log, of a "
+            "node or of `quorumlog dev`"
+        ) from error
+    found = _logs_below(disk, directory, MAX_DEPTH)
+    if not found:
+        raise UnusableDirectory(
+            f"there is no log in {directory}: give the directory of a log, of a node or of "
+            "`quorumlog dev`"
+        )
+    return found
+
+
+def _logs_below(disk: Disk, directory: str, depth: int) -> list[str]:
+    try:
+        names = disk.list_directory(directory)
+    except OSError:
+        # A file, or a directory of somebody else.
+        return []
+    if take_inventory(disk, directory).is_log:
+        return [directory]
+    if not depth:
+        return []
+    below = [f"{directory}/{name}" for name in names if not name.startswith(KEPT_PREFIX)]
+    return [log for path in below for log in _logs_below(disk, path, depth - 1)]
+
+
+def locks_of(directory: str) -> list[str]:
+    """The files that lock a log: its own, or that of the node whose group it is of."""
+    node = parent_of(parent_of(directory))
+    if node == ".":
+        # A relative path of one or two names, which may be links or dots themselves.
+        node = f"{directory}/../.."
+    return [f"{directory}/{_LOCKS[0]}", f"{node}/{_LOCKS[1]}"]
+
+
+def is_locked(disk: Disk, directory: str) -> bool:
+    """Whether a process has the log in ``directory`` open. Makes no file."""
+    for path in locks_of(directory):
+        try:
+            if disk.exists(path):
+                disk.lock(path).release()
+        except BlockingIOError:
+            return True
+        except OSError:
+            # A read-only file system: nobody writes there.
+            continue
+    return False

@@ -1,0 +1,223 @@
+"""What stands in a log's directory, as the next open would use it. Changes nothing."""
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from quorumlog.errors import Corrupt
+from quorumlog.log.damage import Finding, Flaw, Severity
+from quorumlog.log.mark import MarkPages
+from quorumlog.log.paths import (
+    INDEX_SUFFIX,
+    compacted_range_of,
+    first_index_of,
+    index_path_of,
+    segment_name,
+)
+from quorumlog.log.scan import end_of_data
+from quorumlog.log.segment import DATA_START
+from quorumlog.log.segment_header import HEADER_BYTES, SegmentHeader, decode_segment_header
+from quorumlog.ports import Disk
+from quorumlog.types import Index
+
+HARD_STATE_NAME: Final = "hard-state"
+KEPT_PREFIX: Final = "removed-"
+"""Begins the name of a directory that holds what a repair took away."""
+
+PARKED_SUFFIX: Final = ".misplaced"
+"""Behind a segment's name: a whole segment that waits for its place (see the repair)."""
+
+_STATE_SUFFIX: Final = ".state"
+_DRAFTS: Final = ("state.new", f"{HARD_STATE_NAME}.new")
+_KNOWN: Final = ("lock", HARD_STATE_NAME)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFile:
+    """A file that holds, or has to hold, the segment ``first_index``.
+
+    Attributes:
+        path: of the file as it is.
+        home: the path it has to have: another one for a compacted or misplaced file.
+        next_index: of a compacted file: behind its last batch.
+        hidden: files that the next open removes in favour of this one.
+    """
+
+    first_index: Index
+    path: str
+    home: str
+    next_index: Index | None = None
+    hidden: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Inventory:
+    """What was found. ``segments`` are in order.
+
+    ``compactions`` are the complete compacted files: the next open puts them in their places.
+    """
+
+    directory: str
+    segments: list[SegmentFile] = field(default_factory=list)
+    indexes: set[str] = field(default_factory=set)
+    compactions: list[SegmentFile] = field(default_factory=list)
+    unborn: SegmentFile | None = None
+    """A last file whose making was cut short: it is not among the segments."""
+    snapshots: list[tuple[str, int]] = field(default_factory=list)
+    is_replica: bool = False
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def is_log(self) -> bool:
+        return bool(self.segments or self.unborn or self.is_replica)
+
+
+def take_inventory(disk: Disk, directory: str, *, is_open: bool = False) -> Inventory:
+    """List ``directory``; the headers of all segments are read.
+
+    Args:
+        is_open: a process writes the log: what it is working on is not looked at.
+
+    Raises:
+        OSError: the directory cannot be listed.
+    """
+    names = disk.list_directory(directory)
+    inventory = Inventory(directory, is_replica=HARD_STATE_NAME in names)
+    places: dict[Index, SegmentFile] = {}
+    strays: dict[Index, list[str]] = {}
+    for name in names:
+        _sort_in(disk, inventory, name, places, strays, is_open)
+    _find_homes(inventory, places, strays)
+    for compacted in sorted(inventory.compactions, key=lambda each: each.first_index):
+        _hide_behind(compacted, places)
+    inventory.segments = [places[first] for first in sorted(places)]
+    _leave_out_unborn(disk, inventory, is_open)
+    known = {index_path_of(each.home) for each in inventory.segments}
+    known |= {index_path_of(path) for each in inventory.segments for path in each.hidden}
+    for path in sorted(inventory.indexes - known):
+        inventory.findings.append(
+            _note(Flaw.UNKNOWN_FILE, path, "a segment beside it", "an index without a segment")
+        )
+    return inventory
+
+
+def header_in(disk: Disk, path: str) -> SegmentHeader | None:
+    """The segment header in the file at ``path``; None where it has no valid one."""
+    with suppress(OSError):
+        file = disk.open_readonly(path)
+        try:
+            return decode_segment_header(file.read_at(0, HEADER_BYTES), path)
+        except Corrupt:
+            return None
+        finally:
+            file.close()
+    return None
+
+
+def _sort_in(
+    disk: Disk,
+    inventory: Inventory,
+    name: str,
+    places: dict[Index, SegmentFile],
+    strays: dict[Index, list[str]],
+    is_open: bool,
+) -> None:
+    """Put one name where it belongs."""
+    path = f"{inventory.directory}/{name}"
+    first_index = first_index_of(name)
+    parked = first_index_of(name.removesuffix(PARKED_SUFFIX))
+    compacted = compacted_range_of(name)
+    if first_index is not None or (parked is not None and name.endswith(PARKED_SUFFIX)):
+        header = header_in(disk, path)
+        place = first_index if header is None else header.first_index
+        if first_index is not None and place == first_index:
+            places[first_index] = SegmentFile(first_index, path, path)
+        elif place is not None:
+            strays.setdefault(place, []).append(path)
+    elif compacted is not None:
+        if not is_open:
+            _sort_compacted(disk, inventory, path, *compacted)
+    elif name.endswith(INDEX_SUFFIX):
+        inventory.indexes.add(path)
+    elif name.endswith(_STATE_SUFFIX) and name.removesuffix(_STATE_SUFFIX).isdigit():
+        inventory.snapshots.append((path, int(name.removesuffix(_STATE_SUFFIX))))
+    elif name in _DRAFTS:
+        if not is_open:
+            inventory.findings.append(
+                _note(Flaw.UNFINISHED, path, "nothing", "a draft, written again by the next save")
+            )
+    elif name not in _KNOWN and not name.startswith(KEPT_PREFIX):
+        inventory.findings.append(_note(Flaw.UNKNOWN_FILE, path, "a file of the log", "another"))
+
+
+def _sort_compacted(
+    disk: Disk, inventory: Inventory, path: str, first_index: Index, next_index: Index
+) -> None:
+    header = header_in(disk, path)
+    if header is not None and header.first_index == first_index:
+        home = f"{inventory.directory}/{segment_name(first_index)}"
+        inventory.compactions.append(SegmentFile(first_index, path, home, next_index))
+        found = "a complete one: the next open puts it in the place of its segments"
+    else:
+        found = "an attempt that was cut short: the next open removes it"
+    inventory.findings.append(_note(Flaw.UNFINISHED, path, "no compaction under way", found))
+
+
+def _find_homes(
+    inventory: Inventory, places: dict[Index, SegmentFile], strays: dict[Index, list[str]]
+) -> None:
+    """Give segments that stand under a wrong name the place their header says, if it is free."""
+    for first_index in sorted(strays):
+        for path in strays[first_index]:
+            home = f"{inventory.directory}/{segment_name(first_index)}"
+            found = f"segment {first_index}"
+            severity = Severity.REPAIRABLE
+            if first_index in places:
+                found += ", which is there under its own name too"
+                severity = Severity.DAMAGE
+            else:
+                places[first_index] = SegmentFile(first_index, path, home)
+            inventory.findings.append(
+                Finding(severity, Flaw.MISPLACED, path, 8, "the segment of its name", found)
+            )
+
+
+def _hide_behind(compacted: SegmentFile, places: dict[Index, SegmentFile]) -> None:
+    """Let a complete compacted file stand for the segments of its range."""
+    end = compacted.next_index or compacted.first_index
+    hidden = [first for first in sorted(places) if compacted.first_index <= first < end]
+    paths = tuple(places.pop(first).path for first in hidden)
+    places[compacted.first_index] = SegmentFile(
+        compacted.first_index, compacted.path, compacted.home, compacted.next_index, paths
+    )
+
+
+def _leave_out_unborn(disk: Disk, inventory: Inventory, is_open: bool) -> None:
+    """Take a last file away whose making was cut short by a crash, as the next open does."""
+    if not inventory.segments:
+        return
+    last = inventory.segments[-1]
+    if last.path != last.home or header_in(disk, last.path) is not None:
+        return
+    try:
+        file = disk.open_readonly(last.path)
+        try:
+            mark = MarkPages().load(file)
+            is_empty = end_of_data(file, DATA_START) == DATA_START
+        finally:
+            file.close()
+    except OSError:
+        return
+    was_written = mark is not None and mark.index >= last.first_index
+    could_be = last.first_index == 1 or len(inventory.segments) > 1
+    if was_written or not could_be or not is_empty:
+        return
+    inventory.segments.pop()
+    inventory.unborn = last
+    if not is_open:
+        found = "one whose making was cut short: the next open removes it"
+        inventory.findings.append(_note(Flaw.UNFINISHED, last.path, "a segment", found))
+
+
+def _note(flaw: Flaw, file: str, expected: str, found: str) -> Finding:
+    return Finding(Severity.NOTE, flaw, file, 0, expected, found)

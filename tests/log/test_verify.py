@@ -1,0 +1,420 @@
+"""Verify finds every kind of damage, says where it is, and changes nothing."""
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+
+from quorumlog.errors import UnusableDirectory
+from quorumlog.log.batch import HEADER_SIZE, Batch
+from quorumlog.log.damage import Finding, Flaw, Severity, Span
+from quorumlog.log.find_logs import find_logs
+from quorumlog.log.hard_state import HardState, HardStateFile
+from quorumlog.log.segment import DATA_START
+from quorumlog.log.state_snapshot import StateSnapshot, save_snapshot
+from quorumlog.log.verify import LogReport, verify, verify_log
+from quorumlog.types import Index, NodeId, Offset, Term
+from sim.disk import SimDisk, SimFile
+from stored.batches import DIRECTORY, append, open_log
+from stored.shapes import RING, SHAPES, Drafter, Shape, encrypted, plain_log, store
+
+FIRST = f"{DIRECTORY}/{1:020d}.log"
+SECOND = f"{DIRECTORY}/{5:020d}.log"
+
+
+def report_of(disk: SimDisk, **options: Any) -> LogReport:
+    """Verified with the keys, and without a change to the disk."""
+    before = everything(disk)
+    changes = disk.changes
+    report = verify_log(disk, DIRECTORY, **{"ring": RING, **options}).report
+    assert disk.changes == changes
+    assert everything(disk) == before
+    return report
+
+
+def everything(disk: SimDisk) -> dict[str, bytes]:
+    paths = [f"{DIRECTORY}/{name}" for name in disk.list_directory(DIRECTORY)]
+    return {path: disk.content(path) for path in paths}
+
+
+def only(report: LogReport) -> Finding:
+    """What was found, notes about files without a meaning aside."""
+    [finding] = [each for each in report.findings if each.flaw != Flaw.UNKNOWN_FILE]
+    return finding
+
+
+def overwrite(disk: SimDisk, path: str, position: int, data: bytes) -> None:
+    file = disk.open(path)
+    file.write_at(position, [data])
+    file.sync()
+    file.close()
+
+
+def resize(disk: SimDisk, path: str, size_bytes: int) -> None:
+    file = disk.open(path)
+    file.truncate(size_bytes)
+    file.sync()
+    file.close()
+
+
+def sizes(disk: SimDisk, path: str) -> list[int]:
+    """Of the batches of an undamaged segment."""
+    found = [each for each in verify_log(disk, DIRECTORY).segments if each.source.path == path]
+    run = found[0].survey.runs[0]
+    result, position = [], run.position
+    raw = disk.content(path)
+    while position < run.end:
+        size_bytes = HEADER_SIZE + int.from_bytes(raw[position + 8 : position + 12], "little")
+        result.append(size_bytes)
+        position += size_bytes
+    return result
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_an_undamaged_log_is_clean(shape: Shape) -> None:
+    report = report_of(shape())
+    assert report.is_clean
+    assert report.findings == []
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_every_flipped_bit_is_reported(shape: Shape) -> None:
+    """No byte is left out that means something; of pages of zeros some samples are taken."""
+    original = shape()
+    rng = Random(3)
+    found = 0
+    for name in original.list_directory(DIRECTORY):
+        path = f"{DIRECTORY}/{name}"
+        raw = original.content(path)
+        used = [at for at in range(len(raw)) if raw[at]]
+        places = {*used[:: max(len(used) // 150, 1)], *range(0, len(raw), 1021)}
+        places |= set(range(min(len(raw), 144)))
+        if name.endswith(".log"):
+            places |= set(range(DATA_START, min(DATA_START + HEADER_SIZE, len(raw))))
+        if name.endswith(".index") and shape is not SHAPES["never closed"]:
+            places |= set(range(min(56, len(raw))))
+        for position in sorted(places):
+            bit = rng.randrange(8)
+            original.flip_bit(path, position, bit)
+            report = verify_log(original, DIRECTORY, ring=RING).report
+            original.flip_bit(path, position, bit)
+            found += 1
+            assert report.findings, (path, position, bit)
+            # What nobody reads may be only noted; all else keeps a log from being clean.
+            flaws = {finding.flaw for finding in report.findings}
+            if flaws == {Flaw.PADDING}:
+                assert is_padding(position, path)
+            elif flaws == {Flaw.UNFINISHED}:
+                # The header of an empty log: the next open makes a new one.
+                assert shape is SHAPES["empty"]
+            else:
+                assert not report.is_clean, (path, position, bit)
+    assert found > 150
+
+
+def is_padding(position: int, path: str) -> bool:
+    """Whether the byte is of the first three pages of a segment, behind what stands in them."""
+    used = (140, 104, 104)
+    page, at = divmod(position, 4096)
+    return path.endswith(".log") and page < 3 and at >= used[page]
+
+
+def test_a_bad_body_is_named_with_file_position_and_offsets() -> None:
+    disk = plain_log()
+    disk.flip_bit(FIRST, DATA_START + sizes(disk, FIRST)[0] + HEADER_SIZE + 5, 2)
+    report = report_of(disk)
+    finding = only(report)
+    assert (finding.severity, finding.flaw) == (Severity.DAMAGE, Flaw.BATCHES)
+    assert (finding.file, finding.position) == (FIRST, DATA_START + sizes(plain_log(), FIRST)[0])
+    assert (finding.indexes, finding.offsets) == (Span(2, 3), Span(2, 4))
+    assert "checksum" in finding.found
+    assert report.counts.batches == 15
+    assert report.end_offset == 32
+
+
+def test_what_is_behind_a_bad_header_is_found_again() -> None:
+    disk = plain_log()
+    disk.flip_bit(FIRST, DATA_START + sizes(disk, FIRST)[0] + 20, 2)
+    report = report_of(disk)
+    assert (only(report).indexes, only(report).offsets) == (Span(2, 3), Span(2, 4))
+    assert report.counts.batches == 15
+
+
+def test_several_damaged_places_of_a_segment_are_told_apart() -> None:
+    disk = plain_log()
+    size_bytes = sizes(disk, FIRST)[0]
+    disk.flip_bit(FIRST, DATA_START + 20, 2)
+    disk.flip_bit(FIRST, DATA_START + 2 * size_bytes + 100, 2)
+    report = report_of(disk)
+    assert [finding.offsets for finding in report.findings] == [Span(0, 2), Span(4, 6)]
+
+
+def test_a_batch_inside_of_a_record_is_not_taken_for_one() -> None:
+    """The header of a batch rots whose record holds batches that would fit behind it."""
+    later = Drafter()
+    for _ in range(3):
+        later.records(2)
+    inner = [later.records(2), later.records(2)]
+    make = Drafter()
+    batches = [make.records(1), make.records(1)]
+    trap = b"".join(bytes(each.head) + bytes(each.body) for each in inner)
+    carrier = carrying(make, trap)
+    batches += [carrier, *(make.records(1) for _ in range(4))]
+    disk = store([batches, [make.records(1)]])
+    assert report_of(disk).is_clean
+    position = DATA_START + batches[0].size_bytes + batches[1].size_bytes
+    disk.flip_bit(FIRST, position + 20, 2)
+    report = report_of(disk)
+    assert (only(report).indexes, only(report).offsets) == (Span(3, 4), Span(2, 3))
+
+
+def carrying(make: Drafter, value: bytes) -> Batch:
+    """The next batch, with one record of that value."""
+    from quorumlog.log.batch import Draft
+    from quorumlog.log.records import encode_body
+    from quorumlog.types import RecordData
+
+    draft = Draft.of(encode_body([RecordData(value)]), 1)
+    batch = draft.stamp(make.index, make.term, make.offset, make.timestamp_ms)
+    make.index, make.offset = make.index + 1, make.offset + 1
+    return batch
+
+
+def test_a_body_that_does_not_hold_what_its_header_says_is_damage() -> None:
+    from quorumlog.log.batch import Draft
+
+    wrong = Draft.of(b"no protobuf", 3).stamp(1, 1, 0, 1_000)
+    report = report_of(store([[wrong]]))
+    assert only(report).flaw == Flaw.BATCHES
+    assert "RecordBatch" in only(report).found
+    assert report_of(store([[wrong]]), with_records=False).is_clean
+
+
+def test_a_segment_that_lost_its_end_says_how_far_it_went() -> None:
+    disk = plain_log()
+    size_bytes = sizes(disk, FIRST)[0]
+    resize(disk, FIRST, DATA_START + 2 * size_bytes + 30)
+    report = report_of(disk)
+    finding = next(each for each in report.findings if each.flaw == Flaw.BATCHES)
+    assert (finding.indexes, finding.offsets) == (Span(3, 5), Span(4, 8))
+    resize(disk, FIRST, DATA_START + 2 * size_bytes)
+    finding = next(each for each in report_of(disk).findings if each.flaw == Flaw.BATCHES)
+    assert (finding.offsets, finding.found) == (Span(4, 8), "the end of the file")
+
+
+def test_a_last_segment_that_lost_what_its_mark_vouches_for_is_damaged() -> None:
+    disk = plain_log()
+    last = f"{DIRECTORY}/{13:020d}.log"
+    resize(disk, last, DATA_START + 10)
+    finding = only(report_of(disk))
+    assert (finding.severity, finding.offsets) == (Severity.DAMAGE, Span(24, 32))
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+def test_a_missing_segment_is_found(number: int) -> None:
+    disk = plain_log()
+    name = f"{1 + 4 * number:020d}"
+    disk.remove(f"{DIRECTORY}/{name}.log")
+    disk.remove(f"{DIRECTORY}/{name}.index")
+    report = report_of(disk)
+    if number == 3:
+        # The end of the log is not known from elsewhere: this is a log that was not closed.
+        assert report.end_offset == 24
+        return
+    finding = only(report)
+    assert finding.severity == Severity.DAMAGE
+    assert finding.flaw == (Flaw.MISSING_SEGMENT if number else Flaw.MISSING_START)
+    assert finding.offsets == Span(8 * number, 8 * number + 8)
+
+
+def test_swapped_segments_are_misplaced_and_nothing_is_lost() -> None:
+    disk = plain_log()
+    disk.rename(FIRST, "swap")
+    disk.rename(SECOND, FIRST)
+    disk.rename("swap", SECOND)
+    report = report_of(disk)
+    assert {each.flaw for each in report.findings} == {Flaw.MISPLACED}
+    assert {each.severity for each in report.findings} == {Severity.REPAIRABLE}
+    assert report.counts.batches == 16
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_a_segment_of_zeros_is_found(number: int) -> None:
+    disk = plain_log()
+    path = f"{DIRECTORY}/{1 + 4 * number:020d}.log"
+    overwrite(disk, path, 0, bytes(len(disk.content(path))))
+    report = report_of(disk)
+    assert not report.is_clean or number == 3
+    if number < 3:
+        assert Span(8 * number, 8 * number + 8) in [each.offsets for each in report.findings]
+    else:
+        assert only(report).flaw == Flaw.UNFINISHED
+
+
+def test_a_torn_tail_is_not_damage_and_rot_below_the_mark_is() -> None:
+    disk = SimDisk(Random(1))
+    log = open_log(disk)
+    append(log, 3)
+    log.flush()
+    disk.kill()
+    end = verify_log(disk, DIRECTORY).segments[-1].end
+    overwrite(disk, FIRST, end + 7, b"torn")
+    report = report_of(disk)
+    assert (only(report).severity, only(report).flaw) == (Severity.REPAIRABLE, Flaw.TORN_TAIL)
+    assert only(report).position == end
+    disk.flip_bit(FIRST, end - 1, 0)
+    assert {each.severity for each in report_of(disk).findings} == {
+        Severity.DAMAGE,
+        Severity.REPAIRABLE,
+    }
+
+
+def test_an_open_log_is_read_as_far_as_it_is_synced() -> None:
+    disk = SimDisk(Random(1))
+    lock = disk.lock(f"{DIRECTORY}/lock") if disk.make_directory(DIRECTORY) is None else None
+    log = open_log(disk)
+    append(log, 25, values=[b"x" * 200])
+    log.flush()
+    end = log.end_offset
+    append(log, 1)
+    # As if a write were under way: behind the mark anything may stand.
+    last = f"{DIRECTORY}/{disk.list_directory(DIRECTORY)[-2]}"
+    report = verify_log(disk, DIRECTORY).report
+    assert (report.is_open, report.is_clean, report.end_offset) == (True, True, end)
+    overwrite(disk, last, len(disk.content(last)) - 3, b"x")
+    assert verify_log(disk, DIRECTORY).report.is_clean
+    assert lock is not None
+    lock.release()
+    assert not verify_log(disk, DIRECTORY).report.is_clean
+
+
+def test_without_keys_an_encrypted_log_is_checked_as_it_is_stored() -> None:
+    report = report_of(encrypted(), ring=None)
+    assert report.is_clean
+    assert (only(report).severity, only(report).flaw) == (Severity.NOTE, Flaw.NOT_CHECKED)
+    assert "4 batches" in only(report).found
+    disk = encrypted()
+    disk.flip_bit(FIRST, DATA_START + HEADER_SIZE + 20, 1)
+    assert not report_of(disk, ring=None).is_clean
+
+
+def test_what_a_crash_left_of_a_compaction_is_looked_at_as_the_next_open_sees_it() -> None:
+    disk = plain_log()
+    make = Drafter()
+    make.timestamp_ms += 70
+    gap = store([[make.gap(8, 16)]])
+    name = f"{DIRECTORY}/{1:020d}.{9:020d}.compacted"
+    disk.open(name, create=True).write_at(0, [gap.content(FIRST)])
+    report = report_of(disk)
+    assert report.is_clean
+    assert (report.segments, report.counts.batches) == (3, 9)
+    # Without a valid header it is an attempt that came to nothing.
+    disk.flip_bit(name, 8, 0)
+    report = report_of(disk)
+    assert (report.segments, report.counts.batches, report.is_clean) == (4, 16, True)
+
+
+def test_unknown_files_are_noted_and_what_was_kept_aside_is_not_a_log() -> None:
+    disk = plain_log()
+    for name in ("README", f"{99:020d}.index", "state.new"):
+        disk.open(f"{DIRECTORY}/{name}", create=True)
+    disk.make_directory(f"{DIRECTORY}/removed-2026")
+    report = report_of_files(disk)
+    assert [each.flaw for each in report.findings] == [
+        Flaw.UNKNOWN_FILE,
+        Flaw.UNFINISHED,
+        Flaw.UNKNOWN_FILE,
+    ]
+    assert report.is_clean
+    assert find_logs(disk, ".") == [f"./{DIRECTORY}"]
+
+
+def report_of_files(disk: SimDisk) -> LogReport:
+    return verify_log(disk, DIRECTORY, ring=RING).report
+
+
+def replica() -> SimDisk:
+    disk = plain_log()
+    state = HardStateFile(disk, f"{DIRECTORY}/hard-state")
+    state.save(HardState(Term(1), NodeId("n1")))
+    state.save(HardState(Term(2), None))
+    state.close()
+    snapshot = StateSnapshot(Index(4), Term(1), Offset(8), 1_000, b"", b"state")
+    save_snapshot(disk, DIRECTORY, snapshot)
+    return disk
+
+
+def test_hard_states_and_snapshots_are_verified_too() -> None:
+    disk = replica()
+    report = report_of(disk)
+    assert report.is_clean
+    assert report.is_replica
+    disk.flip_bit(f"{DIRECTORY}/{4:020d}.state", 50, 1)
+    disk.flip_bit(f"{DIRECTORY}/hard-state", 4096 + 5, 1)
+    assert [each.flaw for each in report_of(disk).findings] == [
+        Flaw.HARD_STATE,
+        Flaw.STATE_SNAPSHOT,
+    ]
+    disk.flip_bit(f"{DIRECTORY}/hard-state", 5, 1)
+    assert report_of(disk).findings[0].severity == Severity.DAMAGE
+
+
+def test_all_logs_of_a_cluster_are_found_below_its_directory() -> None:
+    disk = SimDisk(Random(1))
+    for node in ("node1", "node2"):
+        for group in ("0", "1"):
+            twin = store([[Drafter().records(1)]])
+            path = f"dev/{node}/groups/{group}"
+            disk.make_directory(path)
+            for name in twin.list_directory(DIRECTORY):
+                file = disk.open(f"{path}/{name}", create=True)
+                file.write_at(0, [twin.content(f"{DIRECTORY}/{name}")])
+        disk.open(f"dev/{node}/node.json", create=True)
+    reports = verify(disk, "dev/")
+    assert [each.directory for each in reports] == [
+        f"dev/{node}/groups/{group}" for node in ("node1", "node2") for group in ("0", "1")
+    ]
+    assert all(each.is_clean for each in reports)
+    lock = disk.lock("dev/node1/node.lock")
+    assert [each.is_open for each in verify(disk, "dev")] == [True, True, False, False]
+    lock.release()
+
+
+def test_a_directory_without_a_log_is_refused_with_the_way_out() -> None:
+    disk = SimDisk(Random(1))
+    with pytest.raises(UnusableDirectory, match="cannot be read"):
+        verify(disk, "nosuch")
+    disk.make_directory("bare")
+    with pytest.raises(UnusableDirectory, match="there is no log in bare"):
+        verify(disk, "bare")
+
+
+def test_a_sector_that_the_disk_refuses_is_one_finding_and_the_rest_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = plain_log()
+    bad = DATA_START + sizes(disk, FIRST)[0]
+    read_at: Callable[[SimFile, int, int], bytes] = SimFile.read_at
+
+    def failing(file: SimFile, position: int, size_bytes: int) -> bytes:
+        is_hit = position <= bad < position + size_bytes
+        if is_hit and file._path == FIRST:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read_at(file, position, size_bytes)
+
+    monkeypatch.setattr(SimFile, "read_at", failing)
+    report = verify_log(disk, DIRECTORY).report
+    assert Flaw.UNREADABLE in {each.flaw for each in report.findings}
+    assert report.counts.batches == 12
+
+
+def test_progress_counts_every_byte_once() -> None:
+    disk = plain_log()
+    told: list[int] = []
+    report = verify_log(disk, DIRECTORY, progress=told.append).report
+    assert sum(told) == report.size_bytes
+    assert json.dumps(told)
