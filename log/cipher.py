@@ -153,7 +153,7 @@ class SegmentCipher:
         head[_FLAGS_AT] = flags
         body = self._sealed(_CRC.pack(header.body_crc), batch.body, _associated(head))
         body_crc = crc32c(body)
-        stored = replace(header, body_crc=body_crc, body_length=body_length, flags=flags)
+        stored = _with(header, body_crc, body_length, flags)
         return Batch(stored, _finished(head, body_crc), body)
 
     def unseal(self, stored: Batch, path: str, position: int) -> Batch:
@@ -188,7 +188,7 @@ class SegmentCipher:
         head = bytearray(stored.head)
         _CRC.pack_into(head, _BODY_LENGTH_AT, body_length)
         flags = head[_FLAGS_AT] = header.flags & ~ENCRYPTED
-        opened = replace(header, body_crc=body_crc, body_length=body_length, flags=flags)
+        opened = _with(header, body_crc, body_length, flags)
         return Batch(opened, _finished(head, body_crc), memoryview(plain)[_CRC.size :])
 
     def _sealed(self, body_crc: bytes, body: Buffer, associated: bytes) -> Buffer:
@@ -221,12 +221,8 @@ def plain_header(stored: BatchHeader) -> BatchHeader:
     """
     if not stored.flags & ENCRYPTED:
         return stored
-    return replace(
-        stored,
-        body_crc=0,
-        body_length=stored.body_length - ENCRYPTION_OVERHEAD_BYTES,
-        flags=stored.flags & ~ENCRYPTED,
-    )
+    body_length = stored.body_length - ENCRYPTION_OVERHEAD_BYTES
+    return _with(stored, 0, body_length, stored.flags & ~ENCRYPTED)
 
 
 def sealed_size(header: BatchHeader) -> int:
@@ -261,6 +257,26 @@ def _library() -> tuple[ModuleType, ModuleType]:
             "run `pip install 'quorumlog[encryption]'`"
         ) from error
     return aead, algorithms
+
+
+def _with(header: BatchHeader, body_crc: int, body_length: int, flags: int) -> BatchHeader:
+    """``header`` with these fields: ``dataclasses.replace``, at half its cost."""
+    return BatchHeader(
+        body_crc,
+        body_length,
+        header.record_count,
+        header.index,
+        header.term,
+        header.base_offset,
+        header.timestamp_ms,
+        header.producer_id,
+        header.sequence,
+        header.producer_epoch,
+        header.kind,
+        header.codec,
+        flags,
+        header.index_count,
+    )
 
 
 def _associated(head: Buffer) -> bytes:

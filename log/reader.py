@@ -1,6 +1,6 @@
 """Reading batches from segment files: sparse index, one pread, then from header to header."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +24,11 @@ from quorumlog.types import Buffer, Index, Offset
 _WALK_BYTES: Final = 16 * 1024
 
 _NO_MAX_RECORDS: Final = 2**64
+
+_MAX_ENCRYPTED_BYTES: Final = 512 * 1024
+"""What is read of an encrypted segment at a time, larger batches apart: it takes three times as
+much memory until it is handed out, and beyond 2 MiB the C library gives that back, and asks the
+kernel for it again, each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,8 @@ def read_batches(opened: OpenSegment, where: Range, max_bytes: int) -> list[Batc
         Corrupt: a header or a body is damaged.
     """
     cipher = opened.cipher
+    if cipher is not None:
+        max_bytes = min(max_bytes, _MAX_ENCRYPTED_BYTES)
     begin, index = _start_of(opened, where)
     data = _first_read(opened, where, begin, max_bytes)
     headers = _headers_in(data, opened.path, begin, index, where.last_index, max_bytes)
@@ -79,7 +86,7 @@ def read_batches(opened: OpenSegment, where: Range, max_bytes: int) -> list[Batc
     data = _whole(opened, data, begin, end)
     opened.remember(Entry(last.next_index, begin + end, last.next_offset, 0, 0))
     if cipher is not None:
-        return list(_unsealed(cipher, opened.path, begin, data, end))
+        return list(_unsealed(cipher, opened.path, begin, data, headers))
     view = memoryview(data)
     batches = []
     at = 0
@@ -113,6 +120,8 @@ def read_records(
         Corrupt: a header is damaged.
     """
     cipher = opened.cipher
+    if cipher is not None:
+        max_bytes = min(max_bytes, _MAX_ENCRYPTED_BYTES)
     begin, index = _start_of(opened, where)
     data = _first_read(opened, where, begin, max_bytes)
     span = check_headers(
@@ -131,21 +140,29 @@ def read_records(
     opened.remember(Entry(span.next_index, begin + end, span.next_offset, 0, 0))
     next_offset = Offset(span.next_offset)
     if cipher is not None:
-        batches = _unsealed(cipher, opened.path, begin, data, end)
+        batches = _unsealed(cipher, opened.path, begin, data, _headers_to(data, end))
         kept = [batch for batch in batches if batch.header.kind is Kind.RECORDS]
         return Fetched(join_batches(kept), next_offset)
     return Fetched(_without(data, end, span.others), next_offset)
 
 
-def _unsealed(
-    cipher: SegmentCipher, path: str, position: int, data: bytes, end: int
-) -> Iterator[Batch]:
-    """The batches in ``data`` up to ``end``, which stand at ``position`` of an encrypted segment,
-    as they were appended; raises Corrupt."""
-    view = memoryview(data)
+def _headers_to(data: bytes, end: int) -> Iterator[BatchHeader]:
+    """The headers of the batches in ``data`` up to ``end``, which were checked."""
     at = 0
     while at < end:
-        header = decode_header(view, at)
+        header = decode_header(data, at)
+        yield header
+        at += header.size_bytes
+
+
+def _unsealed(
+    cipher: SegmentCipher, path: str, position: int, data: bytes, headers: Iterable[BatchHeader]
+) -> Iterator[Batch]:
+    """The batches in ``data``, which stand at ``position`` of an encrypted segment, as they were
+    appended; raises Corrupt."""
+    view = memoryview(data)
+    at = 0
+    for header in headers:
         body_at, next_at = at + HEADER_SIZE, at + header.size_bytes
         stored = Batch(header, view[at:body_at], view[body_at:next_at])
         yield cipher.unseal(stored, path, position + at)
