@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from quorumlog.errors import Closed, InvariantViolation, LogFenced, QuorumlogError
 from quorumlog.log.compaction import CompactionReport, Compactor
@@ -12,6 +12,9 @@ from quorumlog.log.retention import Retention, first_offset_to_keep, should_roll
 from quorumlog.log.upkeep import SegmentInfo
 from quorumlog.ports import Clock
 from quorumlog.types import Offset
+
+_FIRST_PAUSE_S: Final = 60.0
+_LONGEST_PAUSE_S: Final = 600.0
 
 T = TypeVar("T")
 
@@ -25,7 +28,9 @@ class HousekeepingReport:
         segments_removed: files that were deleted.
         is_rolled: the active segment was sealed, for it was old or large enough.
         compaction: what the pass did; None when there was none.
-        errors: what went wrong, in order. Nothing is lost by it, and the next turn tries again.
+        errors: what went wrong, in order. Nothing is lost by it. The next turn tries again, a pass
+            that failed only after a pause of one to ten minutes: it may have read much before.
+            Until then its error is in every report.
     """
 
     start_offset: Offset
@@ -60,6 +65,9 @@ class Housekeeper:
         self._clock = clock
         self._flush = flush or log.flush
         self._errors: list[QuorumlogError] = []
+        self._pass_error: QuorumlogError | None = None
+        self._pause_s = _FIRST_PAUSE_S
+        self._retry_at_s = 0.0
 
     def run_once(self) -> HousekeepingReport:
         """Delete what need not stay, then make the compaction pass that is due. Blocks.
@@ -75,13 +83,15 @@ class Housekeeper:
         is_rolled = bool(self._try(self._roll))
         self._try(self._advance_start)
         removed = self._try(self._log.remove_deleted) or 0
-        compaction = None if self._compactor is None else self._try(self._compactor.run)
+        compaction = None if self._compactor is None else self._compact(self._compactor)
         return HousekeepingReport(
             self._log.start_offset, removed, is_rolled, compaction, tuple(self._errors)
         )
 
     def _roll(self) -> bool:
         """Seal the active segment if what it holds has to go, or be compacted, some time soon."""
+        if not self._retention.is_limited and self._compactor is None:
+            return False
         active = self._log.segments()[-1]
         now_ms = self._clock.wall_ms()
         is_due = should_roll(active, self._retention, now_ms) or (
@@ -105,6 +115,20 @@ class Housekeeper:
             # It may fail on a full disk, and what is deleted is removed all the same: a log that
             # lost its first segments begins with the next one, whatever the mark says.
             self._flush()
+
+    def _compact(self, compactor: Compactor) -> CompactionReport | None:
+        if self._pass_error is not None and self._clock.monotonic_s() < self._retry_at_s:
+            self._errors.append(self._pass_error)
+            return None
+        told = len(self._errors)
+        report = self._try(compactor.run)
+        if len(self._errors) == told:
+            self._pass_error, self._pause_s = None, _FIRST_PAUSE_S
+        else:
+            self._pass_error = self._errors[-1]
+            self._retry_at_s = self._clock.monotonic_s() + self._pause_s
+            self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+        return report
 
     def _committed_offset(self, segments: list[SegmentInfo]) -> Offset:
         """Before this offset everything is committed: the end of a segment."""

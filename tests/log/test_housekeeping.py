@@ -202,6 +202,28 @@ def test_rot_is_reported_and_does_not_keep_deletion_from_its_work() -> None:
     assert report.segments_removed > 0
 
 
+def test_a_pass_that_failed_is_tried_again_after_a_pause_and_told_of_meanwhile() -> None:
+    keyed = filled()
+    last = keyed.log.segments()[-2]
+    disk = keyed.disk
+    assert isinstance(disk, SimDisk)
+    disk.flip_bit(last.path, last.size_bytes - 1, 3)
+    house = keeper(keyed, Retention(), compact=True)
+    tried_at = []
+    began_s = keyed.clock.now_s
+    for _ in range(200):
+        reads = disk.calls["read"]
+        report = house.run_once()
+        assert [type(error) for error in report.errors] == [Corrupt]
+        if disk.calls["read"] > reads:
+            tried_at.append(keyed.clock.now_s - began_s)
+        keyed.clock.now_s += 10
+    assert tried_at == [0, 60, 180, 420, 900, 1_500]
+    disk.flip_bit(last.path, last.size_bytes - 1, 3)
+    keyed.clock.now_s += 600
+    assert house.run_once().errors == ()
+
+
 def test_a_fenced_log_and_a_closed_one_end_it() -> None:
     keyed = filled()
     keyed.append((None, b"x"))
