@@ -272,6 +272,23 @@ def test_a_last_segment_without_batches_is_begun_again_with_the_active_key() -> 
         assert content(open_log(disk, WITH_NEW)) == plain(appended)
 
 
+def test_an_attempt_to_begin_a_segment_again_is_removed_at_the_next_open() -> None:
+    disk = SimDisk(Random(1))
+    open_log(disk).close()
+    log = open_log(disk, WITH_OLD)
+    append(log)
+    # Space, mark, header: the file is complete, and not in its place.
+    disk.crash_before(7)
+    with suppress(SimulatedCrash):
+        log.flush()
+    disk.kill()
+    assert any(name.endswith(".remade") for name in files_of(disk))
+    log = open_log(disk)
+    assert list(files_of(disk)) == [f"{1:020d}.log"]
+    assert log.last_index == 0
+    assert key_ids(log) == [""]
+
+
 def test_a_segment_that_is_begun_again_keeps_what_the_log_knew_there() -> None:
     disk = SimDisk(Random(1))
     log = open_log(disk)
