@@ -4,7 +4,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ _BATCH_BYTES: Final = 16 * 1024
 _RECORD_BYTES: Final = 1000
 _LOOKUPS: Final = 20_000
 _COLD_LOOKUPS: Final = 1_000
+_LOOKUPS_IN_TURN: Final = 100
 _SEED: Final = 1
 
 
@@ -82,23 +83,32 @@ def _lookups_in_turns(
     look_up: Callable[[Log, random.Random], None],
     before_round: Callable[[Path], None] | None,
 ) -> tuple[list[float], list[float]]:
-    """Seconds of every lookup in the small and in the large log, which take turns."""
+    """Seconds of every lookup in the small and in the large log, which take short turns."""
     chosen = random.Random(_SEED)
     times_s: tuple[list[float], list[float]] = [], []
     logs = open_log(small), open_log(large)
     try:
         for _ in range(rounds):
-            for log, path, taken in zip(logs, (small, large), times_s, strict=True):
-                if before_round is not None:
-                    before_round(path)
-                for _ in range(count):
-                    started = time.perf_counter()
-                    look_up(log, chosen)
-                    taken.append(time.perf_counter() - started)
+            if before_round is not None:
+                before_round(small)
+                before_round(large)
+            for begin in range(0, count, _LOOKUPS_IN_TURN):
+                turn = min(_LOOKUPS_IN_TURN, count - begin)
+                for log, taken in zip(logs, times_s, strict=True):
+                    taken += _look_up_times_s(log, look_up, chosen, turn)
     finally:
         for log in logs:
             log.close()
     return times_s
+
+
+def _look_up_times_s(
+    log: Log, look_up: Callable[[Log, random.Random], None], chosen: random.Random, count: int
+) -> Iterator[float]:
+    for _ in range(count):
+        started = time.perf_counter()
+        look_up(log, chosen)
+        yield time.perf_counter() - started
 
 
 def _read_record(log: Log, chosen: random.Random) -> None:
