@@ -1,6 +1,7 @@
 """Looking at one segment in all its parts, whatever state it is in. Changes nothing."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -8,7 +9,7 @@ from quorumlog.errors import Corrupt, ProtocolError
 from quorumlog.log.batch import HEADER_SIZE, decode_fields
 from quorumlog.log.batch_check import BatchCheck, Counts
 from quorumlog.log.damage import ORIGIN, Finding, Flaw, Point, Severity, Span
-from quorumlog.log.inventory import SegmentFile
+from quorumlog.log.inventory import SegmentFile, header_in
 from quorumlog.log.key_ring import KeyRing
 from quorumlog.log.mark import Mark, MarkPages
 from quorumlog.log.paths import index_path_of
@@ -17,7 +18,7 @@ from quorumlog.log.segment import DATA_START
 from quorumlog.log.segment_files import seal_of
 from quorumlog.log.segment_header import HEADER_BYTES, SegmentHeader, decode_segment_header
 from quorumlog.log.sparse_index import SparseIndex, decode_index
-from quorumlog.log.survey import Hole, SafeReader, Survey, follow, survey
+from quorumlog.log.survey import Hole, Run, SafeReader, Survey, follow, survey
 from quorumlog.ports import Disk, File
 from quorumlog.types import Index, Offset, Term
 
@@ -58,6 +59,7 @@ class Examined:
         header, mark: None where there is no valid one.
         begin: what its first batch continues; its offset is a guess unless ``is_begin_known``.
         survey: of the batches that have to be there.
+        tail: good batches behind those, which the mark does not vouch for.
         after: what a batch behind its last one continues.
         end: behind its last batch that counts; of a torn tail, where that begins.
         torn_end: behind the last byte of a torn tail; ``end`` where there is none.
@@ -72,6 +74,7 @@ class Examined:
     begin: Point = ORIGIN
     is_begin_known: bool = True
     survey: Survey = field(default_factory=Survey)
+    tail: Run | None = None
     after: Point = ORIGIN
     end: int = DATA_START
     torn_end: int = DATA_START
@@ -81,6 +84,12 @@ class Examined:
     is_header_wrong: bool = False
     counts: Counts = field(default_factory=Counts)
     findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def runs(self) -> list[Run]:
+        """All good batches."""
+        is_empty = self.tail is None or self.tail.end == self.tail.position
+        return self.survey.runs if is_empty or self.tail is None else [*self.survey.runs, self.tail]
 
     @property
     def was_closed(self) -> bool:
@@ -260,6 +269,22 @@ def first_point(reader: SafeReader, first_index: Index) -> Point | None:
     )
 
 
+def begin_of(disk: Disk, source: SegmentFile) -> Point | None:
+    """What a segment's first batch continues, by its header or by that batch."""
+    header = header_in(disk, source.path)
+    if header is not None:
+        return Point(
+            header.first_index, header.base_offset, header.prev_term, header.prev_timestamp_ms
+        )
+    with suppress(OSError):
+        file = disk.open_readonly(source.path)
+        try:
+            return first_point(SafeReader(file, lambda size_bytes: None), source.first_index)
+        finally:
+            file.close()
+    return None
+
+
 def _note_hole(result: Examined, hole: Hole) -> None:
     before, after = hole.before, hole.after
     if after is not None and (before.index, before.offset) == (after.index, after.offset):
@@ -284,6 +309,7 @@ def _look_at_tail(
 ) -> None:
     """What is behind the mark: good batches that were not vouched for, then zeros or a torn end."""
     run, wrong = follow(reader, result.end, result.after, result.size_bytes, check.visit)
+    result.tail = run
     result.after, result.end = run.after, run.end
     result.torn_end = result.end
     if wrong is None:

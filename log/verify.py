@@ -4,25 +4,22 @@ Changes nothing, and is safe on any damage. Memory is bounded: a MiB of a segmen
 sparse index, and at most ``MAX_FINDINGS`` findings of a log.
 """
 
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 from quorumlog.errors import UnusableDirectory
 from quorumlog.log.batch_check import Counts
 from quorumlog.log.damage import ORIGIN, Finding, Flaw, Point, Severity, Span
-from quorumlog.log.examine import Examined, Progress, Task, examine, first_point
+from quorumlog.log.examine import Examined, Progress, Task, begin_of, examine
 from quorumlog.log.find_logs import find_logs, is_locked
 from quorumlog.log.inventory import (
     HARD_STATE_NAME,
     Inventory,
     SegmentFile,
-    header_in,
     take_inventory,
 )
 from quorumlog.log.key_ring import KeyRing
 from quorumlog.log.owner_files import check_hard_state, check_snapshot
-from quorumlog.log.survey import SafeReader
 from quorumlog.ports import Disk
 from quorumlog.types import Index, Offset
 
@@ -183,7 +180,7 @@ class _LogWalk:
         task = Task(
             source,
             self._before,
-            _begin_of(self._disk, behind[0]) if behind else None,
+            begin_of(self._disk, behind[0]) if behind else None,
             not behind,
             self._is_open,
             self._with_records,
@@ -300,19 +297,3 @@ def _is_suspect(examined: Examined | None) -> bool:
     return examined is not None and any(
         each.severity != Severity.NOTE for each in examined.findings
     )
-
-
-def _begin_of(disk: Disk, source: SegmentFile) -> Point | None:
-    """What a segment's first batch continues, by its header or by that batch."""
-    header = header_in(disk, source.path)
-    if header is not None:
-        return Point(
-            header.first_index, header.base_offset, header.prev_term, header.prev_timestamp_ms
-        )
-    with suppress(OSError):
-        file = disk.open_readonly(source.path)
-        try:
-            return first_point(SafeReader(file, lambda size_bytes: None), source.first_index)
-        finally:
-            file.close()
-    return None

@@ -14,6 +14,7 @@ from quorumlog.cli.cluster import cluster
 from quorumlog.cli.connect import CliContext, Interrupted
 from quorumlog.cli.consume import consume
 from quorumlog.cli.dev import dev
+from quorumlog.cli.log_commands import log
 from quorumlog.cli.output import print_error
 from quorumlog.cli.produce import produce
 from quorumlog.cli.serve import serve
@@ -35,7 +36,7 @@ def cli() -> None:
     """A replicated, append-only commit log."""
 
 
-for command in (serve, dev, topic, produce, consume, cluster):
+for command in (serve, dev, topic, produce, consume, cluster, log):
     cli.add_command(command)
 
 
