@@ -94,6 +94,9 @@ class Checker:
             seen = self._seen[node, group] = _Seen()
         if state == seen.state:
             return
+        if seen.replica is not replica and not self._nodes[node].up:
+            # It was opened and died in this very turn: its files can no longer be read.
+            return
         self.checked += 1
         was_leader = seen.state[1:3] == (core.term, Role.LEADER) and seen.replica is replica
         seen.state = state
