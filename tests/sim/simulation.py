@@ -22,6 +22,7 @@ from quorumlog.replication.core.config import RaftConfig
 from quorumlog.replication.core.members import Members
 from quorumlog.types import GroupId, NodeId
 from sim.checkers import Checker
+from sim.disk import SimulatedCrash
 from sim.faults import QUIET_LINK, Nemesis
 from sim.history import Violation
 from sim.loop import SimLoop, SimulationError
@@ -127,7 +128,7 @@ class Simulation:
         with _quiet_logs(self.trace if self._verbose else None), _no_collector():
             try:
                 self.loop.run_until_complete(self._phases())
-            except (SimulationError, Exception) as error:
+            except (SimulationError, SimulatedCrash, Exception) as error:
                 raise SimulationFailed(self.swarm, error, self.trace, self._state()) from error
             finally:
                 self.loop.dispose()
