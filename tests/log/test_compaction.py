@@ -376,8 +376,8 @@ def peak_of_a_pass(directory: str, batches: int, map_bytes: int) -> int:
 
 def test_the_memory_of_a_pass_does_not_grow_with_the_log(tmp_path: Path) -> None:
     map_bytes = 100_000
-    small = peak_of_a_pass(str(tmp_path / "small"), 30, map_bytes)
-    large = peak_of_a_pass(str(tmp_path / "large"), 120, map_bytes)
+    small = peak_of_a_pass(str(tmp_path / "small"), 20, map_bytes)
+    large = peak_of_a_pass(str(tmp_path / "large"), 70, map_bytes)
     # The map, one read of a MiB, one write of a MiB, and what is made of one batch.
     assert large < map_bytes + 3 * 1024 * 1024
     assert large < small + 300_000

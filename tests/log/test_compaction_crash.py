@@ -153,7 +153,7 @@ def test_a_power_cut_at_every_call_loses_nothing(prepare: Prepare, retention: Re
 
 
 @pytest.mark.parametrize(("prepare", "retention"), CASES)
-def test_a_process_that_dies_at_any_call_loses_nothing(
+def test_a_process_that_dies_at_any_call_loses_nothing_and_what_is_found_then_is_durable(
     prepare: Prepare, retention: Retention
 ) -> None:
     start = prepared(prepare, retention)
@@ -162,20 +162,9 @@ def test_a_process_that_dies_at_any_call_loses_nothing(
         with pytest.raises(SimulatedCrash):
             keeper_of(keyed, retention).run_once()
         disk.kill()
-        finish(reopened(disk, keyed.model, keyed.clock.now_s), retention)
-
-
-@pytest.mark.parametrize(("prepare", "retention"), CASES)
-def test_what_the_open_after_a_dead_process_finishes_is_durable(
-    prepare: Prepare, retention: Retention
-) -> None:
-    start = prepared(prepare, retention)
-    for place, _, keyed, disk in crashes(start, 1):
-        disk.crash_before(place)
-        with pytest.raises(SimulatedCrash):
-            keeper_of(keyed, retention).run_once()
-        disk.kill()
-        reopened(disk, keyed.model, keyed.clock.now_s)
+        found = reopened(disk, keyed.model, keyed.clock.now_s)
+        found.check()
+        keyed.model = found.model
         disk.crash()
         finish(reopened(disk, keyed.model, keyed.clock.now_s), retention)
 

@@ -120,7 +120,7 @@ class CompactedLog(RuleBasedStateMachine):
 
 TestCompactedLog = CompactedLog.TestCase
 TestCompactedLog.settings = settings(
-    max_examples=100,
+    max_examples=80,
     stateful_step_count=30,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
