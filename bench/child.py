@@ -21,7 +21,7 @@ def run_child(command: str, directory: Path, number: int) -> list[int]:
     done = subprocess.run(
         [sys.executable, "-m", "bench.child", command, str(directory), str(number)],
         check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
     )
     return [int(word) for word in done.stdout.split()]
@@ -54,13 +54,14 @@ def grow(directory: Path, batches: int) -> None:
     Old segments are deleted all the while, so the log does not grow.
     """
     import quorumlog
+    from quorumlog.log.retention import Retention
 
     values = [bytes(_VALUE_BYTES)] * _RECORDS_PER_BATCH
     with quorumlog.open(
         directory,
         fsync="never",
         segment_bytes=_SMALL_SEGMENT_BYTES,
-        retention=quorumlog.Retention(bytes=_RETAINED_BYTES),
+        retention=Retention(bytes=_RETAINED_BYTES),
     ) as log:
         before = resident_bytes()
         for number in range(batches):
