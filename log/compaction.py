@@ -1,20 +1,17 @@
 """Compaction of one log: passes that are due, one after the other."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from quorumlog.errors import DiskFull, InvariantViolation, StorageError
-from quorumlog.log.batch import Batch
-from quorumlog.log.cipher import SegmentCipher
+from quorumlog.errors import DiskFull, StorageError
 from quorumlog.log.compacted_file import remove_attempts
-from quorumlog.log.compaction_pass import PLAIN, Pass, Sealing, Surroundings, Totals
+from quorumlog.log.compaction_pass import Pass, Surroundings, Totals
 from quorumlog.log.compaction_plan import Compaction, plan_pass
 from quorumlog.log.key_map import PRODUCER_BYTES, NewestBatches
 from quorumlog.log.log import Log
 from quorumlog.log.pacer import Pacer, Stopped, StopSignal
-from quorumlog.log.segment_files import SegmentChanged, SegmentFiles
-from quorumlog.log.segment_header import SegmentHeader
+from quorumlog.log.segment_files import SegmentChanged
+from quorumlog.log.segment_rewrite import SegmentRewriter
 from quorumlog.log.writer import is_full
 from quorumlog.ports import Clock, Disk
 from quorumlog.types import Offset
@@ -24,9 +21,6 @@ if TYPE_CHECKING:
 
 _PRODUCERS_PART: Final = 8
 """Producers get one part in so many of ``map_bytes``, keys the rest."""
-
-_INDEX_INTERVAL_BYTES: Final = 32 * 1024
-"""Of no effect: a pass reads whole segments and needs no index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +67,12 @@ class Compactor:
         self._directory = directory
         self._segment_bytes = segment_bytes
         self._stop = stop
+        self._keys = keys
         producer_bytes = settings.map_bytes // _PRODUCERS_PART
         self._key_bytes = settings.map_bytes - producer_bytes
         producers = NewestBatches(producer_bytes // PRODUCER_BYTES)
-        files = SegmentFiles(disk, 1, _INDEX_INTERVAL_BYTES, keys)
-        sealing = _sealing_with(keys)
-        self._around = Surroundings(log, disk, clock, settings, sealing, files, producers)
+        key_id = "" if keys is None else keys.active
+        self._around = Surroundings(log, clock, settings, producers, key_id)
         self._finished_to = Offset(0)
 
     @property
@@ -115,13 +109,14 @@ class Compactor:
             around.clock.wall_ms(),
             around.log.commit_floor,
             self._finished_to,
-            around.sealing.key_id,
+            around.key_id,
         )
         if plan is None:
             return None
         remove_attempts(self._disk, self._directory)
         pacer = Pacer(around.settings.bytes_s, around.clock, self._stop)
-        run = Pass(around, plan, segments[: plan.ready], self._key_bytes, pacer)
+        rewriter = SegmentRewriter(around.log, self._disk, self._keys, around.clock, pacer)
+        run = Pass(around, plan, segments[: plan.ready], self._key_bytes, rewriter)
         is_complete = False
         try:
             run.clean()
@@ -132,18 +127,5 @@ class Compactor:
             # SegmentChanged: what the pass was about to read was deleted.
             pass
         finally:
-            around.files.close()
+            rewriter.close()
         return CompactionReport(is_complete, run.cleaned_to, run.totals, pacer.spent_bytes)
-
-
-def _sealing_with(keys: "KeyRing | None") -> Sealing:
-    if keys is None:
-        return PLAIN
-
-    def begin(header: SegmentHeader) -> tuple[SegmentHeader, Callable[[Batch], Batch]]:
-        cipher, stamped = SegmentCipher.create(keys, header)
-        if cipher is None:
-            raise InvariantViolation("a key ring gave no cipher")
-        return stamped, cipher.seal
-
-    return Sealing(keys.active, begin)

@@ -1,18 +1,16 @@
 """One pass of compaction: learn the newest offset of every key, then rewrite what is older.
 
 :mod:`quorumlog.log.compaction_plan` says when and how far, :mod:`quorumlog.log.thinning` what goes,
-:mod:`quorumlog.log.compacted_file` how it gets to disk. A segment in which nothing goes is not
+:mod:`quorumlog.log.segment_rewrite` how it gets to disk. A segment in which nothing goes is not
 rewritten; what became small is joined at the end. Memory: the map, the batches of one read (about
 a MiB) and a write buffer of a MiB.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass
 
 from quorumlog.errors import Corrupt, InvalidBatch
 from quorumlog.log.batch import Batch, BatchHeader, Kind
-from quorumlog.log.compacted_file import CompactedFile
 from quorumlog.log.compaction_plan import (
     NO_HORIZON,
     CleanState,
@@ -26,38 +24,13 @@ from quorumlog.log.compaction_plan import (
 )
 from quorumlog.log.key_map import KeyMap, NewestBatches
 from quorumlog.log.log import Log
-from quorumlog.log.mark import Mark
-from quorumlog.log.pacer import Pacer
-from quorumlog.log.paths import parent_of
-from quorumlog.log.reader import Range, read_batches
 from quorumlog.log.records import iterate_keyed
 from quorumlog.log.segment import DATA_START
-from quorumlog.log.segment_files import SegmentFiles
-from quorumlog.log.segment_header import HEADER_BYTES, SegmentHeader, decode_segment_header
-from quorumlog.log.sparse_index import Entry
-from quorumlog.log.thinning import Rules, Thinned, thin, with_gaps
+from quorumlog.log.segment_rewrite import SegmentRewriter
+from quorumlog.log.thinning import Rules, Thinned, thin
 from quorumlog.log.upkeep import SegmentInfo
-from quorumlog.ports import Clock, Disk
-from quorumlog.types import Index, Offset, Term
-
-_READ_BYTES: Final = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Sealing:
-    """How the batches of a new segment are stored.
-
-    Attributes:
-        key_id: name of the key that encrypts them; empty: none.
-        begin: gives a new segment's header as it is stored, and what makes the stored form of its
-            batches.
-    """
-
-    key_id: str
-    begin: Callable[[SegmentHeader], tuple[SegmentHeader, Callable[[Batch], Batch]]]
-
-
-PLAIN: Final = Sealing("", lambda header: (header, lambda batch: batch))
+from quorumlog.ports import Clock
+from quorumlog.types import Offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +38,12 @@ class Surroundings:
     """What a pass works with."""
 
     log: Log
-    disk: Disk
     clock: Clock
     settings: Compaction
-    sealing: Sealing
-    files: SegmentFiles
     producers: NewestBatches
     """Known from former passes too: no pass reads all of the log before it decides."""
+    key_id: str
+    """Name of the key that segments have to be encrypted with; empty: none."""
 
 
 @dataclass(slots=True)
@@ -121,13 +93,13 @@ class Pass:
         plan: Plan,
         ready: Sequence[SegmentInfo],
         map_bytes: int,
-        pacer: Pacer,
+        rewriter: SegmentRewriter,
     ) -> None:
         """``ready`` are the segments that ``plan`` is about."""
         self._around = around
         self._plan = plan
         self._ready = ready
-        self._pacer = pacer
+        self._rewriter = rewriter
         self._keys = KeyMap(map_bytes, plan.goal - plan.clean_point)
         self.cleaned_to = plan.goal
         self.totals = Totals()
@@ -159,7 +131,7 @@ class Pass:
     def _learn(self, info: SegmentInfo) -> bool:
         """Put the keys of a segment into the map; False where the map or the goal ends that."""
         plan = self._plan
-        for batch in self._batches(info):
+        for batch in self._rewriter.batches(info):
             header = batch.header
             if header.kind != Kind.RECORDS or header.next_offset <= plan.clean_point:
                 continue
@@ -184,7 +156,7 @@ class Pass:
             return False
         return (
             info.cleaned_to < self.cleaned_to
-            or info.key_id != self._around.sealing.key_id
+            or info.key_id != self._around.key_id
             or self._is_horizon_due(info)
         )
 
@@ -202,9 +174,9 @@ class Pass:
             self._around.log.start_offset,
             Offset(min(before, self._plan.clean_point)),
         )
-        if info.key_id == self._around.sealing.key_id:
+        if info.key_id == self._around.key_id:
             outcome = _Outcome()
-            for batch in self._batches(info):
+            for batch in self._rewriter.batches(info):
                 outcome.add(batch, self._thinned(info, batch, rules))
                 if outcome.is_changed:
                     break
@@ -219,7 +191,7 @@ class Pass:
     def _thin_all(
         self, info: SegmentInfo, rules: Rules, outcome: _Outcome
     ) -> Iterator[tuple[BatchHeader, Batch | None]]:
-        for batch in self._batches(info):
+        for batch in self._rewriter.batches(info):
             thinned = self._thinned(info, batch, rules)
             outcome.add(batch, thinned)
             yield batch.header, thinned.batch
@@ -263,7 +235,7 @@ class Pass:
 
     def _join(self, run: Sequence[SegmentInfo]) -> None:
         state = joined_state(run)
-        batches = (batch for info in run for batch in self._batches(info))
+        batches = (batch for info in run for batch in self._rewriter.batches(info))
         kept = (
             (batch.header, None if batch.header.kind == Kind.GAP else batch) for batch in batches
         )
@@ -275,92 +247,10 @@ class Pass:
         kept: Iterable[tuple[BatchHeader, Batch | None]],
         state: Callable[[], CleanState],
     ) -> None:
-        """Let one segment take the place of ``old``.
-
-        Args:
-            old: segments that follow one another.
-            kept: the header of every batch in them, and what is left of it.
-            state: what the new segment's mark says of cleaning; asked when all is written.
-        """
-        around = self._around
-        header, seal = around.sealing.begin(self._header_for(old))
-        file = CompactedFile(
-            around.disk, parent_of(old[0].path), header, old[-1].next_index, self._pacer
-        )
-        try:
-            term = header.prev_term
-            for batch in with_gaps(kept):
-                term = batch.header.term
-                file.append(seal(batch))
-            file.finish(self._mark(old[-1], term, file.next_position, state()))
-        except BaseException:
-            file.abandon()
-            raise
-        if around.log.replace(old):
+        size_bytes = self._rewriter.rewrite(old, kept, state)
+        if size_bytes is not None:
             self.totals.segments_rewritten += 1
-            self.totals.freed_bytes += sum(info.size_bytes for info in old) - file.end
-
-    def _header_for(self, old: Sequence[SegmentInfo]) -> SegmentHeader:
-        """Of the segment that takes the place of ``old``, not encrypted."""
-        path = old[0].path
-        file = self._around.disk.open_readonly(path)
-        try:
-            first = decode_segment_header(file.read_at(0, HEADER_BYTES), path)
-        finally:
-            file.close()
-        return replace(
-            first,
-            created_ms=self._around.clock.wall_ms(),
-            generation=max(info.generation for info in old) + 1,
-            key=None,
-        )
-
-    def _mark(self, last: SegmentInfo, term: Term, position: int, state: CleanState) -> Mark:
-        last_index = Index(last.next_index - 1)
-        return Mark(
-            last_index,
-            position,
-            last.next_offset,
-            term,
-            last.last_timestamp_ms,
-            last_index,
-            self._around.log.start_offset,
-            state.cleaned_to,
-            state.horizon.offset,
-            state.horizon.since_ms,
-        )
-
-    def _batches(self, info: SegmentInfo) -> Iterator[Batch]:
-        """All batches of a segment, checked, at the pace of the pass.
-
-        From its file, never from the log's memory: that may hold what compaction took out before.
-
-        Raises:
-            SegmentChanged: the segment was deleted meanwhile.
-            Corrupt, StorageError, Stopped
-        """
-        index, offset = info.first_index, info.base_offset
-        start = Entry(index, DATA_START, offset, 0, 0)
-        with self._around.files.acquire(info.segment) as opened:
-            while index < info.next_index:
-                where = Range(start, index, info.next_index - 1, info.size_bytes)
-                for batch in read_batches(opened, where, _READ_BYTES):
-                    header = batch.header
-                    if header.base_offset != offset:
-                        break
-                    index, offset = header.next_index, header.next_offset
-                    self._pacer.spend(batch.size_bytes)
-                    yield batch
-                else:
-                    continue
-                break
-        if index != info.next_index or offset != info.next_offset:
-            raise Corrupt(
-                info.path,
-                DATA_START,
-                f"batches up to index {info.next_index} and offset {info.next_offset}",
-                f"up to index {index} and offset {offset}",
-            )
+            self.totals.freed_bytes += sum(info.size_bytes for info in old) - size_bytes
 
 
 def _damaged(info: SegmentInfo, header: BatchHeader, error: InvalidBatch) -> Corrupt:
