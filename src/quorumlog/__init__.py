@@ -1,7 +1,8 @@
 """quorumlog: a replicated, append-only commit log.
 
-``open`` a log in this process; talk to a cluster with ``Client`` or ``AsyncClient``; be a member
-of one with ``Node``. What is not used is not imported: an embedded log needs no gRPC.
+``open`` a log in this process (``open_async`` for asyncio), or ``follow`` one that another process
+has open; talk to a cluster with ``Client`` or ``AsyncClient``; be a member of one with ``Node``.
+What is not used is not imported: an embedded log needs no gRPC.
 """
 
 from importlib import import_module
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from quorumlog.client.client import AsyncClient
     from quorumlog.client.sync import Client
     from quorumlog.embedded import EmbeddedLog, open
+    from quorumlog.embedded.aio import AsyncLog, open_async
+    from quorumlog.embedded.following import LogFollower, follow
+    from quorumlog.log.compaction_plan import Compaction
+    from quorumlog.log.key_ring import KeyRing
+    from quorumlog.log.retention import Retention
     from quorumlog.node.config import NodeConfig
     from quorumlog.node.node import Node
 
@@ -21,24 +27,38 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AsyncClient",
+    "AsyncLog",
     "Client",
+    "Compaction",
     "EmbeddedLog",
+    "KeyRing",
+    "LogFollower",
     "Node",
     "NodeConfig",
     "QuorumlogError",
     "Record",
     "RecordData",
+    "Retention",
     "__version__",
+    "follow",
     "open",
+    "open_async",
 ]
 
 _LAZY = {
     "AsyncClient": "quorumlog.client.client",
+    "AsyncLog": "quorumlog.embedded.aio",
     "Client": "quorumlog.client.sync",
+    "Compaction": "quorumlog.log.compaction_plan",
     "EmbeddedLog": "quorumlog.embedded",
+    "KeyRing": "quorumlog.log.key_ring",
+    "LogFollower": "quorumlog.embedded.following",
     "Node": "quorumlog.node.node",
     "NodeConfig": "quorumlog.node.config",
+    "Retention": "quorumlog.log.retention",
+    "follow": "quorumlog.embedded.following",
     "open": "quorumlog.embedded",
+    "open_async": "quorumlog.embedded.aio",
 }
 
 

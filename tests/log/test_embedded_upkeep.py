@@ -124,7 +124,7 @@ def test_a_reader_whose_next_record_was_deleted_is_told() -> None:
 
 
 def test_housekeeping_by_hand_deletes_what_retention_does_not_keep() -> None:
-    disk, log = filled(60, Options(retention=Retention(records=20)))
+    _, log = filled(60, Options(retention=Retention(records=20)))
     report = log.housekeep()
     assert report.errors == ()
     assert log.last_housekeeping == report

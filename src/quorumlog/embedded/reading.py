@@ -1,6 +1,6 @@
 """Records of a log in order, or newest first."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Protocol
 
 from quorumlog.errors import IndexOutOfRange, OffsetOutOfRange
@@ -44,7 +44,7 @@ class Cursor:
             for batch in batches:
                 yield from self.of_batch(batch, limit)
 
-    def lists(self, limit: int) -> Iterator[list[Batch]]:
+    def lists(self, limit: int) -> Generator[list[Batch], None, None]:
         """The batches from the one that holds ``offset`` on, up to ``limit`` or behind it.
 
         Does what blocks; give each batch to ``of_batch`` before the next list is asked for.

@@ -1,0 +1,386 @@
+"""``quorumlog.open_async``: an embedded log for the tasks of one event loop.
+
+Whatever touches the disk runs on threads of the log's own: one flushes, one reads, one deletes and
+compacts. Appends are put into memory by the loop; all that came in one turn of it, and all that
+came while the disk was busy, share the next flush.
+"""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
+from copy import copy
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import TypeVar, Unpack
+
+from quorumlog.embedded.commit import Ticket
+from quorumlog.embedded.log import EmbeddedLog
+from quorumlog.embedded.opening import Path, Settings
+from quorumlog.embedded.opening import open as open_log
+from quorumlog.embedded.reading import BACKWARD_BYTES, Cursor, newest_first
+from quorumlog.embedded.values import Value
+from quorumlog.errors import Closed, ConfigError
+from quorumlog.log.batch import HEADER_SIZE, Draft
+from quorumlog.log.housekeeping import HousekeepingReport
+from quorumlog.ports import Worker
+from quorumlog.system import ThreadWorker
+from quorumlog.types import Offset, Record, RecordData
+
+T = TypeVar("T")
+
+DEFAULT_MAX_WAITING_BYTES = 8 * 1024 * 1024
+
+
+def open_async(
+    path: Path,
+    *,
+    max_waiting_bytes: int = DEFAULT_MAX_WAITING_BYTES,
+    **settings: Unpack[Settings],
+) -> "Opening":
+    """Open the log in directory ``path``; settings and errors are those of :func:`quorumlog.open`.
+
+    ``async with quorumlog.open_async(path) as log`` closes it in the end; ``await`` it instead, and
+    that is up to you.
+
+    Args:
+        max_waiting_bytes: what may wait for the disk; more appends wait before they enter the log
+            (4 KiB to 16 GiB).
+    """
+    if not 4096 <= max_waiting_bytes <= 16 * 1024**3:
+        raise ConfigError(f"max_waiting_bytes is from 4096 to 16 GiB, not {max_waiting_bytes}")
+    return Opening(lambda: open_log(os.fspath(path), **settings), max_waiting_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """The threads of one log, one each."""
+
+    flush: Worker
+    read: Worker
+    upkeep: Worker
+
+
+class Opening:
+    """A log that is about to be opened: ``await`` it, or use it in ``async with``."""
+
+    def __init__(self, opener: Callable[[], EmbeddedLog], max_waiting_bytes: int) -> None:
+        self._opener = opener
+        self._max_waiting_bytes = max_waiting_bytes
+        self._log: AsyncLog | None = None
+
+    def __await__(self) -> Generator[object, None, "AsyncLog"]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> "AsyncLog":
+        self._log = await self._open()
+        return self._log
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._log is not None:
+            await self._log.close()
+
+    async def _open(self) -> "AsyncLog":
+        threads = [ThreadWorker(1) for _ in range(3)]
+        workers = Workers(*threads)
+        opened: list[EmbeddedLog] = []
+        try:
+            await workers.flush.run(lambda: opened.append(self._opener()))
+        except asyncio.CancelledError:
+            # It may be open in a moment, and nobody would know.
+            _ = workers.flush.run(lambda: _close_all(opened))
+            raise
+        return AsyncLog(opened[0], workers, self._max_waiting_bytes, threads)
+
+
+def _close_all(logs: Iterable[EmbeddedLog]) -> None:
+    for log in logs:
+        log.close()
+
+
+@dataclass(slots=True, eq=False)
+class _Append:
+    """An append in the log that waits for its flush."""
+
+    ticket: Ticket
+    size_bytes: int
+    outcome: "asyncio.Future[Offset]"
+
+
+class AsyncLog:
+    """A log for the tasks of one event loop; nothing in it blocks the loop on the disk.
+
+    What it promises is what :class:`quorumlog.EmbeddedLog` promises. To cancel an append that waits
+    takes nothing back: the record may be appended all the same.
+    """
+
+    def __init__(
+        self,
+        log: EmbeddedLog,
+        workers: Workers,
+        max_waiting_bytes: int,
+        threads: Iterable[ThreadWorker] = (),
+    ) -> None:
+        """Use :func:`quorumlog.open_async`. ``threads`` are closed with the log."""
+        self._loop = asyncio.get_running_loop()
+        self._log = log
+        self._workers = workers
+        self._threads = threads
+        self._max_waiting_bytes = max_waiting_bytes
+        self._waiting: deque[_Append] = deque()
+        self._waiting_bytes = 0
+        self._outside: deque[tuple[int, asyncio.Future[None]]] = deque()
+        """Appends that wait for room, in order, with their sizes."""
+        self._flushing: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._grown = asyncio.Event()
+        """Set, and replaced by another one, when there is more to read or the log is closed."""
+
+    @property
+    def start_offset(self) -> Offset:
+        """The first offset that can be read."""
+        return self._log.start_offset
+
+    @property
+    def end_offset(self) -> Offset:
+        """The first offset that cannot be read yet."""
+        return self._log.end_offset
+
+    async def append(
+        self,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        headers: Mapping[str, bytes] | None = None,
+    ) -> Offset:
+        """Append one record and return its offset, once it is durable (see ``fsync``).
+
+        Records get their offsets in the order of the calls. Waits first while ``max_waiting_bytes``
+        are on their way to the disk.
+
+        Raises:
+            InvalidArgument, DiskFull, LogFenced, Closed: as of :meth:`EmbeddedLog.append`.
+        """
+        self._check_open()
+        return await self._append(self._log.drafter.of_record(RecordData(value, key, headers)))
+
+    async def append_batch(self, records: Iterable[Value]) -> Offset:
+        """Append ``records`` as one atomic batch and return the first offset; as ``append``."""
+        self._check_open()
+        return await self._append(self._log.drafter.of_values(records))
+
+    def read(
+        self,
+        start: int | None = None,
+        *,
+        end: int | None = None,
+        follow: bool = False,
+        reverse: bool = False,
+    ) -> AsyncIterator[Record]:
+        """As :meth:`quorumlog.EmbeddedLog.read`, for ``async for``; a wrong range raises at once.
+
+        Any number of tasks may follow: they wait on one event, and hold a MiB of batches each.
+        """
+        self._check_open()
+        start = self._log.check_range(start, follow, reverse)
+        if reverse:
+            newest = self.end_offset
+            return self._read_backward(start, newest if end is None else min(end, newest))
+        return self._read(Cursor(self._log.source, start), end, follow)
+
+    async def offset_for_time(self, timestamp_ms: int) -> Offset:
+        """The first offset whose timestamp is ``timestamp_ms`` or later, or ``end_offset``."""
+        self._check_open()
+        return await self._workers.read.run(lambda: self._log.offset_for_time(timestamp_ms))
+
+    async def flush(self) -> None:
+        """As :meth:`quorumlog.EmbeddedLog.flush`."""
+        self._check_open()
+        await self._workers.flush.run(self._log.flush)
+
+    async def delete_before(self, offset: int) -> int:
+        """As :meth:`quorumlog.EmbeddedLog.delete_before`."""
+        self._check_open()
+        return await self._workers.upkeep.run(lambda: self._log.delete_before(offset))
+
+    async def housekeep(self) -> HousekeepingReport:
+        """As :meth:`quorumlog.EmbeddedLog.housekeep`."""
+        self._check_open()
+        return await self._workers.upkeep.run(self._log.housekeep)
+
+    async def close(self) -> None:
+        """Make everything durable and close; following readers end. A second call waits for that.
+
+        Appends that wait for room get Closed; those in the log are written first. To cancel it
+        does not stop what has begun.
+
+        Raises:
+            DiskFull, LogFenced: as ``flush``; it is closed all the same.
+        """
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def __aenter__(self) -> "AsyncLog":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _append(self, draft: Draft) -> Offset:
+        size_bytes = HEADER_SIZE + len(draft.body)
+        await self._enter(size_bytes)
+        try:
+            self._check_open()
+            ticket = self._log.commits.submit(draft)
+        except BaseException:
+            self._leave(size_bytes)
+            raise
+        append = _Append(ticket, size_bytes, self._loop.create_future())
+        self._waiting.append(append)
+        if self._flushing is None:
+            # It begins in the next turn of the loop, with all that is appended in this one.
+            self._flushing = self._loop.create_task(self._flush_all())
+        return await append.outcome
+
+    async def _enter(self, size_bytes: int) -> None:
+        """Take ``size_bytes`` of what may wait for the disk, in the order of the calls."""
+        if not self._outside and self._has_room(size_bytes):
+            self._waiting_bytes += size_bytes
+            return
+        entry = size_bytes, self._loop.create_future()
+        self._outside.append(entry)
+        try:
+            await entry[1]
+        except asyncio.CancelledError:
+            if entry in self._outside:
+                self._outside.remove(entry)
+            else:
+                self._leave(size_bytes)
+            raise
+
+    def _has_room(self, size_bytes: int) -> bool:
+        """An append over the limit has room when nothing else waits."""
+        total = self._waiting_bytes + size_bytes
+        return not self._waiting_bytes or total <= self._max_waiting_bytes
+
+    def _leave(self, size_bytes: int) -> None:
+        self._waiting_bytes -= size_bytes
+        while self._outside and self._has_room(self._outside[0][0]):
+            admitted_bytes, turn = self._outside.popleft()
+            if not turn.done():
+                self._waiting_bytes += admitted_bytes
+                turn.set_result(None)
+
+    async def _flush_all(self) -> None:
+        """Flush until nothing waits."""
+        try:
+            while self._waiting:
+                await self._workers.flush.run(self._log.commits.flush)
+                self._settle()
+        except BaseException as error:
+            # The log is fenced, or the loop ends: nobody may wait for ever.
+            for append in self._waiting:
+                if not append.outcome.done():
+                    append.outcome.set_exception(copy(error))
+                self._leave(append.size_bytes)
+            self._waiting.clear()
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        finally:
+            self._flushing = None
+
+    def _settle(self) -> None:
+        """Tell whose append is durable, or was taken back."""
+        while self._waiting:
+            append = self._waiting[0]
+            ticket = append.ticket
+            if not ticket.is_done and ticket.error is None:
+                break
+            self._waiting.popleft()
+            self._leave(append.size_bytes)
+            if append.outcome.done():
+                continue
+            if ticket.error is not None:
+                append.outcome.set_exception(ticket.error)
+            else:
+                append.outcome.set_result(ticket.base_offset)
+        self._wake_readers()
+
+    def _wake_readers(self) -> None:
+        grown, self._grown = self._grown, asyncio.Event()
+        grown.set()
+
+    async def _read(self, cursor: Cursor, end: int | None, follow: bool) -> AsyncIterator[Record]:
+        while end is None or cursor.offset < end:
+            grown = self._grown
+            limit = self.end_offset
+            if cursor.offset >= limit:
+                if not follow or self._closing is not None:
+                    return
+                await grown.wait()
+                continue
+            limit = limit if end is None else Offset(min(limit, end))
+            lists = cursor.lists(limit)
+            try:
+                while batches := await self._run_read(partial(next, lists, None)):
+                    for batch in batches:
+                        for record in cursor.of_batch(batch, limit):
+                            yield record
+            except Closed:
+                if follow:
+                    return
+                raise
+            finally:
+                if self._closing is None:
+                    # On the thread that may be in it at this moment, if this task was cancelled.
+                    _ = self._workers.read.run(lists.close)
+
+    async def _read_backward(self, start: int, end: int) -> AsyncIterator[Record]:
+        if start >= end:
+            return
+        source = self._log.source
+        index = 1 + await self._run_read(lambda: source.index_of_offset(end - 1))
+        while batches := await self._run_read(
+            partial(source.batches_before, index, BACKWARD_BYTES)
+        ):
+            for batch in reversed(batches):
+                if batch.header.next_offset <= start:
+                    return
+                for record in newest_first(batch, start, end):
+                    yield record
+            index = batches[0].header.index
+
+    def _run_read(self, function: Callable[[], T]) -> Awaitable[T]:
+        self._check_open()
+        return self._workers.read.run(function)
+
+    async def _close(self) -> None:
+        while self._outside:
+            _, turn = self._outside.popleft()
+            if not turn.done():
+                turn.set_exception(Closed("the log was closed before there was room"))
+        self._wake_readers()
+        if self._flushing is not None:
+            await asyncio.wait([self._flushing])
+        try:
+            await self._workers.flush.run(self._log.close)
+        finally:
+            for thread in self._threads:
+                await asyncio.to_thread(thread.close)
+
+    def _check_open(self) -> None:
+        if self._closing is not None:
+            raise Closed("the log is closed")
+        self._log.check_open()

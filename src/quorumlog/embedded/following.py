@@ -1,0 +1,119 @@
+"""``quorumlog.follow``: reading a log that another process has open for writing."""
+
+import os
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from quorumlog.embedded.background import Stop
+from quorumlog.embedded.opening import Path, key_ring
+from quorumlog.embedded.reading import Cursor, backward
+from quorumlog.errors import Closed, ConfigError, InvalidArgument, OffsetOutOfRange
+from quorumlog.log.follower import FollowedLog
+from quorumlog.system import SystemClock, SystemDisk
+from quorumlog.types import Offset, Record
+
+if TYPE_CHECKING:
+    from quorumlog.log.key_ring import KeyRing
+
+
+def follow(
+    path: Path, *, poll_s: float = 0.05, keys: "KeyRing | Path | None" = None
+) -> "LogFollower":
+    """Read the log in directory ``path`` beside its writer, or when nobody writes it.
+
+    Args:
+        path: of a log that was opened at least once.
+        poll_s: how long a read that follows waits between two looks at the log (1 ms to 1 hour):
+            other processes cannot tell. A look costs a few microseconds.
+        keys: what encrypts the log, or the file that holds it.
+
+    Raises:
+        UnusableDirectory: it cannot be read, or holds no log.
+        KeyMissing, WrongKey: ``keys`` does not fit what is stored.
+        ConfigError: a setting out of its bounds.
+    """
+    if not 0.001 <= poll_s <= 3600:
+        raise ConfigError(f"poll_s is from 0.001 to 3600, not {poll_s}")
+    log = FollowedLog(SystemDisk(), os.fspath(path), SystemClock(), key_ring(keys))
+    return LogFollower(log, poll_s, Stop())
+
+
+class LogFollower:
+    """A log that is written elsewhere, for any number of threads; nothing is locked or written.
+
+    It shows what the writer made durable by fdatasync: with ``fsync=always`` that is every record
+    as soon as its append returns, with ``interval`` a tenth of a second later, with ``never`` only
+    what a ``flush``, a ``close`` or the end of a segment has synced. What it has shown stays.
+    """
+
+    def __init__(self, log: FollowedLog, poll_s: float, stop: Stop) -> None:
+        """Use :func:`quorumlog.follow`. ``stop`` is set by ``close``, and waits between looks."""
+        self._log = log
+        self._poll_s = poll_s
+        self._stop = stop
+
+    @property
+    def start_offset(self) -> Offset:
+        """The first offset that can be read, when somebody last looked."""
+        return self._log.start_offset
+
+    @property
+    def end_offset(self) -> Offset:
+        """The first offset that cannot be read yet; looks."""
+        self._log.refresh()
+        return self._log.end_offset
+
+    def read(
+        self,
+        start: int | None = None,
+        *,
+        end: int | None = None,
+        follow: bool = False,
+        reverse: bool = False,
+    ) -> Iterator[Record]:
+        """As :meth:`quorumlog.EmbeddedLog.read`; with ``follow`` it ends when this is closed."""
+        if follow and reverse:
+            raise InvalidArgument("a read follows the log or goes backwards, not both")
+        self._log.renew()
+        first, next_offset = self._log.start_offset, self._log.end_offset
+        begin = first if start is None else start
+        if not first <= begin <= next_offset:
+            raise OffsetOutOfRange(begin, first, next_offset)
+        if reverse:
+            return backward(self._log, begin, next_offset if end is None else min(end, next_offset))
+        return self._read(Cursor(self._log, begin), end, follow)
+
+    def offset_for_time(self, timestamp_ms: int) -> Offset:
+        """The first offset whose timestamp is ``timestamp_ms`` or later, or ``end_offset``."""
+        self._log.refresh()
+        return self._log.offset_for_time(timestamp_ms)
+
+    def close(self) -> None:
+        """Stop reading; reads that follow end. A second call does nothing."""
+        self._stop.set()
+        self._log.close()
+
+    def __enter__(self) -> "LogFollower":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _read(self, cursor: Cursor, end: int | None, follow: bool) -> Iterator[Record]:
+        while end is None or cursor.offset < end:
+            limit = self._log.end_offset
+            try:
+                if cursor.offset < limit:
+                    yield from cursor.records(limit if end is None else min(limit, end))
+                elif not self._log.refresh() and (not follow or self._stop.wait(self._poll_s)):
+                    return
+            except Closed:
+                if follow:
+                    return
+                raise

@@ -1,0 +1,392 @@
+"""Reading a log that another process writes."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import quorumlog
+from quorumlog.embedded import EmbeddedLog
+from quorumlog.embedded.background import Stop
+from quorumlog.embedded.following import LogFollower
+from quorumlog.embedded.options import Options
+from quorumlog.errors import (
+    Closed,
+    ConfigError,
+    Corrupt,
+    InvalidArgument,
+    OffsetOutOfRange,
+    StorageError,
+    UnusableDirectory,
+)
+from quorumlog.log.compaction_plan import Compaction
+from quorumlog.log.config import LogConfig
+from quorumlog.log.follower import FollowedLog
+from quorumlog.log.key_ring import KeyRing
+from quorumlog.types import Record
+from sim.disk import SimDisk, SimulatedCrash
+from stored.batches import FixedClock
+
+DIRECTORY = "data"
+COMPACTED = Options(compaction=Compaction(min_dirty_ratio=0.0, tombstone_delay_s=0))
+
+
+def opened(disk: SimDisk, fsync: str = "always", keys: KeyRing | None = None) -> EmbeddedLog:
+    # No cache: it would hold, for the writer alone, what compaction has removed.
+    config = LogConfig(
+        segment_bytes=1024, index_interval_bytes=128, tail_cache_bytes=0, fsync=fsync, keys=keys
+    )
+    return EmbeddedLog(disk, DIRECTORY, config, FixedClock(), COMPACTED)
+
+
+def follower_of(disk: SimDisk, keys: KeyRing | None = None) -> LogFollower:
+    return LogFollower(FollowedLog(disk, DIRECTORY, FixedClock(), keys), 0.05, Stop())
+
+
+def fill(log: EmbeddedLog, records: int) -> None:
+    for _ in range(records):
+        number = log.end_offset
+        log.append(b"%d" % number * 20, key=b"%d" % (number % 3))
+
+
+class Steps(Stop):
+    """Runs ``steps`` one after the other where a follower would wait, then says stop."""
+
+    def __init__(self, steps: Iterator[object]) -> None:
+        super().__init__()
+        self._steps = steps
+
+    def wait(self, timeout: float) -> bool:
+        return next(self._steps, self) is self
+
+
+def test_a_follower_sees_what_was_there_and_what_comes() -> None:
+    disk = SimDisk(Random(1))
+    log = opened(disk)
+    fill(log, 5)
+    follower = follower_of(disk)
+    assert list(follower.read()) == list(log.read())
+    fill(log, 40)
+    assert (follower.start_offset, follower.end_offset) == (0, 45)
+    records = list(log.read())
+    assert list(follower.read()) == records
+    assert list(follower.read(7, end=33)) == records[7:33]
+    assert list(follower.read(7, end=33, reverse=True)) == records[7:33][::-1]
+    assert follower.offset_for_time(0) == 0
+    with pytest.raises(OffsetOutOfRange, match=r"\[0, 45\)"):
+        follower.read(46)
+    with pytest.raises(InvalidArgument, match="not both"):
+        follower.read(follow=True, reverse=True)
+
+
+def test_a_following_read_waits_and_goes_on_over_every_change() -> None:
+    disk = SimDisk(Random(1))
+    log = opened(disk)
+    fill(log, 3)
+
+    def changes() -> Iterator[object]:
+        nonlocal log
+        yield fill(log, 1)
+        yield fill(log, 30)
+        yield log.housekeep()
+        yield None
+        yield fill(log, 2)
+        log.close()
+        yield None
+        log = opened(disk)
+        yield fill(log, 20)
+        disk.locked.clear()
+        log = opened(disk)
+        yield fill(log, 5)
+        yield log.delete_before(30)
+        yield fill(log, 5)
+
+    follower = LogFollower(FollowedLog(disk, DIRECTORY, FixedClock()), 0.05, Steps(changes()))
+    offsets = [record.offset for record in follower.read(follow=True)]
+    assert offsets == list(range(66))
+
+
+@settings(max_examples=60)
+@given(
+    actions=st.lists(
+        st.sampled_from(
+            ["append", "fill", "look", "read", "delete", "compact", "reopen", "kill", "roll"]
+        ),
+        max_size=30,
+    ),
+    seed=st.integers(0, 1000),
+)
+def test_whatever_the_writer_does_a_follower_shows_what_the_writer_has(
+    actions: list[str], seed: int
+) -> None:
+    rng = Random(seed)
+    disk = SimDisk(Random(seed))
+    log = opened(disk)
+    follower = follower_of(disk)
+    for action in [*actions, "read"]:
+        if action == "append":
+            fill(log, 1)
+        elif action == "fill":
+            fill(log, rng.randrange(25))
+        elif action == "look":
+            assert follower.end_offset == log.end_offset
+        elif action == "delete":
+            log.delete_before(rng.randint(log.start_offset, log.end_offset))
+        elif action == "compact":
+            assert log.housekeep().errors == ()
+        elif action == "roll":
+            log.source.roll()
+            log.flush()
+        elif action in ("reopen", "kill"):
+            if action == "reopen":
+                log.close()
+            else:
+                # Dead is who does nothing any more. (SimDisk.kill would take the follower along.)
+                disk.locked.clear()
+            log = opened(disk)
+        elif action == "read":
+            assert follower.end_offset == log.end_offset
+            records = list(log.read())
+            assert follower.start_offset == log.start_offset
+            assert list(follower.read()) == records
+            assert list(follower.read(reverse=True)) == records[::-1]
+            if records:
+                start = rng.choice(records).offset
+                assert next(follower.read(start)).offset == start
+
+
+def test_a_follower_that_lags_is_told_what_was_deleted() -> None:
+    disk = SimDisk(Random(1))
+    log = opened(disk)
+    fill(log, 40)
+    follower = follower_of(disk)
+    reader = follower.read()
+    assert next(reader).offset == 0
+    log.delete_before(35)
+    with pytest.raises(OffsetOutOfRange, match=r"\[35, 40\)"):
+        list(reader)
+    with pytest.raises(OffsetOutOfRange, match=r"\[35, 40\)"):
+        follower.read(3)
+
+
+def test_a_read_that_has_begun_survives_compaction() -> None:
+    disk = SimDisk(Random(1))
+    log = opened(disk)
+    fill(log, 60)
+    follower = follower_of(disk)
+    reader = follower.read()
+    before = [next(reader).offset for _ in range(3)]
+    assert log.housekeep().compaction is not None
+    kept = [record.offset for record in log.read()]
+    seen = before + [record.offset for record in reader]
+    assert seen == sorted(set(seen))
+    assert set(kept) <= set(seen)
+
+
+def test_what_is_not_synced_is_not_shown() -> None:
+    disk = SimDisk(Random(1))
+    log = opened(disk, fsync="never")
+    follower = follower_of(disk)
+    log.append(b"x")
+    assert log.end_offset == 1
+    assert follower.end_offset == 0
+    log.flush()
+    assert [record.value for record in follower.read()] == [b"x"]
+
+
+@pytest.mark.parametrize("is_power_cut", [False, True])
+def test_a_torn_tail_is_never_shown(is_power_cut: bool) -> None:
+    """The writer dies at every disk call; whoever looks then sees a prefix that stays."""
+    for change in range(1, 60):
+        disk = SimDisk(Random(change))
+        log = opened(disk)
+        fill(log, 2)
+        disk.crash_before(change)
+        try:
+            fill(log, 12)
+            log.close()
+            break
+        except SimulatedCrash:
+            pass
+        if is_power_cut:
+            disk.crash()
+        else:
+            disk.kill()
+        follower = follower_of(disk)
+        shown = list(follower.read())
+        # After a power cut the mark is one flush behind; the writer that comes back makes it good.
+        assert len(shown) >= (1 if is_power_cut else 2)
+        log = opened(disk)
+        assert list(log.read())[: len(shown)] == shown
+        fill(log, 3)
+        assert follower.end_offset == log.end_offset
+        assert list(follower.read()) == list(log.read())
+    else:
+        pytest.fail("the scenario has more disk calls than this test looks at")
+
+
+def test_a_follower_changes_nothing_and_takes_no_lock() -> None:
+    disk = SimDisk(Random(1))
+    log = opened(disk)
+    fill(log, 30)
+    log.close()
+    for name in disk.list_directory(DIRECTORY):
+        if name.endswith(".index"):
+            disk.remove(f"{DIRECTORY}/{name}")
+    changes, names = disk.changes, disk.list_directory(DIRECTORY)
+    follower = follower_of(disk)
+    assert len(list(follower.read())) == 30
+    assert len(list(follower.read(11, reverse=True))) == 19
+    follower.close()
+    assert (disk.changes, disk.list_directory(DIRECTORY)) == (changes, names)
+    assert disk.locked == set()
+
+
+def test_a_look_at_a_log_that_stands_still_is_two_reads() -> None:
+    disk = SimDisk(Random(1))
+    log = opened(disk)
+    fill(log, 30)
+    followed = FollowedLog(disk, DIRECTORY, FixedClock())
+    assert not followed.refresh()
+    before = disk.calls.copy()
+    assert not followed.refresh()
+    assert disk.calls - before == {"read": 2}
+
+
+def test_while_a_compaction_is_half_in_place_everything_can_be_read() -> None:
+    """The compacting writer stops before each of its disk calls."""
+    complete = SimDisk(Random(1))
+    log = opened(complete)
+    fill(log, 60)
+    everything = list(log.read())
+    before = complete.changes
+    log.housekeep()
+    steps = complete.changes - before
+    kept = list(log.read())
+    assert steps > 10
+    for step in range(1, steps + 1):
+        disk = SimDisk(Random(1))
+        log = opened(disk)
+        fill(log, 60)
+        disk.crash_before(step)
+        with pytest.raises(SimulatedCrash):
+            log.housekeep()
+        disk.kill()
+        seen = list(follower_of(disk).read())
+        assert [each for each in seen if each in kept] == kept
+        assert [each for each in everything if each in seen] == seen
+
+
+def test_an_encrypted_log_is_followed_with_its_keys() -> None:
+    ring = KeyRing.generate("2026", Random(1).randbytes)
+    disk = SimDisk(Random(1))
+    log = opened(disk, keys=ring)
+    with pytest.raises(StorageError):
+        follower_of(disk)
+    follower = follower_of(disk, ring)
+    fill(log, 40)
+    assert list(follower.read()) == list(log.read())
+
+
+def test_rot_is_reported_with_file_and_position() -> None:
+    disk = SimDisk(Random(1))
+    log = opened(disk)
+    fill(log, 30)
+    disk.flip_bit(f"{DIRECTORY}/{1:020d}.log", 12288 + 90, 1)
+    with pytest.raises(Corrupt) as caught:
+        list(follower_of(disk).read())
+    assert (caught.value.file, caught.value.position) == (f"{DIRECTORY}/{1:020d}.log", 12288)
+
+
+def test_a_directory_without_a_log_is_a_typed_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "missing", tmp_path / "file", tmp_path):
+        with pytest.raises(UnusableDirectory):
+            quorumlog.follow(path)
+    assert sorted(os.listdir(tmp_path)) == ["file"]
+    with pytest.raises(ConfigError, match="poll_s"):
+        quorumlog.follow(tmp_path, poll_s=0)
+
+
+def test_a_closed_follower_says_so(tmp_path: Path) -> None:
+    with quorumlog.open(tmp_path / "log") as log:
+        log.append(b"x")
+    follower = quorumlog.follow(tmp_path / "log")
+    reader = follower.read(follow=True)
+    assert next(reader).value == b"x"
+    follower.close()
+    follower.close()
+    assert list(reader) == []
+    with pytest.raises(Closed):
+        follower.read()
+
+
+WRITER = """
+import sys, quorumlog
+log = quorumlog.open(sys.argv[1], segment_bytes=4096)
+number = log.end_offset
+print("ready", flush=True)
+for line in sys.stdin:
+    for _ in range(int(line)):
+        log.append(b"%d" % number * 20)
+        number += 1
+    print(number, flush=True)
+while True:
+    log.append(b"%d" % number * 20)
+    number += 1
+"""
+
+
+def test_a_writer_in_another_process_is_followed_while_it_runs_and_after_it_was_killed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "log"
+    for life in range(3):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert writer.stdin is not None
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "ready\n"
+            with quorumlog.follow(path, poll_s=0.001) as follower:
+                begun = follower.end_offset
+                assert life == 0 or begun > 0
+                writer.stdin.write("100\n")
+                writer.stdin.flush()
+                _check(follower.read(follow=True, end=begun + 100), 0)
+                assert int(writer.stdout.readline()) == begun + 100
+                # From here on it appends as fast as it can, until it is killed in the middle.
+                writer.stdin.close()
+                _check(follower.read(begun + 100, follow=True, end=begun + 400), begun + 100)
+                writer.send_signal(signal.SIGKILL)
+                writer.wait()
+                end = follower.end_offset
+                _check(follower.read(), 0)
+                with quorumlog.open(path) as log:
+                    assert log.end_offset >= end
+                    _check(log.read(), 0)
+                assert follower.end_offset >= end
+        finally:
+            writer.kill()
+            writer.wait()
+            for pipe in (writer.stdin, writer.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+
+def _check(records: Iterator[Record], number: int) -> None:
+    """The records from offset ``number`` on hold what the writer put there."""
+    for record in records:
+        assert (record.offset, record.value) == (number, b"%d" % number * 20)
+        number += 1
