@@ -2,7 +2,8 @@
 
 from typing import Final
 
+from fuzz.log_targets import LOG_TARGETS
 from fuzz.message_targets import MESSAGE_TARGETS
 from fuzz.storage_targets import STORAGE_TARGETS
 
-TARGETS: Final = STORAGE_TARGETS + MESSAGE_TARGETS
+TARGETS: Final = STORAGE_TARGETS + LOG_TARGETS + MESSAGE_TARGETS

@@ -120,8 +120,18 @@ def _snapshot(old: bytes, new: bytes) -> bytes:
             b"[" * 100_000,
             marks=pytest.mark.xfail(reason="nested without an end", raises=RecursionError),
         ),
+        pytest.param(
+            "key-file",
+            b"a = " + b"[" * 5_000,
+            marks=pytest.mark.xfail(reason="nested without an end", raises=RecursionError),
+        ),
+        pytest.param(
+            "key-file",
+            b"a = " + b"1" * 5_000,
+            marks=pytest.mark.xfail(reason="a number without an end", raises=ValueError),
+        ),
     ],
-    ids=["infinite number", "deep nesting"],
+    ids=["infinite number", "deep nesting", "deep keys", "long number"],
 )
 def test_what_once_was_no_documented_error(name: str, data: bytes) -> None:
     (target,) = [each for each in TARGETS if each.name == name]
