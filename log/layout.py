@@ -161,6 +161,7 @@ class Layout:
         if list(old) != self.segments[number : number + len(old)]:
             return False
         self.segments = [*self.segments[:number], new, *self.segments[number + len(old) :]]
+        self.tail.forget(self.last_index_of(number))
         return True
 
     def take_work(self) -> None:

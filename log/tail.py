@@ -77,7 +77,13 @@ class Tail:
         if excess <= keep_bytes >> 3:
             return
         count = bisect_right(self._ends, self._start + excess - 1) + 1
-        count = min(count, written_index + 1 - self.first_index)
+        self._forget_first(min(count, written_index + 1 - self.first_index))
+
+    def forget(self, written_index: int) -> None:
+        """Forget the batches through ``written_index``: their segment says something else now."""
+        self._forget_first(min(written_index + 1 - self.first_index, len(self._batches)))
+
+    def _forget_first(self, count: int) -> None:
         if count > 0:
             # One statement without a call: a signal handler's exception cannot leave half of it.
             self._start, self._batches, self._ends, self.first_index = (

@@ -1,6 +1,7 @@
 """Compaction: what a pass keeps, what it takes out, and when."""
 
 import tracemalloc
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -10,7 +11,7 @@ import pytest
 
 from quorumlog.errors import ConfigError, Corrupt
 from quorumlog.log import compaction_pass
-from quorumlog.log.batch import SPARSE, Draft, Kind
+from quorumlog.log.batch import SPARSE, Draft, Kind, iterate_batches
 from quorumlog.log.compaction import Compactor
 from quorumlog.log.compaction_plan import Compaction
 from quorumlog.log.config import LogConfig
@@ -20,7 +21,7 @@ from quorumlog.log.thinning import thin
 from quorumlog.system import SystemDisk
 from quorumlog.types import RecordData
 from sim.disk import SimDisk
-from stored.keyed import ALWAYS, KeyedLog, WallClock
+from stored.keyed import ALWAYS, CONFIG, KeyedLog, WallClock, records_in
 
 
 def a_log(settings: Compaction = ALWAYS) -> KeyedLog:
@@ -115,6 +116,22 @@ def test_what_became_small_is_joined() -> None:
     assert len(sizes) == 3
     keyed.reopen()
     keyed.check()
+
+
+def test_readers_near_the_end_do_not_find_in_memory_what_was_taken_out() -> None:
+    config = replace(CONFIG, tail_cache_bytes=1_000_000)
+    keyed = KeyedLog(SimDisk(Random(1)), ALWAYS, config)
+    for number in range(60):
+        keyed.append((b"k%d" % (number % 7), b"%d" % number))
+    keyed.seal()
+    keyed.append((b"k0", b"last"))
+    keyed.flush()
+    assert len(keyed.records()) == 61
+    keyed.compact()
+    assert sorted(keyed.records()) == list(range(53, 61))
+    fetched = keyed.log.fetch(0, 10**6, 61)
+    first = next(iterate_batches(fetched.data))
+    assert first.header.base_offset == 53
 
 
 def test_the_active_segment_is_left_alone() -> None:
