@@ -31,6 +31,7 @@ class Counts:
     batches: int = 0
     records: int = 0
     gaps: int = 0
+    encrypted: int = 0
     unchecked: int = 0
     reasons: set[str] = field(default_factory=set)
     """Why: a few sentences at most."""
@@ -39,6 +40,7 @@ class Counts:
         self.batches += other.batches
         self.records += other.records
         self.gaps += other.gaps
+        self.encrypted += other.encrypted
         self.unchecked += other.unchecked
         self.reasons |= other.reasons
 
@@ -92,6 +94,7 @@ class BatchCheck:
                 return wrong
         counts.batches += 1
         counts.gaps += is_gap
+        counts.encrypted += bool(flags & ENCRYPTED)
         if kind == Kind.RECORDS:
             counts.records += fields[3]
         return None

@@ -114,7 +114,7 @@ def _in_segment(
         for run in examined.runs:
             while findings and findings[-1].position < run.end:
                 yield findings.pop()
-            for position, stored in _batches(file, run):
+            for position, stored in batches_of(file, run):
                 header = stored.header
                 is_wanted = header.next_offset > start_offset or (
                     not header.record_count and header.base_offset >= start_offset
@@ -151,7 +151,7 @@ def _dumped(
         return DumpedBatch(stored, None, path, position, str(error))
 
 
-def _batches(file: File, run: Run) -> Iterator[tuple[int, Batch]]:
+def batches_of(file: File, run: Run) -> Iterator[tuple[int, Batch]]:
     """The batches of a run, which were found to be good, as views of what is read at once."""
     position = run.position
     size_bytes = _READ_BYTES

@@ -236,8 +236,10 @@ def point_at(mark: Mark) -> Point:
 
 def _look_at_batches(task: Task, reader: SafeReader, result: Examined, check: BatchCheck) -> None:
     bound = task.bound
-    if task.is_last:
-        bound = None if result.mark is None else point_at(result.mark)
+    mark = result.mark
+    if task.is_last or (mark is not None and bound is not None and mark.index + 1 == bound.index):
+        # Of its own end a segment knows more than the one behind it, which may be a foreign one.
+        bound = None if mark is None else point_at(mark)
     begin = result.begin
     if not result.is_begin_known:
         first = first_point(reader, begin.index)

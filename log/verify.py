@@ -106,13 +106,18 @@ def verify_log(
     ring: KeyRing | None = None,
     with_records: bool = True,
     progress: Progress = lambda size_bytes: None,
+    is_mine: bool = False,
 ) -> Verified:
-    """Verify the one log in ``directory``; arguments and errors as :func:`verify`."""
+    """Verify the one log in ``directory``; arguments and errors as :func:`verify`.
+
+    Args:
+        is_mine: the caller has locked the log, and does not write it now.
+    """
     while True:
-        is_open = is_locked(disk, directory)
+        is_open = not is_mine and is_locked(disk, directory)
         walk = _LogWalk(disk, directory, is_open, ring, with_records, progress)
         verified = walk.run()
-        if is_open or verified.report.is_clean or not is_locked(disk, directory):
+        if is_open or is_mine or verified.report.is_clean or not is_locked(disk, directory):
             return verified
         # Somebody opened it meanwhile, so what looks wrong may be what that one is writing.
 
@@ -238,7 +243,8 @@ class _LogWalk:
         report.was_closed = examined.was_closed
         holes = examined.survey.holes
         is_end_known = not holes or holes[-1].after is not None or examined.end > holes[-1].position
-        self._before = examined.after if is_end_known else None
+        is_foreign = any(each.flaw == Flaw.FOREIGN for each in examined.findings)
+        self._before = examined.after if is_end_known and not is_foreign else None
 
     def _sum_up(self, verified: Verified) -> None:
         report = self._report

@@ -1,0 +1,441 @@
+"""Repair loses no more than the damage took, keeps what it removes, and can die at any moment."""
+
+import contextlib
+import errno
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from quorumlog.errors import DiskFull, LogLocked, StorageError
+from quorumlog.log.batch import HEADER_SIZE, Batch, Kind
+from quorumlog.log.damage import Point, Span
+from quorumlog.log.dump import DumpedBatch, dump
+from quorumlog.log.examine import Examined
+from quorumlog.log.hard_state import HardState, HardStateFile
+from quorumlog.log.repair import RepairReport, gap_batches, plan, repair
+from quorumlog.log.repair_actions import CutTail, Gap, Plan, RebuildIndex, WriteMark
+from quorumlog.log.segment import DATA_START
+from quorumlog.log.verify import verify_log
+from quorumlog.types import Index, NodeId, Offset, Term
+from sim.disk import SimDisk, SimulatedCrash
+from stored.batches import DIRECTORY, SMALL, FixedClock, append, open_log
+from stored.shapes import RING, SHAPES, Drafter, Shape, empty, encrypted, plain_log, store
+
+FIRST = f"{DIRECTORY}/{1:020d}.log"
+SECOND = f"{DIRECTORY}/{5:020d}.log"
+THIRD = f"{DIRECTORY}/{9:020d}.log"
+LAST = f"{DIRECTORY}/{13:020d}.log"
+
+
+def batches_on(disk: SimDisk) -> dict[int, tuple[bytes, bytes]]:
+    """By index every batch that can be read, without gaps and what stands for nothing."""
+    return {
+        item.stored.header.index: (bytes(item.stored.head), bytes(item.stored.body))
+        for item in dump(disk, DIRECTORY, 0, RING)
+        if isinstance(item, DumpedBatch) and item.stored.header.kind not in (Kind.GAP, Kind.NOOP)
+    }
+
+
+def run(disk: SimDisk) -> RepairReport:
+    return repair(disk, DIRECTORY, FixedClock(), RING)
+
+
+def planned(disk: SimDisk) -> Plan:
+    """The plan, which changes nothing."""
+    changes = disk.changes
+    made = plan(disk, DIRECTORY, FixedClock(), RING)
+    assert disk.changes == changes
+    return made
+
+
+def check_repaired(disk: SimDisk, original: SimDisk, *, end_offset: int | None = None) -> None:
+    """The log is clean, has what it had but for the damage, and goes on where it ended."""
+    report = verify_log(disk, DIRECTORY, ring=RING).report
+    assert report.is_clean, [str(each) for each in report.findings]
+    before, after = batches_on(original), batches_on(disk)
+    assert after.items() <= before.items()
+    known = verify_log(original, DIRECTORY, ring=RING).report
+    if end_offset is None:
+        end_offset = known.end_offset
+    assert report.end_offset == end_offset
+    twin = disk.copy()
+    ring = RING if any(_is_encrypted(each) for each in segments_of(original)) else None
+    log = open_log(twin, replace(SMALL, keys=ring))
+    assert log.end_offset == end_offset
+    append(log, 3, term=9)
+    log.flush()
+    assert log.end_offset == end_offset + 3
+    log.close()
+    assert verify_log(twin, DIRECTORY, ring=RING).report.is_clean
+
+
+def segments_of(disk: SimDisk) -> list[Examined]:
+    return verify_log(disk, DIRECTORY, ring=RING).segments
+
+
+def _is_encrypted(segment: Examined) -> bool:
+    return segment.header is not None and segment.header.key is not None
+
+
+def positions(disk: SimDisk, path: str) -> list[int]:
+    """Where the batches of an undamaged segment begin."""
+    return [
+        item.position
+        for item in dump(disk, DIRECTORY, 0, RING)
+        if isinstance(item, DumpedBatch) and item.file == path
+    ]
+
+
+def overwrite(disk: SimDisk, path: str, position: int, data: bytes) -> None:
+    file = disk.open(path)
+    file.write_at(position, [data])
+    file.sync()
+    file.close()
+
+
+def resize(disk: SimDisk, path: str, size_bytes: int) -> None:
+    file = disk.open(path)
+    file.truncate(size_bytes)
+    file.sync()
+    file.close()
+
+
+def swap(disk: SimDisk, one: str, other: str) -> None:
+    disk.rename(one, "data/swap")
+    disk.rename(other, one)
+    disk.rename("data/swap", other)
+    disk.sync_directory(DIRECTORY)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_an_undamaged_log_needs_nothing(shape: Shape) -> None:
+    disk = shape()
+    assert planned(disk).actions == []
+    before = {name: disk.content(f"{DIRECTORY}/{name}") for name in disk.list_directory(DIRECTORY)}
+    report = run(disk)
+    assert (report.actions, report.refusals, report.kept) == ([], [], "")
+    disk.remove(f"{DIRECTORY}/lock")
+    after = {name: disk.content(f"{DIRECTORY}/{name}") for name in disk.list_directory(DIRECTORY)}
+    assert after == before
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_whatever_bit_flips_the_repaired_log_has_the_rest(shape: Shape) -> None:
+    original = shape()
+    if shape is empty:
+        return
+    rng = Random(7)
+    known = batches_on(original)
+    paths = [f"{DIRECTORY}/{name}" for name in original.list_directory(DIRECTORY)]
+    for path in paths:
+        raw = original.content(path)
+        used = [at for at in range(len(raw)) if raw[at]]
+        for position in sorted(rng.sample(used, min(len(used), 12))):
+            disk = original.copy()
+            disk.flip_bit(path, position, rng.randrange(8))
+            was_clean = verify_log(disk, DIRECTORY, ring=RING).report.is_clean
+            readable = batches_on(disk)
+            report = run(disk)
+            if report.refusals:
+                assert any(word in report.refusals[0] for word in ("go on", "nothing in"))
+                continue
+            assert bool(report.actions) != was_clean
+            check_repaired(disk, original)
+            after = batches_on(disk)
+            is_keyless = shape is encrypted and position < 140
+            if not is_keyless:
+                assert after == readable
+                assert len(known) - len(after) <= 1
+
+
+def test_a_bad_batch_becomes_a_gap_of_exactly_its_offsets() -> None:
+    original = plain_log()
+    disk = original.copy()
+    disk.flip_bit(SECOND, positions(original, SECOND)[1] + HEADER_SIZE + 3, 1)
+    made = planned(disk)
+    assert [action.lost for action in made.actions] == [(Span(10, 12),)]
+    assert "offsets [10, 12) cannot be read and become gaps" in made.actions[0].sentence
+    run(disk)
+    check_repaired(disk, original)
+    missing = batches_on(original).keys() - batches_on(disk).keys()
+    assert missing == {6}
+    gaps = [
+        (each.stored.header.index, each.stored.header.base_offset, each.stored.header.record_count)
+        for each in dump(disk, DIRECTORY)
+        if isinstance(each, DumpedBatch) and each.stored.header.kind == Kind.GAP
+    ]
+    assert gaps == [(6, 10, 2)]
+
+
+@pytest.mark.parametrize("path", [FIRST, SECOND, THIRD, LAST])
+@pytest.mark.parametrize("damage", ["removed", "zeros", "empty", "half", "garbage", "no pages"])
+def test_a_lost_segment_is_bridged(path: str, damage: str) -> None:
+    original = plain_log()
+    disk = original.copy()
+    size_bytes = len(disk.content(path))
+    if damage == "removed":
+        disk.remove(path)
+        disk.sync_directory(DIRECTORY)
+    elif damage == "zeros":
+        overwrite(disk, path, 0, bytes(size_bytes))
+    elif damage == "empty":
+        resize(disk, path, 0)
+    elif damage == "half":
+        resize(disk, path, positions(original, path)[2] + 11)
+    elif damage == "garbage":
+        overwrite(disk, path, 0, Random(1).randbytes(size_bytes))
+    else:
+        overwrite(disk, path, 0, bytes(DATA_START))
+    report = run(disk)
+    if path == LAST and damage == "garbage":
+        # Nothing says how far the log went: to go on would use offsets again.
+        assert "restore this file from a copy" in report.refusals[0]
+        assert disk.content(path) != original.content(path)
+        return
+    # Without the last file nothing tells this log from one that ended before.
+    is_end_unknown = path == LAST and damage in ("removed", "zeros", "empty")
+    check_repaired(disk, original, end_offset=24 if is_end_unknown else None)
+    lost = batches_on(original).keys() - batches_on(disk).keys()
+    first = int(path.split("/")[1].removesuffix(".log"))
+    expected = set(range(first, first + 4))
+    if damage == "half":
+        expected = set(range(first + 2, first + 4))
+    elif damage == "no pages":
+        expected = set()
+    assert lost == expected
+
+
+def test_swapped_segments_get_their_names_back() -> None:
+    original = plain_log()
+    disk = original.copy()
+    swap(disk, FIRST, THIRD)
+    made = planned(disk)
+    assert made.is_partial
+    assert made.lost == []
+    run(disk)
+    check_repaired(disk, original)
+    assert batches_on(disk) == batches_on(original)
+
+
+def test_the_start_of_a_log_that_is_lost_is_given_up() -> None:
+    """Neither the header nor the first batch nor a segment before say which offset it was."""
+    make = Drafter()
+    make.records(3)
+    original = store([[make.records(2), make.records(1)], [make.records(2)]])
+    path = f"{DIRECTORY}/{2:020d}.log"
+    disk = original.copy()
+    overwrite(disk, path, 0, bytes(200))
+    disk.flip_bit(path, DATA_START + 9, 1)
+    report = run(disk)
+    assert not report.refusals
+    assert report.after is not None
+    assert report.after.start_offset == 5
+    check_repaired(disk, original)
+    assert batches_on(original).keys() - batches_on(disk).keys() == {2}
+
+
+def test_offsets_that_the_mark_vouches_for_are_not_used_again() -> None:
+    original = plain_log()
+    disk = original.copy()
+    at = positions(original, LAST)[2]
+    overwrite(disk, LAST, at, bytes(len(disk.content(LAST)) - at))
+    made = planned(disk)
+    assert made.lost == [Span(28, 32)]
+    run(disk)
+    check_repaired(disk, original, end_offset=32)
+
+
+def test_a_torn_tail_is_cut_and_kept() -> None:
+    original = SHAPES["never closed"]()
+    disk = original.copy()
+    last = f"{DIRECTORY}/{disk.list_directory(DIRECTORY)[-1]}"
+    end = verify_log(disk, DIRECTORY).segments[-1].end
+    overwrite(disk, last, end + 3, b"torn")
+    assert [type(action) for action in planned(disk).actions] == [CutTail]
+    report = run(disk)
+    check_repaired(disk, original)
+    assert disk.content(f"{report.kept}/{last.split('/')[1]}.{end}") == b"\0\0\0torn"
+
+
+@pytest.mark.parametrize(
+    ("damage", "action"),
+    [
+        (lambda disk: disk.flip_bit(FIRST.replace(".log", ".index"), 9, 1), RebuildIndex),
+        (lambda disk: overwrite(disk, FIRST, 4096, bytes(8192)), WriteMark),
+        (lambda disk: disk.flip_bit(LAST, 8192 + 3, 1), WriteMark),
+    ],
+)
+def test_small_damage_loses_nothing(
+    damage: Callable[[SimDisk], None], action: type[object]
+) -> None:
+    original = plain_log()
+    disk = original.copy()
+    damage(disk)
+    made = planned(disk)
+    assert action in [type(each) for each in made.actions]
+    assert made.lost == []
+    run(disk)
+    check_repaired(disk, original)
+    assert batches_on(disk) == batches_on(original)
+
+
+def test_everything_that_is_removed_or_overwritten_is_kept_with_where_it_was() -> None:
+    disk = plain_log()
+    disk.flip_bit(SECOND, positions(disk, SECOND)[1] + 90, 1)
+    disk.flip_bit(THIRD, 20, 1)
+    damaged = {path: disk.content(path) for path in (SECOND, THIRD)}
+    report = run(disk)
+    lines = disk.content(f"{report.kept}/manifest.jsonl").decode().splitlines()
+    entries = [json.loads(line) for line in lines]
+    whole = {each["from"]: each for each in entries if each["position"] == 0}
+    assert disk.content(f"{report.kept}/{whole[SECOND]['file']}") == damaged[SECOND]
+    header = disk.content(f"{report.kept}/{whole[THIRD]['file']}")
+    assert header == damaged[THIRD][:4096]
+    assert all(each["why"] for each in entries)
+
+
+def test_an_encrypted_segment_is_repaired_without_its_key_and_reads_as_before() -> None:
+    original = encrypted()
+    disk = original.copy()
+    disk.flip_bit(FIRST, DATA_START + HEADER_SIZE + 40, 1)
+    report = repair(disk, DIRECTORY, FixedClock(), None)
+    assert report.refusals == []
+    check_repaired(disk, original)
+    for item in dump(disk, DIRECTORY, 0, RING):
+        assert isinstance(item, DumpedBatch)
+        assert item.plain is not None
+
+
+def test_an_encrypted_segment_whose_header_is_lost_is_bridged_for_its_key_is_lost_with_it() -> None:
+    original = encrypted()
+    disk = original.copy()
+    disk.flip_bit(FIRST, 90, 1)
+    run(disk)
+    check_repaired(disk, original)
+    assert min(batches_on(disk)) == 5
+
+
+def test_a_replica_is_not_bridged_and_small_damage_is_repaired() -> None:
+    disk = plain_log()
+    state = HardStateFile(disk, f"{DIRECTORY}/hard-state")
+    state.save(HardState(Term(1), NodeId("n1")))
+    state.save(HardState(Term(2), NodeId("n2")))
+    state.close()
+    disk.flip_bit(f"{DIRECTORY}/hard-state", 4096 + 3, 1)
+    disk.flip_bit(SECOND, positions(disk, SECOND)[1] + 90, 1)
+    disk.flip_bit(THIRD.replace(".log", ".index"), 9, 1)
+    damaged = disk.content(SECOND)
+    report = run(disk)
+    assert any("let a new one take its place" in each for each in report.refusals)
+    assert {type(each).__name__ for each in report.actions} == {"RebuildIndex", "RenewHardState"}
+    assert disk.content(SECOND) == damaged
+    assert report.after is not None
+    assert not report.after.is_clean
+
+
+def test_a_log_that_is_open_is_refused() -> None:
+    disk = plain_log()
+    lock = disk.lock(f"{DIRECTORY}/lock")
+    with pytest.raises(LogLocked, match="stop the process"):
+        run(disk)
+    with pytest.raises(LogLocked):
+        plan(disk, DIRECTORY, FixedClock())
+    lock.release()
+    run(disk)
+    assert disk.locked == set()
+
+
+Damage = Callable[[SimDisk], None]
+
+
+def _bad_batch(disk: SimDisk) -> None:
+    disk.flip_bit(SECOND, DATA_START + 90, 1)
+    disk.flip_bit(LAST, DATA_START + 90, 1)
+
+
+def _swapped(disk: SimDisk) -> None:
+    swap(disk, FIRST, THIRD)
+
+
+def _missing(disk: SimDisk) -> None:
+    disk.remove(SECOND)
+    disk.remove(FIRST)
+    disk.sync_directory(DIRECTORY)
+    disk.flip_bit(THIRD, 10, 1)
+
+
+def _pages(disk: SimDisk) -> None:
+    overwrite(disk, SECOND, 0, bytes(DATA_START))
+    overwrite(disk, LAST, 4096, bytes(8192))
+    overwrite(disk, LAST, len(disk.content(LAST)), b"torn")
+
+
+@pytest.mark.parametrize("damage", [_bad_batch, _swapped, _missing, _pages])
+def test_a_repair_that_dies_at_any_call_can_be_finished(damage: Damage) -> None:
+    original = plain_log()
+    damaged = original.copy()
+    damage(damaged)
+    finished = damaged.copy()
+    run(finished)
+    expected = batches_on(finished)
+    change = 0
+    while True:
+        change += 1
+        for seed in range(2):
+            disk = damaged.copy()
+            disk.rng = Random(seed)
+            disk.crash_before(change)
+            try:
+                run(disk)
+                is_done = True
+            except SimulatedCrash:
+                is_done = False
+            disk.crash() if seed else disk.kill()
+            report = run(disk)
+            assert not report.refusals
+            assert batches_on(disk) == expected
+            check_repaired(disk, original)
+            assert run(disk).actions == []
+        if is_done:
+            break
+    assert change > 7
+
+
+@pytest.mark.parametrize("damage", [_bad_batch, _missing, _pages])
+def test_a_disk_that_refuses_or_is_full_leaves_a_log_that_can_be_repaired(damage: Damage) -> None:
+    original = plain_log()
+    damaged = original.copy()
+    damage(damaged)
+    for code, expected in ((errno.EIO, StorageError), (errno.ENOSPC, DiskFull)):
+        for change in range(1, 60, 2):
+            disk = damaged.copy()
+            disk.fail_at(change, code)
+            with contextlib.suppress(expected):
+                run(disk)
+            disk.kill()
+            run(disk)
+            check_repaired(disk, original)
+
+
+def test_gaps_take_exactly_the_indexes_and_offsets_that_are_missing() -> None:
+    rng = Random(2)
+    for _ in range(300):
+        indexes = rng.choice([1, 2, 3, 2**32 - 1, 2**32, 2**33])
+        offsets = indexes * rng.choice([1, 3]) if indexes > 3 else rng.choice([1, 5, 10**6])
+        begin = Point(Index(rng.randrange(1, 99)), Offset(rng.randrange(99)), Term(2), 50)
+        end = Point(Index(begin.index + indexes), Offset(begin.offset + offsets), Term(3), 60)
+        made = list(gap_batches(Gap(begin, end)))
+        index, offset = begin.index, begin.offset
+        for batch in made:
+            assert isinstance(batch, Batch)
+            assert (batch.header.index, batch.header.base_offset) == (index, offset)
+            index, offset = batch.header.next_index, batch.header.next_offset
+        assert (index, offset) == (end.index, end.offset)
+
+
+def test_batches_without_records_are_replaced_by_such() -> None:
+    begin, end = Point(Index(4), Offset(7), Term(1), 5), Point(Index(6), Offset(7), Term(2), 6)
+    assert [each.header.kind for each in gap_batches(Gap(begin, end))] == [Kind.NOOP, Kind.NOOP]
