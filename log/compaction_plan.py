@@ -174,7 +174,7 @@ def plan_pass(
         was_interrupted
         or is_horizon_due
         or any(segment.key_id != key_id for segment in ready)
-        or _is_dirty(ready, clean_point, settings, now_ms)
+        or _is_dirty(ready, max(clean_point, finished_to), settings, now_ms)
     ):
         return None
     horizon = None
@@ -229,9 +229,9 @@ def _ready(
 
 
 def _is_dirty(
-    ready: Sequence[CleanableSegment], clean_point: Offset, settings: Compaction, now_ms: int
+    ready: Sequence[CleanableSegment], clean_to: int, settings: Compaction, now_ms: int
 ) -> bool:
-    dirty = [segment for segment in ready if segment.next_offset > clean_point]
+    dirty = [segment for segment in ready if segment.next_offset > clean_to]
     if not dirty:
         return False
     if any(_has_waited(segment.first_timestamp_ms, settings, now_ms) for segment in dirty):

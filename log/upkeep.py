@@ -164,6 +164,8 @@ class Upkeep:
                     horizon_offset=horizon_offset,
                     horizon_ms=horizon_ms,
                 )
+                # A process that died may have left the other slot unsynced.
+                file.sync()
                 marks.store(file, mark)
                 file.sync()
                 segment.mark = mark

@@ -21,7 +21,7 @@ from quorumlog.log.thinning import thin
 from quorumlog.system import SystemDisk
 from quorumlog.types import RecordData
 from sim.disk import SimDisk
-from stored.keyed import ALWAYS, CONFIG, KeyedLog, WallClock, records_in
+from stored.keyed import ALWAYS, CONFIG, KeyedLog, WallClock
 
 
 def a_log(settings: Compaction = ALWAYS) -> KeyedLog:

@@ -187,6 +187,23 @@ def test_a_power_cut_while_the_next_open_finishes_loses_nothing_either() -> None
             finish(reopened(disk, keyed.model, keyed.clock.now_s), Retention())
 
 
+def test_a_mark_survives_a_dead_process_and_a_power_cut_in_a_row() -> None:
+    for seed in range(120):
+        keyed = KeyedLog(SimDisk(Random(seed)), SETTINGS)
+        disk = keyed.disk
+        assert isinstance(disk, SimDisk)
+        keyed.append((b"k", b"v"))
+        keyed.seal()
+        for after_store, die in ((3, disk.kill), (3, disk.crash)):
+            disk.crash_before(after_store)
+            with pytest.raises(SimulatedCrash):
+                keyed.log.set_cleaned(keyed.log.segments()[0], 1, 0, 0)
+            die()
+            keyed.open()
+        with_mark = keyed.log.segments()[0].segment.mark
+        assert with_mark is not None
+
+
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
 @pytest.mark.parametrize(("prepare", "retention"), CASES)
 def test_an_error_at_every_call_is_reported_and_loses_nothing(

@@ -94,8 +94,9 @@ def test_a_pass_that_was_cut_short_is_finished_first() -> None:
 def test_a_segment_that_could_not_be_cleaned_does_not_hold_up_what_comes_later() -> None:
     segments = infos(30, 0, 30, 0)
     assert planned(segments) is not None
+    assert plan_pass(infos(30, 0, 30), Compaction(min_dirty_ratio=0), NOW_MS, 99, 30) is None
     assert plan_pass(segments, NEVER_BY_RATIO, NOW_MS, 1_000, finished_to=30) is None
-    plan = plan_pass(segments, Compaction(min_dirty_ratio=0.5), NOW_MS, 1_000, finished_to=30)
+    plan = plan_pass(segments, Compaction(min_dirty_ratio=0.25), NOW_MS, 1_000, finished_to=30)
     assert plan is not None
     assert (plan.clean_point, plan.goal) == (10, 40)
 
