@@ -5,15 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from quorumlog.errors import QuorumlogError
-from stored.mutants import (
-    STORAGE_MUTANTS,
-    StorageMutant,
-    compaction_cuts,
-    half_writes,
-    rot,
-    stale_index,
-    torn_marks,
-)
+from stored.evidence import compaction_cuts, half_writes, rot, stale_index, torn_marks
+from stored.mutants import STORAGE_MUTANTS, StorageMutant
 
 
 def _named(mutant: StorageMutant) -> str:
