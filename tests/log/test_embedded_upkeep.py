@@ -123,6 +123,16 @@ def test_a_reader_whose_next_record_was_deleted_is_told() -> None:
         list(reader)
 
 
+def test_a_backward_read_ends_where_older_records_were_deleted() -> None:
+    _, log = filled(600)
+    reader = log.read(reverse=True)
+    assert next(reader).offset == 599
+    log.delete_before(590)
+    offsets = [record.offset for record in reader]
+    assert offsets == list(range(598, offsets[-1] - 1, -1))
+    assert offsets[-1] <= 590
+
+
 def test_housekeeping_by_hand_deletes_what_retention_does_not_keep() -> None:
     _, log = filled(60, Options(retention=Retention(records=20)))
     report = log.housekeep()

@@ -19,7 +19,7 @@ from quorumlog.embedded.commit import Ticket
 from quorumlog.embedded.log import EmbeddedLog
 from quorumlog.embedded.opening import Path, Settings
 from quorumlog.embedded.opening import open as open_log
-from quorumlog.embedded.reading import BACKWARD_BYTES, Cursor, newest_first
+from quorumlog.embedded.reading import Cursor, batches_before, newest_first
 from quorumlog.embedded.values import Value
 from quorumlog.errors import Closed, ConfigError
 from quorumlog.log.batch import HEADER_SIZE, Draft
@@ -352,9 +352,7 @@ class AsyncLog:
             return
         source = self._log.source
         index = 1 + await self._run_read(lambda: source.index_of_offset(end - 1))
-        while batches := await self._run_read(
-            partial(source.batches_before, index, BACKWARD_BYTES)
-        ):
+        while batches := await self._run_read(partial(batches_before, source, index)):
             for batch in reversed(batches):
                 if batch.header.next_offset <= start:
                     return

@@ -8,7 +8,7 @@ from quorumlog.log.batch import Batch, Kind
 from quorumlog.log.records import decode_records
 from quorumlog.types import Index, Offset, Record
 
-BACKWARD_BYTES = 256 * 1024
+_BACKWARD_BYTES = 256 * 1024
 
 
 class Source(Protocol):
@@ -97,12 +97,20 @@ def backward(source: Source, start: int, end: int) -> Iterator[Record]:
     if start >= end:
         return
     index = Index(source.index_of_offset(end - 1) + 1)
-    while batches := source.batches_before(index, BACKWARD_BYTES):
+    while batches := batches_before(source, index):
         for batch in reversed(batches):
             if batch.header.next_offset <= start:
                 return
             yield from newest_first(batch, start, end)
         index = batches[0].header.index
+
+
+def batches_before(source: Source, index: int) -> list[Batch]:
+    """Some batches before ``index``, oldest first; none where they are deleted."""
+    try:
+        return source.batches_before(index, _BACKWARD_BYTES)
+    except IndexOutOfRange:
+        return []
 
 
 def newest_first(batch: Batch, start: int, end: int) -> list[Record]:
