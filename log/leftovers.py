@@ -1,10 +1,10 @@
 """Files that take the place of segments; and what is done at open with those a crash left.
 
 A compaction writes its result to ``<first index>.<next index>.compacted``: batches and mark, a
-sync, a sync of the directory, then the header, a sync. A valid header says that the result is complete, and is the decision:
-from there on the segments of that range are removed and the file takes the name of the first one.
-This order lets any crash be rolled forward; a file without a valid header is an attempt that came
-to nothing.
+sync, a sync of the directory, then the header, a sync. A valid header says that the result is
+complete, and is the decision: from there on the segments of that range are removed and the file
+takes the name of the first one. This order lets any crash be rolled forward; a file without a valid
+header is an attempt that came to nothing.
 
 An empty last segment that begins again is written to ``<first index>.remade``, whole; the rename is
 the decision.
