@@ -4,12 +4,12 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from bench.figures import Figure, Scale, microseconds, percentile
-from bench.logs import FIRST_TIMESTAMP_MS, MIB, draft_of, make_log, open_log, segment_paths
+from bench.logs import FIRST_TIMESTAMP_MS, draft_of, make_log, open_log
 from bench.storage_memory import memory_of_open_log
 from quorumlog.log.batch import Draft, iterate_batches
 from quorumlog.log.log import Log
@@ -32,7 +32,6 @@ def measure_lookups(directory: Path, scale: Scale) -> list[Figure]:
     try:
         for path, size_bytes in ((small, _SMALL_BYTES), (large, _LARGE_BYTES)):
             make_log(path, draft, scale.count(size_bytes) // len(draft.body) + 1)
-            _read_all(path)
         figures = [
             _random_reads(small, large, draft, scale, is_cold=False),
             _searches_by_time(small, large, draft, scale),
@@ -47,8 +46,7 @@ def measure_lookups(directory: Path, scale: Scale) -> list[Figure]:
 
 def _random_reads(small: Path, large: Path, draft: Draft, scale: Scale, *, is_cold: bool) -> Figure:
     count = scale.count(_COLD_LOOKUPS if is_cold else _LOOKUPS)
-    drop = _drop_from_cache if is_cold else None
-    times_s = _lookups_in_turns(small, large, scale.repeats, count, _read_record, drop)
+    times_s = _lookups_in_turns(small, large, scale.repeats, count, _read_record, is_cold=is_cold)
     return Figure(
         f"Read one record by offset, {'cold' if is_cold else 'warm'}",
         f"{_gigabytes(_LARGE_BYTES, scale)} log, {len(draft.body) // 1024} KiB batches of "
@@ -63,7 +61,7 @@ def _random_reads(small: Path, large: Path, draft: Draft, scale: Scale, *, is_co
 
 def _searches_by_time(small: Path, large: Path, draft: Draft, scale: Scale) -> Figure:
     count = scale.count(_LOOKUPS)
-    times_s = _lookups_in_turns(small, large, scale.repeats, count, _search_time, None)
+    times_s = _lookups_in_turns(small, large, scale.repeats, count, _search_time, is_cold=False)
     return Figure(
         "offset_for_time",
         f"{_gigabytes(_LARGE_BYTES, scale)} log, {len(draft.body) // 1024} KiB batches, "
@@ -80,39 +78,52 @@ def _lookups_in_turns(
     large: Path,
     rounds: int,
     count: int,
-    look_up: Callable[[Log, random.Random], None],
-    before_round: Callable[[Path], None] | None,
+    look_up: Callable[[Log, float], None],
+    *,
+    is_cold: bool,
 ) -> tuple[list[float], list[float]]:
-    """Seconds of every lookup in the small and in the large log, which take short turns."""
+    """Seconds of every lookup in the small and in the large log, which take short turns.
+
+    Warm: each was done once before in the same round, so what it reads is in the page cache.
+    """
     chosen = random.Random(_SEED)
     times_s: tuple[list[float], list[float]] = [], []
     logs = open_log(small), open_log(large)
     try:
         for _ in range(rounds):
-            if before_round is not None:
-                before_round(small)
-                before_round(large)
-            for begin in range(0, count, _LOOKUPS_IN_TURN):
-                turn = min(_LOOKUPS_IN_TURN, count - begin)
-                for log, taken in zip(logs, times_s, strict=True):
-                    taken += _look_up_times_s(log, look_up, chosen, turn)
+            places = [chosen.random() for _ in range(count)]
+            if is_cold:
+                _drop_from_cache(small)
+                _drop_from_cache(large)
+            else:
+                _take_turns(logs, look_up, places)
+            for log_times_s, taken_s in zip(
+                times_s, _take_turns(logs, look_up, places), strict=True
+            ):
+                log_times_s += taken_s
     finally:
         for log in logs:
             log.close()
     return times_s
 
 
-def _look_up_times_s(
-    log: Log, look_up: Callable[[Log, random.Random], None], chosen: random.Random, count: int
-) -> Iterator[float]:
-    for _ in range(count):
-        started = time.perf_counter()
-        look_up(log, chosen)
-        yield time.perf_counter() - started
+def _take_turns(
+    logs: tuple[Log, Log], look_up: Callable[[Log, float], None], places: list[float]
+) -> tuple[list[float], list[float]]:
+    """Seconds of every lookup of ``places``, in one log and in the other."""
+    times_s: tuple[list[float], list[float]] = [], []
+    for begin in range(0, len(places), _LOOKUPS_IN_TURN):
+        for log, taken_s in zip(logs, times_s, strict=True):
+            for place in places[begin : begin + _LOOKUPS_IN_TURN]:
+                started = time.perf_counter()
+                look_up(log, place)
+                taken_s.append(time.perf_counter() - started)
+    return times_s
 
 
-def _read_record(log: Log, chosen: random.Random) -> None:
-    offset = chosen.randrange(log.end_offset)
+def _read_record(log: Log, place: float) -> None:
+    """Read and decode the record at ``place`` of the log: 0 is its start, 1 its end."""
+    offset = int(log.end_offset * place)
     fetched = log.fetch(offset, 1, log.end_offset)
     batch = next(iterate_batches(fetched.data))
     record = next(decode_records(batch.header, batch.body, offset))
@@ -120,17 +131,10 @@ def _read_record(log: Log, chosen: random.Random) -> None:
         raise AssertionError(f"record {record.offset} was read where {offset} was asked for")
 
 
-def _search_time(log: Log, chosen: random.Random) -> None:
-    timestamp_ms = chosen.randrange(FIRST_TIMESTAMP_MS, log.last_timestamp_ms + 1)
-    log.offset_for_time(timestamp_ms, log.end_offset)
-
-
-def _read_all(directory: Path) -> None:
-    """Have the whole log in the page cache, as far as it fits."""
-    for path in segment_paths(directory):
-        with path.open("rb", buffering=0) as file:
-            while file.read(MIB):
-                pass
+def _search_time(log: Log, place: float) -> None:
+    """Find the offset of the time at ``place`` of what the log spans."""
+    span_ms = log.last_timestamp_ms - FIRST_TIMESTAMP_MS
+    log.offset_for_time(FIRST_TIMESTAMP_MS + int(span_ms * place), log.end_offset)
 
 
 def _drop_from_cache(directory: Path) -> None:
