@@ -257,7 +257,7 @@ def _delete_some(log: TrackedLog, rng: Random) -> None:
         if committed > log.log.start_offset:
             log.delete_before(rng.randrange(log.log.start_offset, committed + 1))
             if rng.random() < 0.4:
-                log.append(1)
+                log.append(1, max(log.log.last_term, 1))
             if rng.random() < 0.6:
                 log.flush()
                 log.remove_deleted()

@@ -150,9 +150,9 @@ class TrackedLog:
     def _take_back(self) -> None:
         """What an embedded log does on a full disk; then one of the batches comes again."""
         self.takes_back = False
-        durable = self.log.durable_index
-        if durable < len(self.state):
-            self.truncate(self.disk.rng.randrange(durable, len(self.state)) + 1)
+        kept = max(self.log.durable_index, self.log.commit_floor)
+        if kept < len(self.state):
+            self.truncate(self.disk.rng.randrange(kept, len(self.state)) + 1)
         self.append(1, max(self.log.last_term, 1), self._last_values)
         self.flush()
 
