@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from quorumlog.errors import Corrupt, ProtocolError
 from quorumlog.log.batch import (
@@ -31,12 +31,12 @@ much memory until it is handed out, and beyond 2 MiB the C library gives that ba
 kernel for it again, each time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(NamedTuple):
     """Whole RECORDS batches as they stand on disk, one after the other, and what comes next.
 
     The first batch may begin before the offset that was asked for. Bodies are as they were read:
-    ``iterate_batches`` checks them against the producer's checksum.
+    ``iterate_batches`` checks them against the producer's checksum. A tuple, because every fetch
+    makes one.
     """
 
     data: Buffer

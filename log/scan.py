@@ -105,7 +105,8 @@ def check_headers(
     # What is before it is within the limits for sure; the first batch says where that is.
     sure_offset = full_offset = -1
     while True:
-        head = data[at : at + HEADER_SIZE]
+        body_at = at + HEADER_SIZE
+        head = data[at:body_at]
         magic, length, record_count, found, base_offset, kind, flags, index_count = unpack(head)
         if (
             checksum(head) != _INTACT
@@ -115,12 +116,13 @@ def check_headers(
             or flags
             or index_count != 1
             or length > MAX_BODY_BYTES
-            or not 0 < record_count <= MAX_RECORDS_PER_BATCH
+            or not record_count
+            or record_count > MAX_RECORDS_PER_BATCH
         ):
             fields_at(data, at, path, position + at, index)
             if flags & ENCRYPTED and not is_encrypted:
                 raise Corrupt(path, position + at, "a plain batch", "an encrypted one")
-        next_at = at + HEADER_SIZE + length
+        next_at = body_at + length
         behind = base_offset + record_count
         if next_at > limit or behind > sure_offset:
             if not end:
