@@ -62,7 +62,9 @@ def dump(
     try:
         inventory = take_inventory(disk, directory, is_open=is_open)
     except OSError as error:
-        raise UnusableDirectory(f"{directory} cannot be read: {error.strerror}") from error
+        raise UnusableDirectory(
+            f"{directory} cannot be read ({error.strerror}): give the directory of a log"
+        ) from error
     if not inventory.is_log:
         raise UnusableDirectory(f"there is no log in {directory}: give the directory of a log")
     begins = [begin_of(disk, source) for source in inventory.segments]

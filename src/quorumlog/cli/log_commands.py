@@ -12,6 +12,7 @@ from quorumlog.cli.output import plural, print_json, print_table
 if TYPE_CHECKING:
     from quorumlog.log.damage import Finding, Span
     from quorumlog.log.key_ring import KeyRing
+    from quorumlog.log.repair import RepairReport
     from quorumlog.log.verify import LogReport
 
 PROGRESS_INTERVAL_S: Final = 0.2
@@ -90,6 +91,50 @@ def dump(
         items, start_offset, count, with_records=not batches, as_json=context.json
     )
     return 0 if is_whole else DAMAGED
+
+
+@log.command()
+@directory_argument
+@click.option("--yes", is_flag=True, help="Do it. Without, only say what would be done.")
+@keys_option
+@json_option
+@pass_context
+def repair(context: CliContext, directory: str, yes: bool, keys: str | None) -> int:
+    """Say what can be done about damage in DIR; with --yes, do it.
+
+    DIR as for verify; no process may have it open. Offsets never change: what cannot be read any
+    more becomes a gap. What is removed or written over is kept in DIR/removed-TIME. The exit
+    code is 0 when all is well, or is afterwards.
+    """
+    from quorumlog.cli.repair_lines import document_of, print_repair
+    from quorumlog.log.find_logs import find_logs
+    from quorumlog.log.repair import RepairReport, plan
+    from quorumlog.log.repair import repair as repair_log
+    from quorumlog.system import SystemClock, SystemDisk
+
+    disk, clock, ring = SystemDisk(), SystemClock(), ring_of(keys)
+    reports = []
+    for path in find_logs(disk, directory):
+        if yes:
+            report = repair_log(disk, path, clock, ring)
+        else:
+            made = plan(disk, path, clock, ring)
+            report = RepairReport(path, made.actions, made.refusals)
+        reports.append(report)
+        if not context.json:
+            print_repair(report, is_done=yes)
+    if context.json:
+        print_json({"done": yes, "logs": [document_of(each) for each in reports]})
+    elif not yes and any(each.actions for each in reports):
+        print("nothing was changed: run it again with --yes to do this")
+    return 0 if all(is_well(each) for each in reports) else DAMAGED
+
+
+def is_well(report: "RepairReport") -> bool:
+    """Whether there was nothing to do, or all was done."""
+    if report.after is not None:
+        return report.after.is_clean
+    return not report.actions and not report.refusals
 
 
 @log.command("new-key")
