@@ -5,6 +5,7 @@ and durable with the next flush, or not; nothing else changes. So locks are take
 between which and its block no handler runs, and what takes several steps can be done again.
 """
 
+from _thread import LockType
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +24,10 @@ _FIRST_TERM = 1
 class Ticket:
     """An append that waits for its flush.
 
-    ``error`` says that it was taken back; ``is_done``, that it is as durable as promised.
+    Attributes:
+        is_done: it is as durable as promised.
+        error: it was taken back.
+        alarm: held, and released to wake the thread that sleeps until one of the two is so.
     """
 
     index: int
@@ -31,6 +35,19 @@ class Ticket:
     end_offset: Offset
     is_done: bool = False
     error: DiskFull | None = None
+    alarm: LockType | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        return self.is_done or self.error is not None
+
+    def wake(self) -> None:
+        """Wake the thread that sleeps, if one does; the caller holds the mutex."""
+        alarm = self.alarm
+        if alarm is not None:
+            if alarm.locked():
+                alarm.release()
+            self.alarm = None
 
 
 class GroupCommit:
@@ -53,6 +70,10 @@ class GroupCommit:
         self.flush_mutex = Lock()
         self.durable_end = log.end_offset
         self._waiting: deque[Ticket] = deque()
+        self._leader: Ticket | None = None
+        """Whose thread flushes, or is about to, for all; the others sleep until that is over."""
+        self._sleeping: deque[Ticket] = deque()
+        self._followers = 0
         self._full: DiskFull | None = None
         """The disk was full, and what waited is not all taken back yet."""
         log.advance_commit_floor(log.last_index)
@@ -61,6 +82,15 @@ class GroupCommit:
     def waiting(self) -> int:
         """Appends that wait for a flush."""
         return len(self._waiting)
+
+    def wait_beyond(self, offset: int, is_closed: Callable[[], bool]) -> None:
+        """Return when ``offset`` is durable, or ``is_closed`` when ``grown`` was notified."""
+        with self.mutex:
+            self._followers += 1
+            try:
+                self.grown.wait_for(lambda: self.durable_end > offset or is_closed())
+            finally:
+                self._followers -= 1
 
     def submit(self, draft: Draft) -> Ticket:
         """Append in memory and return at once; the next flush writes it.
@@ -94,9 +124,23 @@ class GroupCommit:
             DiskFull: it was taken back.
             LogFenced, Closed: it is there after the next open or not.
         """
-        with self.flush_mutex:
-            while not ticket.is_done and ticket.error is None:
-                self._flush()
+        try:
+            while not ticket.is_settled:
+                alarm = self._lead_or_sleep(ticket)
+                if alarm is not None:
+                    alarm.acquire()
+                    continue
+                with self.flush_mutex:
+                    if not ticket.is_settled:
+                        self._flush()
+        finally:
+            if self._leader is ticket or self._sleeping:
+                try:
+                    self._resign(ticket)
+                except BaseException:
+                    # Interrupted: nobody would flush for those that sleep.
+                    self._resign(ticket)
+                    raise
         if ticket.error is not None:
             raise ticket.error
         return ticket.base_offset
@@ -121,6 +165,36 @@ class GroupCommit:
             self._flush()
             self._log.sync()
 
+    def _lead_or_sleep(self, ticket: Ticket) -> LockType | None:
+        """What to wait for, or None: this thread is to flush.
+
+        Threads that queued for the flush mutex would wake one after the other, and each would find
+        that it has nothing to flush; so they sleep until their own append is settled.
+        """
+        with self.mutex:
+            if self._leader is None:
+                self._leader = ticket
+            if self._leader is ticket:
+                return None
+            alarm = Lock()
+            if not ticket.is_settled:
+                alarm.acquire()
+                ticket.alarm = alarm
+                if ticket not in self._sleeping:
+                    self._sleeping.append(ticket)
+            return alarm
+
+    def _resign(self, ticket: Ticket) -> None:
+        """Let another thread flush, if one waits for that."""
+        with self.mutex:
+            if ticket in self._sleeping:
+                self._sleeping.remove(ticket)
+            if self._leader is ticket:
+                self._leader = None
+            if self._leader is None and self._sleeping:
+                self._sleeping[0].wake()
+                self._sleeping.popleft()
+
     def _flush(self) -> None:
         """The caller holds the flush mutex."""
         if self._full is None:
@@ -134,25 +208,34 @@ class GroupCommit:
             return
         self._log.advance_commit_floor(flushed.last_index)
         try:
-            with self.mutex:
-                while self._waiting and self._waiting[0].index <= flushed.last_index:
-                    ticket = self._waiting[0]
-                    self.durable_end = max(self.durable_end, ticket.end_offset)
-                    ticket.is_done = True
-                    self._waiting.popleft()
-                self.grown.notify_all()
+            self._settle(flushed.last_index)
         except BaseException:
-            # Interrupted: whoever was not told would wait for the next append.
-            with self.mutex:
-                self.grown.notify_all()
+            # Interrupted before it has told everybody: they would wait for the next append.
+            self._settle(flushed.last_index)
             raise
         self._on_written()
+
+    def _settle(self, last_index: int) -> None:
+        """Everything through ``last_index`` is durable: tell who waits for that."""
+        with self.mutex:
+            waiting = self._waiting
+            while waiting and waiting[0].index <= last_index:
+                ticket = waiting[0]
+                if ticket.end_offset > self.durable_end:
+                    self.durable_end = ticket.end_offset
+                ticket.is_done = True
+                if ticket.alarm is not None:
+                    ticket.wake()
+                waiting.popleft()
+            if self._followers:
+                self.grown.notify_all()
 
     def _take_back(self, error: DiskFull) -> None:
         """The disk is full: what waits was never appended, so that nobody's retry doubles it."""
         with self.mutex:
             for ticket in self._waiting:
                 ticket.error = DiskFull(f"{error}; this append was taken back")
+                ticket.wake()
             self._log.truncate(self._log.durable_index + 1)
             self._waiting.clear()
         # Cuts what reached a file already; that needs no space.

@@ -282,10 +282,8 @@ class EmbeddedLog:
 
     def _wait_beyond(self, offset: int) -> bool:
         """Wait until ``offset`` can be read; False when the log was closed first."""
-        commits = self._commits
-        with commits.mutex:
-            commits.grown.wait_for(lambda: commits.durable_end > offset or self._is_closed)
-            return not self._is_closed
+        self._commits.wait_beyond(offset, lambda: self._is_closed)
+        return not self._is_closed
 
     def _written(self) -> None:
         if self._syncer is not None:
