@@ -12,6 +12,7 @@ from quorumlog.log.paths import (
     compacted_range_of,
     first_index_of,
     index_path_of,
+    is_remade_name,
     segment_name,
 )
 from quorumlog.log.scan import end_of_data
@@ -135,23 +136,28 @@ def _sort_in(
         elif place is not None:
             strays.setdefault(place, []).append(path)
     elif compacted is not None:
-        if not is_open:
-            _sort_compacted(disk, inventory, path, *compacted)
+        # Of an open log too: while it is put in its place, some of its segments are gone.
+        _sort_compacted(disk, inventory, path, *compacted, is_open=is_open)
     elif name.endswith(INDEX_SUFFIX):
         inventory.indexes.add(path)
     elif name.endswith(_STATE_SUFFIX) and name.removesuffix(_STATE_SUFFIX).isdigit():
         inventory.snapshots.append((path, int(name.removesuffix(_STATE_SUFFIX))))
-    elif name in _DRAFTS:
+    elif name in _DRAFTS or is_remade_name(name):
         if not is_open:
-            inventory.findings.append(
-                _note(Flaw.UNFINISHED, path, "nothing", "a draft, written again by the next save")
-            )
+            found = "a draft that a crash left: it is removed, or written again"
+            inventory.findings.append(_note(Flaw.UNFINISHED, path, "nothing", found))
     elif name not in _KNOWN and not name.startswith(KEPT_PREFIX):
         inventory.findings.append(_note(Flaw.UNKNOWN_FILE, path, "a file of the log", "another"))
 
 
 def _sort_compacted(
-    disk: Disk, inventory: Inventory, path: str, first_index: Index, next_index: Index
+    disk: Disk,
+    inventory: Inventory,
+    path: str,
+    first_index: Index,
+    next_index: Index,
+    *,
+    is_open: bool,
 ) -> None:
     header = header_in(disk, path)
     if header is not None and header.first_index == first_index:
@@ -160,7 +166,8 @@ def _sort_compacted(
         found = "a complete one: the next open puts it in the place of its segments"
     else:
         found = "an attempt that was cut short: the next open removes it"
-    inventory.findings.append(_note(Flaw.UNFINISHED, path, "no compaction under way", found))
+    if not is_open:
+        inventory.findings.append(_note(Flaw.UNFINISHED, path, "no compaction under way", found))
 
 
 def _find_homes(

@@ -140,6 +140,8 @@ class _LogWalk:
         self._progress = progress
         self._report = LogReport(directory, is_open)
         self._before: Point | None = None
+        self._returned_to = Index(0)
+        """Where a missing segment was looked for in the ones before it."""
 
     def run(self) -> Verified:
         inventory = self._list()
@@ -150,7 +152,7 @@ class _LogWalk:
         attempts = 0
         cursor = 0
         while True:
-            pending = [each for each in inventory.segments if each.first_index >= cursor]
+            pending = self._pending(inventory, cursor)
             if not pending:
                 break
             examined = self._examine(pending)
@@ -165,12 +167,30 @@ class _LogWalk:
                 cursor = pending[0].first_index + 1
                 continue
             verified.segments.append(examined)
-            self._pass(inventory, pending, examined)
+            self._pass(pending, examined)
             cursor = pending[0].first_index + 1
             if self._is_open:
                 cursor = max(cursor, examined.after.index)
         self._sum_up(verified)
         return verified
+
+    def _pending(self, inventory: Inventory, cursor: int) -> list[SegmentFile]:
+        """The segments still to be looked at.
+
+        In a log that is written, compaction may have joined the segment that was next to ones
+        before it, or deletion have removed it: then what covers its place comes next.
+        """
+        segments = inventory.segments
+        pending = [each for each in segments if each.first_index >= cursor]
+        before = self._before
+        if not self._is_open or before is None or not pending:
+            return pending
+        if pending[0].first_index <= before.index or self._returned_to == before.index:
+            return pending
+        self._returned_to = before.index
+        self._before = None
+        covering = [each for each in segments if each.first_index <= before.index]
+        return [*covering[-1:], *pending]
 
     def _list(self) -> Inventory:
         try:
@@ -215,13 +235,12 @@ class _LogWalk:
         now = [first for first in firsts if first >= pending[0].first_index][:2]
         return examined is None or now != expected
 
-    def _pass(self, inventory: Inventory, pending: list[SegmentFile], examined: Examined) -> None:
+    def _pass(self, pending: list[SegmentFile], examined: Examined) -> None:
         """Take note of an examined segment and of how it stands to the ones beside it."""
         report, source = self._report, examined.source
         before = self._before
         is_first = report.segments == 0
-        was_deleted = self._is_open and inventory.segments[:1] == pending[:1]
-        if before is not None and before.index < source.first_index and not was_deleted:
+        if before is not None and before.index < source.first_index:
             finding = Finding(
                 Severity.DAMAGE,
                 Flaw.MISSING_SEGMENT,

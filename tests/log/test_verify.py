@@ -14,6 +14,7 @@ from quorumlog.log.batch import HEADER_SIZE, Batch
 from quorumlog.log.damage import Finding, Flaw, Severity, Span
 from quorumlog.log.find_logs import find_logs
 from quorumlog.log.hard_state import HardState, HardStateFile
+from quorumlog.log.leftovers import take_place
 from quorumlog.log.segment import DATA_START
 from quorumlog.log.state_snapshot import StateSnapshot, save_snapshot
 from quorumlog.log.verify import LogReport, verify, verify_log
@@ -290,6 +291,51 @@ def test_an_open_log_is_read_as_far_as_it_is_synced() -> None:
     assert lock is not None
     lock.release()
     assert not verify_log(disk, DIRECTORY).report.is_clean
+
+
+def test_deletion_and_compaction_of_an_open_log_are_no_damage() -> None:
+    """Whatever is done to the segments at whatever read: files vanish and are joined."""
+    for moment in range(1, 16):
+        for joins in (True, False):
+            disk = plain_log()
+            lock = disk.lock(f"{DIRECTORY}/lock")
+            calls = 0
+
+            def change(_: int, disk: SimDisk = disk, at: int = moment, joins: bool = joins) -> None:
+                nonlocal calls
+                calls += 1
+                if calls == at:
+                    join_first_three(disk) if joins else remove_first_two(disk)
+
+            report = verify_log(disk, DIRECTORY, progress=change).report
+            assert report.is_clean, [str(each) for each in report.findings]
+            assert report.end_offset == 32
+            lock.release()
+
+
+def join_first_three(disk: SimDisk) -> None:
+    make = Drafter()
+    make.timestamp_ms += 110
+    gap = store([[make.gap(12, 24)]])
+    name = f"{DIRECTORY}/{1:020d}.{13:020d}.compacted"
+    disk.open(name, create=True).write_at(0, [gap.content(FIRST)])
+    take_place(disk, DIRECTORY, Index(1), Index(13), [Index(5), Index(9)])
+
+
+def remove_first_two(disk: SimDisk) -> None:
+    for path in (FIRST, SECOND):
+        disk.remove(path.replace(".log", ".index"))
+        disk.remove(path)
+
+
+def test_a_segment_that_an_open_log_lacks_is_damage() -> None:
+    disk = plain_log()
+    disk.remove(SECOND)
+    lock = disk.lock(f"{DIRECTORY}/lock")
+    report = verify_log(disk, DIRECTORY).report
+    assert only(report).flaw == Flaw.MISSING_SEGMENT
+    assert only(report).offsets == Span(8, 16)
+    lock.release()
 
 
 def test_without_keys_an_encrypted_log_is_checked_as_it_is_stored() -> None:
