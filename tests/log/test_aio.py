@@ -203,6 +203,28 @@ async def test_a_cancelled_append_takes_nothing_with_it() -> None:
     assert await bench.log.append(b"after") == 8
 
 
+async def test_an_append_that_is_cancelled_when_its_turn_has_come_leaves_its_room() -> None:
+    bench = Bench(max_waiting_bytes=1000)
+    bench.flush.is_free = False
+    appends = [asyncio.create_task(bench.log.append(b"%d" % n * 150)) for n in range(9)]
+    await turns()
+    outside = list(bench.log._outside)
+    bench.flush.step()
+    while not outside[0][1].done():
+        await asyncio.sleep(0)
+    first = 9 - len(outside)
+    assert appends[first].cancel()
+    bench.flush.is_free = True
+    await turns(50)
+    while bench.flush.waiting:
+        bench.flush.step()
+        await turns()
+    outcomes = await asyncio.gather(*appends, return_exceptions=True)
+    assert isinstance(outcomes[first], asyncio.CancelledError)
+    assert [each for each in outcomes if isinstance(each, int)] == list(range(8))
+    assert bench.log._waiting_bytes == 0
+
+
 async def test_followers_wait_on_one_event_and_all_get_everything() -> None:
     bench = Bench()
     await bench.log.append(b"before")

@@ -23,6 +23,10 @@ CONFIG = LogConfig(segment_bytes=1024, index_interval_bytes=128, tail_cache_byte
 _FILES = ("/quorumlog/log/", "/quorumlog/embedded")
 
 
+INTERRUPTED = [b"interrupted" * 15, b"too"]
+"""What is appended, as one batch, when the interruption comes."""
+
+
 class Interrupted(KeyboardInterrupt):
     """What the signal handler of these tests raises."""
 
@@ -107,7 +111,7 @@ def check_goes_on(disk: SimDisk, log: EmbeddedLog, before: list[bytes | None]) -
     """The interrupted append is there once or not at all, what comes after it always."""
     offset = log.append(b"after")
     content = contents(log)
-    assert content in ([*before, b"after"], [*before, b"interrupted" * 30, b"after"])
+    assert content in ([*before, b"after"], [*before, *INTERRUPTED, b"after"])
     assert content[offset] == b"after"
     more = [b"%d" % number * 100 for number in range(8)]
     for value in more:
@@ -135,7 +139,7 @@ def test_an_append_interrupted_at_any_disk_call_is_done_by_the_next_one(filling:
             log.append(value)
         disk.at = at
         try:
-            log.append(b"interrupted" * 30)
+            log.append_batch(INTERRUPTED)
         except Interrupted:
             check_goes_on(disk, log, before)
             continue
@@ -161,7 +165,7 @@ def test_an_append_interrupted_anywhere_is_there_once_or_not_at_all(
         interruption = Interruption(at)
         try:
             with interruption:
-                log.append(b"interrupted" * 30)
+                log.append_batch(INTERRUPTED)
         except Interrupted as error:
             try:
                 if fsync == "never":
@@ -170,7 +174,7 @@ def test_an_append_interrupted_anywhere_is_there_once_or_not_at_all(
                     content = contents(log)
                     assert content in (
                         [*before, b"after"],
-                        [*before, b"interrupted" * 30, b"after"],
+                        [*before, *INTERRUPTED, b"after"],
                     )
                     disk.crash()
                     assert contents(opened(disk)) == content
@@ -237,7 +241,7 @@ def test_a_timeout_that_a_signal_handler_raises_is_no_error_of_the_disk() -> Non
         log = opened(disk)
         disk.at = at
         try:
-            log.append(b"interrupted" * 30)
+            log.append_batch(INTERRUPTED)
         except TimeoutError:
             check_goes_on(disk, log, [])
         else:

@@ -259,14 +259,18 @@ class AsyncLog:
         if not self._outside and self._has_room(size_bytes):
             self._waiting_bytes += size_bytes
             return
-        entry = size_bytes, self._loop.create_future()
+        turn = self._loop.create_future()
+        entry = size_bytes, turn
         self._outside.append(entry)
         try:
-            await entry[1]
+            await turn
         except asyncio.CancelledError:
             if entry in self._outside:
                 self._outside.remove(entry)
-            else:
+                # It may have held up smaller ones.
+                self._leave(0)
+            elif not turn.cancelled() and turn.exception() is None:
+                # Its turn had just come.
                 self._leave(size_bytes)
             raise
 

@@ -108,11 +108,11 @@ class GroupCommit:
             )
             header = batch.header
             ticket = Ticket(header.index, header.base_offset, header.next_offset)
-            self._waiting.append(ticket)
             try:
+                self._waiting.append(ticket)
                 log.append([batch])
             except BaseException:
-                if log.next_index == ticket.index:
+                if log.next_index == ticket.index and ticket in self._waiting:
                     self._waiting.remove(ticket)
                 raise
         return ticket
