@@ -7,28 +7,27 @@ listed again. Sealed segments are read as everybody reads them; the sparse index
 made here, from the headers between one mark and the next.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from quorumlog.errors import Corrupt, StorageError, UnusableDirectory
-from quorumlog.log.batch import Batch, BatchHeader
+from quorumlog.log.active_segment import ActiveSegment, header_in
+from quorumlog.log.batch import Batch
 from quorumlog.log.cipher import SegmentCipher
 from quorumlog.log.config import LogConfig
 from quorumlog.log.layout import Layout
-from quorumlog.log.mark import Mark, MarkPages
+from quorumlog.log.mark import Mark
 from quorumlog.log.paths import compacted_range_of, first_index_of
 from quorumlog.log.read_only import ReadOnlyDisk
-from quorumlog.log.scan import walk_headers
-from quorumlog.log.segment import Segment, first_mark, header_at_mark
+from quorumlog.log.segment import Segment, header_at_mark
 from quorumlog.log.segment_files import OpenSegment, SegmentChanged, SegmentFiles, unreadable
-from quorumlog.log.segment_header import HEADER_BYTES, SegmentHeader, decode_segment_header
-from quorumlog.log.sparse_index import SparseIndex
+from quorumlog.log.segment_header import HEADER_BYTES, decode_segment_header
 from quorumlog.log.state import LogState
 from quorumlog.log.tail import Tail
 from quorumlog.log.view import LogView
-from quorumlog.ports import Clock, Disk, File
+from quorumlog.ports import Clock, Disk
 from quorumlog.types import Index, Offset
 
 if TYPE_CHECKING:
@@ -38,8 +37,6 @@ T = TypeVar("T")
 
 _MAX_ATTEMPTS: Final = 100
 """So often a look that files vanish under is repeated."""
-
-_WALK_BYTES: Final = 64 * 1024
 
 
 class FollowedLog:
@@ -206,7 +203,7 @@ class FollowedLog:
             self._active.file.close()
             self._active = seen.active
 
-    def _look(self, active: "ActiveSegment | None") -> "_Seen":
+    def _look(self, active: ActiveSegment | None) -> "_Seen":
         """What the directory holds now; files may vanish meanwhile."""
         for _ in range(_MAX_ATTEMPTS):
             try:
@@ -219,7 +216,7 @@ class FollowedLog:
             f"{self._directory}: its files are replaced faster than they can be looked at"
         )
 
-    def _look_once(self, active: "ActiveSegment | None") -> "_Seen":
+    def _look_once(self, active: ActiveSegment | None) -> "_Seen":
         paths = self._list()
         *sealed, last = sorted(paths)
         if active is None or active.path != paths[last] or not active.is_current(self._disk):
@@ -229,7 +226,7 @@ class FollowedLog:
             segment.is_sealed = True
         header = active.header
         if segments:
-            header = _header_in(self._disk, segments[0].path)
+            header = header_in(self._disk, segments[0].path)
         start_offset = max(header.base_offset, active.mark.start_offset)
         return _Seen(paths, [*segments, active.segment], active, start_offset)
 
@@ -267,7 +264,7 @@ class FollowedLog:
             )
         return paths
 
-    def _open_active(self, path: str, first_index: Index) -> "ActiveSegment":
+    def _open_active(self, path: str, first_index: Index) -> ActiveSegment:
         file = self._disk.open_readonly(path)
         try:
             header = decode_segment_header(file.read_at(0, HEADER_BYTES), path)
@@ -284,64 +281,8 @@ class _Seen:
 
     paths: dict[Index, str]
     segments: list[Segment]
-    active: "ActiveSegment"
+    active: ActiveSegment
     start_offset: Offset
-
-
-class ActiveSegment:
-    """The segment that the writer appends to, up to the mark that was last seen."""
-
-    def __init__(self, path: str, file: File, header: SegmentHeader, interval_bytes: int) -> None:
-        """``file`` is kept, open. Reads every header before the mark.
-
-        Raises:
-            Corrupt: there is no valid mark, or a header before it is damaged.
-        """
-        self.path = path
-        self.file = file
-        self.header = header
-        self._marks = MarkPages()
-        self.segment = Segment.new(path, header, SparseIndex(interval_bytes))
-        self.mark = first_mark(header, Index(0), Offset(0))
-        mark = self.load_mark()
-        self.extend(mark, self.headers_until(mark))
-
-    def load_mark(self) -> Mark:
-        """The mark as it is now; one that cannot be read, as it was."""
-        mark = self._marks.load(self.file)
-        return self.mark if mark is None else mark
-
-    def is_ended(self) -> bool:
-        """Whether the writer may be in another file: this one is sealed, closed, or was empty."""
-        return (
-            self.file.size_bytes() <= self.mark.position
-            or self.mark.index < self.segment.first_index
-        )
-
-    def is_current(self, disk: Disk) -> bool:
-        """Whether the file of this name is still this one: an empty one may be made anew."""
-        return _header_in(disk, self.path) == self.header
-
-    def headers_until(self, mark: Mark) -> list[tuple[int, BatchHeader]]:
-        """Position and header of each batch behind the last mark, up to this one."""
-        position = self.mark.position
-        return list(
-            walk_headers(
-                self.file, self.path, position, self.mark.index + 1, mark.index, _WALK_BYTES
-            )
-        )
-
-    def extend(self, mark: Mark, added: Sequence[tuple[int, BatchHeader]]) -> None:
-        """Go on to ``mark``; ``added`` are the batches before it. Readers look at the index."""
-        segment = self.segment
-        for position, header in added:
-            if segment.first_term is None:
-                segment.first_term = header.term
-                segment.first_timestamp_ms = header.timestamp_ms
-            if segment.index is not None:
-                segment.index.add(header, position)
-        segment.end = mark.position
-        self.mark = mark
 
 
 class _FollowedFiles(SegmentFiles):
@@ -376,17 +317,9 @@ def _move_end(layout: Layout, mark: Mark) -> None:
     layout.tail = Tail(layout.next_index)
 
 
-def _header_in(disk: Disk, path: str) -> SegmentHeader:
-    file = disk.open_readonly(path)
-    try:
-        return decode_segment_header(file.read_at(0, HEADER_BYTES), path)
-    finally:
-        file.close()
-
-
 def _is_complete(disk: Disk, path: str, first_index: Index) -> bool:
     """Whether the file has the header of segment ``first_index``."""
     try:
-        return _header_in(disk, path).first_index == first_index
+        return header_in(disk, path).first_index == first_index
     except Corrupt:
         return False
