@@ -4,21 +4,25 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
+from fastcrc.crc32 import iscsi as crc32c
 
 from quorumlog.errors import UnusableDirectory
-from quorumlog.log.batch import HEADER_SIZE, Batch
+from quorumlog.log.batch import HEADER_SIZE, Batch, Draft
 from quorumlog.log.damage import Finding, Flaw, Severity, Span
 from quorumlog.log.find_logs import find_logs
 from quorumlog.log.hard_state import HardState, HardStateFile
 from quorumlog.log.leftovers import take_place
+from quorumlog.log.mark import MarkPages
+from quorumlog.log.records import encode_body
 from quorumlog.log.segment import DATA_START
 from quorumlog.log.state_snapshot import StateSnapshot, save_snapshot
 from quorumlog.log.verify import LogReport, verify, verify_log
-from quorumlog.types import Index, NodeId, Offset, Term
+from quorumlog.types import Index, NodeId, Offset, RecordData, Term
 from sim.disk import SimDisk, SimFile
 from stored.batches import DIRECTORY, append, open_log
 from stored.shapes import RING, SHAPES, Drafter, Shape, encrypted, plain_log, store
@@ -154,17 +158,22 @@ def test_several_damaged_places_of_a_segment_are_told_apart() -> None:
     assert [finding.offsets for finding in report.findings] == [Span(0, 2), Span(4, 6)]
 
 
-def test_a_batch_inside_of_a_record_is_not_taken_for_one() -> None:
+@pytest.mark.parametrize(
+    ("skipped", "size_bytes"),
+    [(3, 20), (3, 3000), (2, 20), (2, 3000)],
+    ids=["later", "later and larger", "the same", "the same and larger"],
+)
+def test_a_batch_inside_of_a_record_is_not_taken_for_one(skipped: int, size_bytes: int) -> None:
     """The header of a batch rots whose record holds batches that would fit behind it."""
     later = Drafter()
-    for _ in range(3):
-        later.records(2)
-    inner = [later.records(2), later.records(2)]
+    for _ in range(skipped):
+        later.records(1)
+    later.offset += skipped - 2
+    inner = [later.records(1, size_bytes), later.records(1, size_bytes)]
     make = Drafter()
     batches = [make.records(1), make.records(1)]
     trap = b"".join(bytes(each.head) + bytes(each.body) for each in inner)
-    carrier = carrying(make, trap)
-    batches += [carrier, *(make.records(1) for _ in range(4))]
+    batches += [carrying(make, trap), *(make.records(1) for _ in range(12))]
     disk = store([batches, [make.records(1)]])
     assert report_of(disk).is_clean
     position = DATA_START + batches[0].size_bytes + batches[1].size_bytes
@@ -173,12 +182,50 @@ def test_a_batch_inside_of_a_record_is_not_taken_for_one() -> None:
     assert (only(report).indexes, only(report).offsets) == (Span(3, 4), Span(2, 3))
 
 
+def test_an_index_whose_entries_are_not_so_is_found() -> None:
+    disk = plain_log()
+    path = FIRST.replace(".log", ".index")
+    raw = bytearray(disk.content(path))
+    # The position of the second entry: the second column, behind a head of 56 bytes.
+    count = int.from_bytes(raw[48:56], "little")
+    at = 56 + 8 * count + 8
+    for change in (1, -1):
+        wrong = raw.copy()
+        position = int.from_bytes(raw[at : at + 8], "little") + change
+        wrong[at : at + 8] = position.to_bytes(8, "little")
+        wrong[4:8] = crc32c(bytes(wrong[8:])).to_bytes(4, "little")
+        overwrite(disk, path, 0, bytes(wrong))
+        assert (only(report_of(disk)).flaw, only(report_of(disk)).file) == (Flaw.INDEX, path)
+    wrong = raw.copy()
+    # Its term: the last column.
+    wrong[56 + 32 * count + 8] ^= 1
+    wrong[4:8] = crc32c(bytes(wrong[8:])).to_bytes(4, "little")
+    overwrite(disk, path, 0, bytes(wrong))
+    assert only(report_of(disk)).flaw == Flaw.INDEX
+
+
+@pytest.mark.parametrize("path", [FIRST, f"{DIRECTORY}/{13:020d}.log"])
+@pytest.mark.parametrize("field", ["next_offset", "term", "timestamp_ms"])
+def test_a_mark_that_the_batches_contradict_is_found(path: str, field: str) -> None:
+    disk = plain_log()
+    file, marks = disk.open(path), MarkPages()
+    mark = marks.load(file)
+    assert mark is not None
+    marks.store(file, replace(mark, **{field: getattr(mark, field) + 1}))
+    file.sync()
+    file.close()
+    finding = only(report_of(disk))
+    assert (finding.flaw, finding.file, finding.severity) == (Flaw.MARK, path, "repairable")
+
+
+def test_a_batch_with_another_number_of_records_is_damage() -> None:
+    body = encode_body([RecordData(b"one"), RecordData(b"two")])
+    wrong = Draft.of(body, 3).stamp(1, 1, 0, 1_000)
+    assert "2 records, not 3" in only(report_of(store([[wrong]]))).found
+
+
 def carrying(make: Drafter, value: bytes) -> Batch:
     """The next batch, with one record of that value."""
-    from quorumlog.log.batch import Draft
-    from quorumlog.log.records import encode_body
-    from quorumlog.types import RecordData
-
     draft = Draft.of(encode_body([RecordData(value)]), 1)
     batch = draft.stamp(make.index, make.term, make.offset, make.timestamp_ms)
     make.index, make.offset = make.index + 1, make.offset + 1
@@ -186,8 +233,6 @@ def carrying(make: Drafter, value: bytes) -> Batch:
 
 
 def test_a_body_that_does_not_hold_what_its_header_says_is_damage() -> None:
-    from quorumlog.log.batch import Draft
-
     wrong = Draft.of(b"no protobuf", 3).stamp(1, 1, 0, 1_000)
     report = report_of(store([[wrong]]))
     assert only(report).flaw == Flaw.BATCHES
