@@ -148,18 +148,18 @@ async def test_appends_wait_for_room_and_get_their_offsets_in_order() -> None:
     bench.flush.is_free = False
     appends = [asyncio.create_task(bench.log.append(b"%d" % n * 150)) for n in range(10)]
     await turns()
-    assert bench.log._waiting_bytes <= 1000
+    assert bench.log._room.used_bytes <= 1000
     assert 1 <= bench.log._log.commits.waiting < 10
     steps = 0
     while bench.flush.waiting:
         bench.flush.step()
         steps += 1
         await turns()
-        assert bench.log._waiting_bytes <= 1000
+        assert bench.log._room.used_bytes <= 1000
     assert steps > 1
     assert await asyncio.gather(*appends) == list(range(10))
     assert read_all(bench) == [b"%d" % n * 150 for n in range(10)]
-    assert bench.log._waiting_bytes == 0
+    assert bench.log._room.used_bytes == 0
 
 
 def read_all(bench: Bench) -> list[bytes | None]:
@@ -198,7 +198,7 @@ async def test_a_cancelled_append_takes_nothing_with_it() -> None:
     # It was in the log when it was cancelled; the other one never got there.
     assert read[0] == b"0" * 150
     assert len(read) == 8
-    assert bench.log._waiting_bytes == 0
+    assert bench.log._room.used_bytes == 0
     bench.flush.is_free = True
     assert await bench.log.append(b"after") == 8
 
@@ -208,7 +208,7 @@ async def test_an_append_that_is_cancelled_when_its_turn_has_come_leaves_its_roo
     bench.flush.is_free = False
     appends = [asyncio.create_task(bench.log.append(b"%d" % n * 150)) for n in range(9)]
     await turns()
-    outside = list(bench.log._outside)
+    outside = list(bench.log._room._outside)
     bench.flush.step()
     while not outside[0][1].done():
         await asyncio.sleep(0)
@@ -222,7 +222,7 @@ async def test_an_append_that_is_cancelled_when_its_turn_has_come_leaves_its_roo
     outcomes = await asyncio.gather(*appends, return_exceptions=True)
     assert isinstance(outcomes[first], asyncio.CancelledError)
     assert [each for each in outcomes if isinstance(each, int)] == list(range(8))
-    assert bench.log._waiting_bytes == 0
+    assert bench.log._room.used_bytes == 0
 
 
 async def test_followers_wait_on_one_event_and_all_get_everything() -> None:
@@ -307,7 +307,7 @@ async def test_after_a_failed_fdatasync_every_waiting_append_is_told() -> None:
     assert [type(outcome) for outcome in outcomes] == [LogFenced] * 3
     with pytest.raises(LogFenced):
         await bench.log.append(b"y")
-    assert bench.log._waiting_bytes == 0
+    assert bench.log._room.used_bytes == 0
     await bench.log.close()
 
 

@@ -2,11 +2,14 @@
 
 import dis
 import linecache
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import count, pairwise
 from random import Random
+from threading import Event, Thread, get_ident
 from types import CodeType, FrameType
 from typing import Any
 
@@ -247,3 +250,62 @@ def test_a_timeout_that_a_signal_handler_raises_is_no_error_of_the_disk() -> Non
         else:
             break
     assert at > 3
+
+
+@contextmanager
+def signal_when(is_time: Callable[[], bool]) -> Iterator[None]:
+    """Send this thread a signal, whose handler raises Interrupted, as soon as ``is_time``."""
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        raise Interrupted
+
+    def send() -> None:
+        while not is_time():
+            Event().wait(0.001)
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    main = get_ident()
+    before = signal.signal(signal.SIGUSR1, handler)
+    sender = Thread(target=send)
+    sender.start()
+    try:
+        with pytest.raises(Interrupted):
+            yield
+    finally:
+        sender.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_who_waits_for_the_flush_of_others_can_be_interrupted() -> None:
+    log = opened(SimDisk(Random(1)))
+    with log.commits.flush_mutex, signal_when(lambda: log.commits.waiting == 1):
+        log.append(b"interrupted")
+    assert log.append(b"after") == 1
+    assert contents(log) == [b"interrupted", b"after"]
+    log.close()
+
+
+def test_who_sleeps_until_others_have_flushed_can_be_interrupted() -> None:
+    log = opened(SimDisk(Random(1)))
+    offsets: list[int] = []
+    with log.commits.flush_mutex:
+        leader = Thread(target=lambda: offsets.append(log.append(b"leader")))
+        leader.start()
+        while not log.commits.waiting:
+            Event().wait(0.001)
+        with signal_when(lambda: log.commits.waiting == 2):
+            log.append(b"interrupted")
+    leader.join()
+    assert offsets == [0]
+    assert log.append(b"after") == 2
+    assert contents(log) == [b"leader", b"interrupted", b"after"]
+    log.close()
+
+
+def test_who_waits_at_the_end_of_the_log_can_be_interrupted() -> None:
+    log = opened(SimDisk(Random(1)))
+    with signal_when(lambda: log.commits.followers == 1):
+        next(log.read(follow=True))
+    assert log.append(b"after") == 0
+    assert contents(log) == [b"after"]
+    log.close()

@@ -20,6 +20,7 @@ from quorumlog.embedded.log import EmbeddedLog
 from quorumlog.embedded.opening import Path, Settings
 from quorumlog.embedded.opening import open as open_log
 from quorumlog.embedded.reading import Cursor, batches_before, newest_first
+from quorumlog.embedded.room import Room
 from quorumlog.embedded.values import Value
 from quorumlog.errors import Closed, ConfigError
 from quorumlog.log.batch import HEADER_SIZE, Draft
@@ -96,6 +97,10 @@ class Opening:
             # It may be open in a moment, and nobody would know.
             _ = workers.flush.run(lambda: _close_all(opened))
             raise
+        except BaseException:
+            for thread in threads:
+                thread.close()
+            raise
         return AsyncLog(opened[0], workers, self._max_waiting_bytes, threads)
 
 
@@ -132,11 +137,8 @@ class AsyncLog:
         self._log = log
         self._workers = workers
         self._threads = threads
-        self._max_waiting_bytes = max_waiting_bytes
+        self._room = Room(max_waiting_bytes)
         self._waiting: deque[_Append] = deque()
-        self._waiting_bytes = 0
-        self._outside: deque[tuple[int, asyncio.Future[None]]] = deque()
-        """Appends that wait for room, in order, with their sizes."""
         self._flushing: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._grown = asyncio.Event()
@@ -240,12 +242,12 @@ class AsyncLog:
 
     async def _append(self, draft: Draft) -> Offset:
         size_bytes = HEADER_SIZE + len(draft.body)
-        await self._enter(size_bytes)
+        await self._room.enter(size_bytes)
         try:
             self._check_open()
             ticket = self._log.commits.submit(draft)
         except BaseException:
-            self._leave(size_bytes)
+            self._room.leave(size_bytes)
             raise
         append = _Append(ticket, size_bytes, self._loop.create_future())
         self._waiting.append(append)
@@ -253,39 +255,6 @@ class AsyncLog:
             # It begins in the next turn of the loop, with all that is appended in this one.
             self._flushing = self._loop.create_task(self._flush_all())
         return await append.outcome
-
-    async def _enter(self, size_bytes: int) -> None:
-        """Take ``size_bytes`` of what may wait for the disk, in the order of the calls."""
-        if not self._outside and self._has_room(size_bytes):
-            self._waiting_bytes += size_bytes
-            return
-        turn = self._loop.create_future()
-        entry = size_bytes, turn
-        self._outside.append(entry)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if entry in self._outside:
-                self._outside.remove(entry)
-                # It may have held up smaller ones.
-                self._leave(0)
-            elif not turn.cancelled() and turn.exception() is None:
-                # Its turn had just come.
-                self._leave(size_bytes)
-            raise
-
-    def _has_room(self, size_bytes: int) -> bool:
-        """An append over the limit has room when nothing else waits."""
-        total = self._waiting_bytes + size_bytes
-        return not self._waiting_bytes or total <= self._max_waiting_bytes
-
-    def _leave(self, size_bytes: int) -> None:
-        self._waiting_bytes -= size_bytes
-        while self._outside and self._has_room(self._outside[0][0]):
-            admitted_bytes, turn = self._outside.popleft()
-            if not turn.done():
-                self._waiting_bytes += admitted_bytes
-                turn.set_result(None)
 
     async def _flush_all(self) -> None:
         """Flush until nothing waits."""
@@ -298,7 +267,7 @@ class AsyncLog:
             for append in self._waiting:
                 if not append.outcome.done():
                     append.outcome.set_exception(copy(error))
-                self._leave(append.size_bytes)
+                self._room.leave(append.size_bytes)
             self._waiting.clear()
             if isinstance(error, asyncio.CancelledError):
                 raise
@@ -313,7 +282,7 @@ class AsyncLog:
             if not ticket.is_done and ticket.error is None:
                 break
             self._waiting.popleft()
-            self._leave(append.size_bytes)
+            self._room.leave(append.size_bytes)
             if append.outcome.done():
                 continue
             if ticket.error is not None:
@@ -369,10 +338,7 @@ class AsyncLog:
         return self._workers.read.run(function)
 
     async def _close(self) -> None:
-        while self._outside:
-            _, turn = self._outside.popleft()
-            if not turn.done():
-                turn.set_exception(Closed("the log was closed before there was room"))
+        self._room.refuse_all(Closed("the log was closed before there was room"))
         self._wake_readers()
         if self._flushing is not None:
             await asyncio.wait([self._flushing])

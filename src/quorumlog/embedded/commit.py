@@ -55,6 +55,7 @@ class GroupCommit:
 
     Attributes:
         durable_end: the offset behind the last record that is as durable as promised.
+        followers: threads that wait for more records.
         grown: notified when ``durable_end`` moves; its lock is ``mutex``.
         flush_mutex: held by the one thread that flushes for all that wait. Taken before ``mutex``.
     """
@@ -73,7 +74,7 @@ class GroupCommit:
         self._leader: Ticket | None = None
         """Whose thread flushes, or is about to, for all; the others sleep until that is over."""
         self._sleeping: deque[Ticket] = deque()
-        self._followers = 0
+        self.followers = 0
         self._full: DiskFull | None = None
         """The disk was full, and what waited is not all taken back yet."""
         log.advance_commit_floor(log.last_index)
@@ -86,11 +87,11 @@ class GroupCommit:
     def wait_beyond(self, offset: int, is_closed: Callable[[], bool]) -> None:
         """Return when ``offset`` is durable, or ``is_closed`` when ``grown`` was notified."""
         with self.mutex:
-            self._followers += 1
+            self.followers += 1
             try:
                 self.grown.wait_for(lambda: self.durable_end > offset or is_closed())
             finally:
-                self._followers -= 1
+                self.followers -= 1
 
     def submit(self, draft: Draft) -> Ticket:
         """Append in memory and return at once; the next flush writes it.
@@ -227,7 +228,7 @@ class GroupCommit:
                 if ticket.alarm is not None:
                     ticket.wake()
                 waiting.popleft()
-            if self._followers:
+            if self.followers:
                 self.grown.notify_all()
 
     def _take_back(self, error: DiskFull) -> None:
