@@ -1,5 +1,6 @@
 """Names of the files of a log directory."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from quorumlog.types import Index
@@ -26,8 +27,7 @@ def segment_name(first_index: int) -> str:
 
 def first_index_of(name: str) -> Index | None:
     """The first index a segment's name says, or None when it is not the name of a segment."""
-    stem = name.removesuffix(SEGMENT_SUFFIX)
-    return None if stem == name else _number(stem)
+    return _number(name[: -len(SEGMENT_SUFFIX)]) if name.endswith(SEGMENT_SUFFIX) else None
 
 
 def index_path_of(segment_path: str) -> str:
@@ -42,10 +42,9 @@ def compacted_name(first_index: int, next_index: int) -> str:
 
 def compacted_range_of(name: str) -> tuple[Index, Index] | None:
     """First and next index in the name of a compacted file; None when it is not one."""
-    stem = name.removesuffix(COMPACTED_SUFFIX)
-    first, dot, behind = stem.partition(".")
-    if stem == name or not dot:
+    if not name.endswith(COMPACTED_SUFFIX):
         return None
+    first, _, behind = name.removesuffix(COMPACTED_SUFFIX).partition(".")
     first_index, next_index = _number(first), _number(behind)
     if first_index is None or next_index is None or next_index <= first_index:
         return None
@@ -58,8 +57,14 @@ def remade_name(first_index: int) -> str:
 
 
 def is_remade_name(name: str) -> bool:
-    stem = name.removesuffix(REMADE_SUFFIX)
-    return stem != name and _number(stem) is not None
+    return name.endswith(REMADE_SUFFIX) and _number(name.removesuffix(REMADE_SUFFIX)) is not None
+
+
+def count_without_index(names: Sequence[str], last_first_index: int) -> int:
+    """How many segments of ``names``, but for the last one, have no index file beside them."""
+    indexed = {name.removesuffix(INDEX_SUFFIX) for name in names if name.endswith(INDEX_SUFFIX)}
+    segments = {name.removesuffix(SEGMENT_SUFFIX) for name in names if first_index_of(name)}
+    return len(segments - indexed - {f"{last_first_index:0{_DIGITS}d}"})
 
 
 def _number(digits: str) -> Index | None:

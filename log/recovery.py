@@ -16,7 +16,7 @@ from quorumlog.log.cipher import SegmentCipher, check_library
 from quorumlog.log.config import LogConfig
 from quorumlog.log.leftovers import settle_leftovers
 from quorumlog.log.mark import Mark, MarkPages
-from quorumlog.log.paths import first_index_of, index_path_of, segment_name
+from quorumlog.log.paths import count_without_index, first_index_of, segment_name
 from quorumlog.log.scan import Scan, count_intact_headers, end_of_data, header_at
 from quorumlog.log.segment import (
     DATA_START,
@@ -107,12 +107,11 @@ def recover(
             _create_first(disk, directory, clock, config)
             firsts.append(Index(1))
         found = _recover(disk, directory, firsts, config, files)
-        missing = {index_path_of(segment_name(first)) for first in firsts[:-1]} - set(names)
         report = replace(
             found.report,
             removed_segment=removed,
             compactions_finished=finished,
-            indexes_missing=len(missing),
+            indexes_missing=count_without_index(names, firsts[-1]),
         )
         return replace(found, report=report)
     except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError) as error:
