@@ -74,9 +74,9 @@ class Flusher:
                 self._files.close()
 
     @property
-    def is_start_marked(self) -> bool:
+    def is_start_durable(self) -> bool:
         """Whether the start offset of the log is on disk."""
-        return self._writer.marked_start == self._state.start_offset
+        return self._writer.durable_start == self._state.start_offset
 
     def _take_work(self) -> Limits:
         layout = self._state.layout
@@ -104,7 +104,7 @@ class Flusher:
                 self._sync_if_due(limits, sync)
             raise
         self._sync_if_due(limits, sync)
-        if self._writer.marked_start != limits.start_offset:
+        if self._writer.durable_start != limits.start_offset:
             self._writer.sync_mark(limits)
 
     def _do(self, limits: Limits) -> None:

@@ -4,12 +4,14 @@ A compaction writes its result to ``<first index>.<next index>.compacted``: batc
 sync, a sync of the directory, then the header, a sync. A valid header says that the result is
 complete, and is the decision: from there on the segments of that range are removed and the file
 takes the name of the first one. This order lets any crash be rolled forward; a file without a valid
-header is an attempt that came to nothing.
+header is an attempt that came to nothing, and one whose segments were deleted before, with more
+behind them, has come too late.
 
 An empty last segment that begins again is written to ``<first index>.remade``, whole; the rename is
 the decision.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 from quorumlog.errors import Corrupt
@@ -44,15 +46,28 @@ def settle_leftovers(disk: Disk, directory: str) -> tuple[list[str], int]:
     finished = 0
     for first_index, next_index in ranges:
         path = f"{directory}/{compacted_name(first_index, next_index)}"
-        if _is_complete(disk, path, first_index):
+        firsts = [first for name in names if (first := first_index_of(name)) is not None]
+        if not is_left_behind(firsts, next_index) and _is_complete(disk, path, first_index):
             _make_durable(disk, path)
-            firsts = [first for name in names if (first := first_index_of(name)) is not None]
             others = [first for first in firsts if first_index < first < next_index]
             take_place(disk, directory, first_index, next_index, others)
             finished += 1
         else:
             disk.remove(path)
     return (disk.list_directory(directory) if ranges or remade else names), finished
+
+
+def is_left_behind(firsts: Sequence[Index], next_index: Index) -> bool:
+    """Whether a compacted file up to ``next_index`` is of what was deleted before it was finished.
+
+    The segments of its range were deleted then, and more behind them: in its place it would stand
+    before a hole. Of segments that it takes the place of, the first is never removed.
+
+    Args:
+        firsts: first indexes of the segments that are there.
+        next_index: as its name says.
+    """
+    return bool(firsts) and min(firsts) > next_index
 
 
 def take_place(
@@ -88,8 +103,7 @@ def remake_segment(
     remade_path = f"{directory}/{remade_name(header.first_index)}"
     file = reserve_segment(disk, remade_path)
     try:
-        marks = write_first_pages(file, header, mark)
-        file.sync()
+        marks = write_first_pages(file, header, mark, file.sync)
         disk.rename(remade_path, path)
         disk.sync_directory(directory)
     except BaseException:

@@ -153,7 +153,7 @@ class Log:
             self._layout.has_work
             # The disk was full after the batches were written: that flush has not said so yet.
             or self._layout.written_index < self._layout.next_index - 1
-            or not self._flusher.is_start_marked
+            or not self._flusher.is_start_durable
             or (due_s is not None and self._state.clock.monotonic_s() >= due_s)
         )
 

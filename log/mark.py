@@ -32,9 +32,11 @@ from quorumlog.types import Index, Offset, Term
 
 _MAGIC = b"QLM\x01"
 _MARK = struct.Struct("<11Q")
-_MARKS_AT = 4096
 
-MARKS_END: Final = SlotPair(_MAGIC, _MARKS_AT, _MARK.size).end
+MARKS_START: Final = 4096
+"""Where the first slot stands."""
+
+MARKS_END: Final = SlotPair(_MAGIC, MARKS_START, _MARK.size).end
 """The first byte behind the pages of the mark."""
 
 
@@ -63,7 +65,7 @@ class MarkPages:
     """The two slots that hold the mark of one segment."""
 
     def __init__(self) -> None:
-        self._slots = SlotPair(_MAGIC, _MARKS_AT, _MARK.size)
+        self._slots = SlotPair(_MAGIC, MARKS_START, _MARK.size)
 
     def load(self, file: File) -> Mark | None:
         payload = self._slots.load(file)
@@ -80,20 +82,30 @@ class MarkPages:
 
     def store(self, file: File, mark: Mark) -> None:
         """Write ``mark``. The file has been synced since the store before."""
-        payload = _MARK.pack(
-            mark.index,
-            mark.position,
-            mark.next_offset,
-            mark.term,
-            mark.timestamp_ms,
-            mark.commit_floor,
-            mark.start_offset,
-            mark.cleaned_to,
-            mark.horizon_offset,
-            mark.horizon_ms,
-            mark.is_closed,
-        )
-        self._slots.store(file, payload)
+        self._slots.store(file, _payload_of(mark))
+
+    def store_again(self, file: File, mark: Mark) -> None:
+        """Write the ``mark`` that was loaded once more, where it stands, for the next sync to take.
+
+        After a failed sync it may be readable and yet not on the disk.
+        """
+        self._slots.store_again(file, _payload_of(mark))
+
+
+def _payload_of(mark: Mark) -> bytes:
+    return _MARK.pack(
+        mark.index,
+        mark.position,
+        mark.next_offset,
+        mark.term,
+        mark.timestamp_ms,
+        mark.commit_floor,
+        mark.start_offset,
+        mark.cleaned_to,
+        mark.horizon_offset,
+        mark.horizon_ms,
+        mark.is_closed,
+    )
 
 
 def _mark_of(payload: bytes) -> Mark:

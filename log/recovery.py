@@ -15,7 +15,7 @@ from quorumlog.log.batch import HEADER_SIZE, BatchHeader
 from quorumlog.log.cipher import SegmentCipher, check_library
 from quorumlog.log.config import LogConfig
 from quorumlog.log.leftovers import settle_leftovers
-from quorumlog.log.mark import Mark, MarkPages
+from quorumlog.log.mark import MARKS_START, Mark, MarkPages
 from quorumlog.log.paths import count_without_index, first_index_of, segment_name
 from quorumlog.log.scan import Scan, count_intact_headers, end_of_data, header_at
 from quorumlog.log.segment import (
@@ -155,8 +155,7 @@ def _create_first(disk: Disk, directory: str, clock: Clock, config: LogConfig) -
     try:
         header = SegmentHeader(Index(1), Offset(0), Term(0), 0, clock.wall_ms())
         _, header = SegmentCipher.create(config.keys, header)
-        write_first_pages(file, header, first_mark(header, Index(0), Offset(0)))
-        file.sync()
+        write_first_pages(file, header, first_mark(header, Index(0), Offset(0)), file.sync)
     finally:
         file.close()
     disk.sync_directory(directory)
@@ -175,7 +174,10 @@ def _recover(
         SegmentCipher.open(config.keys, header, last.path)
         marks = MarkPages()
         mark = marks.load(file)
-        if mark is not None and mark.is_closed and mark.position == file.size_bytes():
+        if mark is None:
+            raise Corrupt(last.path, MARKS_START, "a mark", "two damaged ones")
+        marks.store_again(file, mark)
+        if mark.is_closed and mark.position == file.size_bytes():
             end = header_at_mark(mark)
             report = RecoveryReport(was_closed=True)
             index = _index_of_closed(disk, file, last.path, header, mark, config)
@@ -184,15 +186,14 @@ def _recover(
             # A process that died leaves in the page cache what was never synced; from here on
             # it counts as durable. Written again first: after a failed fdatasync the kernel
             # holds such pages for clean, and a sync alone would pass them over.
-            synced = DATA_START if mark is None else mark.position
-            _write_again(file, 0 if synced == DATA_START else synced, last.end)
+            _write_again(file, 0 if mark.position == DATA_START else mark.position, last.end)
             file.sync()
             disk.sync_directory(directory)
         _fill(last, header, file, end.index, file.size_bytes() if report.was_closed else last.end)
         last.index = index
         first = _check_neighbours(segments, files)
-        floor = Index(min(0 if mark is None else mark.commit_floor, end.index))
-        start = Offset(max(0 if mark is None else mark.start_offset, first.base_offset))
+        floor = Index(min(mark.commit_floor, end.index))
+        start = Offset(max(mark.start_offset, first.base_offset))
         if not report.was_closed:
             marks.store(file, _mark_at(end, last.end, floor, start))
     except BaseException:
@@ -278,7 +279,7 @@ def _load_header(file: File, path: str, first_index: Index) -> SegmentHeader:
 
 
 def _scan_last(
-    file: File, segment: Segment, header: SegmentHeader, mark: Mark | None, config: LogConfig
+    file: File, segment: Segment, header: SegmentHeader, mark: Mark, config: LogConfig
 ) -> tuple[BatchHeader, SparseIndex, RecoveryReport]:
     """Scan the last segment, note where it ends, cut a torn tail; returns the last header."""
     last = header_before(header)
@@ -288,7 +289,7 @@ def _scan_last(
         index.add(found, position)
         last = found
     segment.end = scan.position
-    if mark is not None and scan.position < mark.position:
+    if scan.position < mark.position:
         raise Corrupt(
             segment.path,
             scan.position,

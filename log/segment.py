@@ -12,6 +12,7 @@ The file is preallocated with zeros; a sealed segment, one that has another behi
 last batch.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from quorumlog.errors import InvariantViolation
@@ -134,11 +135,18 @@ def first_mark(header: SegmentHeader, commit_floor: Index, start_offset: Offset)
     )
 
 
-def write_first_pages(file: File, header: SegmentHeader, mark: Mark) -> MarkPages:
-    """Write the header and the first mark of a new segment; the caller syncs."""
+def write_first_pages(
+    file: File, header: SegmentHeader, mark: Mark, sync: Callable[[], None]
+) -> MarkPages:
+    """Write the first mark and the header of a new segment, each durably, by ``sync``.
+
+    In this order a valid header says that there is a mark.
+    """
     marks = MarkPages()
     marks.store(file, mark)
+    sync()
     file.write_at(0, [header.encode()])
+    sync()
     return marks
 
 

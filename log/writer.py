@@ -61,7 +61,7 @@ class SegmentWriter:
         next_index: behind the last batch that was written.
         synced_index: every batch through this one is on stable storage.
         is_synced: nothing that was written waits for an fdatasync.
-        marked_start: the start offset that the mark in the file says.
+        durable_start: the start offset that a mark on stable storage says.
         done: the last work that was performed as a whole.
     """
 
@@ -91,7 +91,7 @@ class SegmentWriter:
         self.next_index = last.next_index
         self.synced_index = Index(last.next_index - 1)
         self.is_synced = True
-        self.marked_start = limits.start_offset
+        self.durable_start = limits.start_offset
         self.done: Work | None = None
 
     def perform(self, work: Work, limits: Limits) -> None:
@@ -127,6 +127,7 @@ class SegmentWriter:
         self._sync(self._file)
         self._store_mark()
         self._sync(self._file)
+        self.durable_start = limits.start_offset
 
     def finish(self, limits: Limits, index: SparseIndex | None) -> None:
         """Sync, give back what was preallocated, say that the log is closed, close the file."""
@@ -215,8 +216,7 @@ class SegmentWriter:
             header = work.segment.header
             limits = self._limits
             mark = first_mark(header, self._floor(header.first_index), limits.start_offset)
-            marks = write_first_pages(file, header, mark)
-            self._sync(file)
+            marks = write_first_pages(file, header, mark, lambda: self._sync(file))
             self._sync_directory()
         except BaseException:
             file.close()
@@ -267,14 +267,41 @@ class SegmentWriter:
         self._sync(file)
         marks.store(file, self._mark_behind(work.before, work.position))
         self._sync(file)
-        for segment in reversed(work.removed):
-            self._remove(index_path_of(segment.path))
-            self._remove(segment.path)
+        for number in reversed(range(len(work.removed))):
+            path = work.removed[number].path
+            if number:
+                self._tell_limits(work.removed[number - 1].path)
+            self._remove(index_path_of(path))
+            self._remove(path)
             self._sync_directory()
         if self._remove(index_path_of(work.segment.path)):
             self._sync_directory()
         file.truncate(work.position)
         self._sync(file)
+
+    def _tell_limits(self, path: str) -> None:
+        """Bring the mark of a sealed segment, about to be the last one, up to date.
+
+        What it says of the log dates from its sealing: a crash before it is removed as well must
+        not take the log back to that.
+        """
+        try:
+            file = self._disk.open(path)
+        except FileNotFoundError:
+            return
+        try:
+            marks = MarkPages()
+            mark = marks.load(file)
+            if mark is not None:
+                floor = Index(min(self._limits.commit_floor, mark.index))
+                self._sync(file)
+                marks.store(
+                    file,
+                    replace(mark, commit_floor=floor, start_offset=self._limits.start_offset),
+                )
+                self._sync(file)
+        finally:
+            file.close()
 
     def _adopt(
         self,
@@ -292,7 +319,7 @@ class SegmentWriter:
         (
             (self._segment, self._file, self._marks, self._last, self.done),
             (self._position, self._allocated_bytes, self.is_synced),
-            (self.next_index, self.synced_index, self.marked_start),
+            (self.next_index, self.synced_index, self.durable_start),
         ) = (
             (work.segment, file, marks, last, work),
             (position, allocated_bytes, True),
@@ -321,7 +348,6 @@ class SegmentWriter:
 
     def _store_mark(self, *, is_closed: bool = False) -> None:
         self._marks.store(self._file, replace(self._mark(), is_closed=is_closed))
-        self.marked_start = self._limits.start_offset
 
     def _remove(self, path: str) -> bool:
         """Remove a file; False when it was not there."""

@@ -109,7 +109,7 @@ def _write(
     disk: SimDisk, path: str, header: SegmentHeader, mark: Mark, batches: Sequence[Batch]
 ) -> None:
     file = disk.open(path, create=True)
-    write_first_pages(file, header, mark)
+    write_first_pages(file, header, mark, file.sync)
     file.write_at(DATA_START, [part for each in batches for part in (each.head, each.body)])
     file.sync()
     index, _ = build_index(file, path, header.first_index, mark.index, INTERVAL_BYTES)
