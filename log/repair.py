@@ -242,6 +242,12 @@ class _Repair:
         finally:
             file.close()
         write_index(self._disk, path, index, seal_of(header, action.last_index, end))
+        written = self._disk.open(index_path_of(path))
+        try:
+            written.sync()
+        finally:
+            written.close()
+        self._disk.sync_directory(self._directory)
 
     def _renew_hard_state(self, action: RenewHardState) -> None:
         self._kept.copy(action.path, 0, None, action.sentence)
