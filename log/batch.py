@@ -56,7 +56,7 @@ ENCRYPTION_OVERHEAD_BYTES: Final = 32
 MAX_GAP: Final = 2**32 - 1
 """The most indexes, and the most offsets, one GAP stands for."""
 
-_FIELDS = struct.Struct("<IIIIQQQQQQIBBBxI")
+_FIELDS = struct.Struct("<IIIIQQQQQQIBBHI")
 _CRC = struct.Struct("<I")
 _CRC_AT = HEADER_SIZE - _CRC.size
 

@@ -55,12 +55,17 @@ def read_hard_state(disk: Disk, path: str) -> tuple[HardState, list[int]]:
         file.close()
     if payload is None:
         raise Corrupt(path, 0, "a valid term and vote", "two damaged slots")
-    return _decode(payload), damaged
+    return _decode(payload, path), damaged
 
 
-def _decode(payload: bytes) -> HardState:
+def _decode(payload: bytes, path: str) -> HardState:
     term, length, vote = _PAYLOAD.unpack(payload)
-    return HardState(Term(term), None if length == _NO_VOTE else NodeId(vote[:length].decode()))
+    if length == _NO_VOTE:
+        return HardState(Term(term))
+    try:
+        return HardState(Term(term), NodeId(vote[:length].decode()))
+    except UnicodeDecodeError as error:
+        raise Corrupt(path, 0, "a vote in UTF-8", repr(vote[:length])) from error
 
 
 class HardStateFile:
@@ -92,7 +97,7 @@ class HardStateFile:
         self._slots.store_again(file, payload)
         self._sync(file)
         self._sync_directory()
-        return _decode(payload)
+        return _decode(payload, self._path)
 
     def save(self, state: HardState) -> None:
         """Returns after fdatasync. A crash in between leaves this state or the one before.

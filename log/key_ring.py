@@ -138,7 +138,8 @@ class KeyRing:
         failed_at = None
         try:
             document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
+            # A TOMLDecodeError, or of what is nested or long without an end.
             found = _PLACE.search(str(error))
             failed_at = found.group() if found else ""
         if failed_at is not None:

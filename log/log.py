@@ -5,7 +5,7 @@ from itertools import chain
 
 from quorumlog.errors import InvariantViolation
 from quorumlog.log.batch import Batch, BatchHeader
-from quorumlog.log.config import LogConfig
+from quorumlog.log.config import FSYNC_ALWAYS, LogConfig
 from quorumlog.log.flusher import Flushed, Flusher
 from quorumlog.log.layout import Layout
 from quorumlog.log.pending import Limits
@@ -89,6 +89,7 @@ class Log:
             limits,
             config.segment_bytes,
             config.keys,
+            fills_ahead=config.fsync == FSYNC_ALWAYS,
         )
         flusher = Flusher(state, writer, files)
         upkeep = Upkeep(disk, state, files)

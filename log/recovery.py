@@ -176,6 +176,7 @@ def _recover(
         mark = marks.load(file)
         if mark is None:
             raise Corrupt(last.path, MARKS_START, "a mark", "two damaged ones")
+        _check_mark(mark, header, last.path)
         marks.store_again(file, mark)
         if mark.is_closed and mark.position == file.size_bytes():
             end = header_at_mark(mark)
@@ -208,6 +209,17 @@ def _fill(segment: Segment, header: SegmentHeader, file: File, last_index: int, 
     if last_index >= segment.first_index:
         first = first_batch_header(file, segment.path, segment.first_index)
     segment.load(header, None, first, end)
+
+
+def _check_mark(mark: Mark, header: SegmentHeader, path: str) -> None:
+    """Raise Corrupt where the mark cannot be of the segment with this header."""
+    if mark.position == DATA_START:
+        empty = first_mark(header, mark.commit_floor, mark.start_offset)
+        fits = header_at_mark(mark) == header_at_mark(empty)
+    else:
+        fits = mark.position > DATA_START and mark.index >= header.first_index
+    if not fits:
+        raise Corrupt(path, MARKS_START, "a mark of this segment", f"{mark}")
 
 
 def _mark_at(last: BatchHeader, position: int, floor: Index, start: Offset) -> Mark:

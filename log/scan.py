@@ -22,7 +22,7 @@ from quorumlog.log.batch import (
 )
 from quorumlog.ports import File
 
-_PLACE: Final = struct.Struct("<I4xIIQ8xQ28xBxBxI4x")
+_PLACE: Final = struct.Struct("<I4xIIQ8xQ28xBxHI4x")
 """Of a batch header: magic, body_length, record_count, index, base_offset, kind, flags,
 index_count."""
 _INTACT: Final = 0x48674BC7

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from quorumlog.log.key_ring import KeyRing
 
 _MAX_STEP_BYTES: Final = 16 * 1024 * 1024
+_SMALL_WRITE_BYTES: Final = 32 * 1024
+_ZEROS: Final = memoryview(bytes(64 * 1024))
+"""What a small write fills ahead of it."""
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -75,14 +78,23 @@ class SegmentWriter:
         limits: Limits,
         segment_bytes: int,
         keys: "KeyRing | None" = None,
+        *,
+        fills_ahead: bool = False,
     ) -> None:
-        """``segment`` ends at its ``end`` with batch ``last``, and all that is synced."""
+        """``segment`` ends at its ``end`` with batch ``last``, and all that is synced.
+
+        ``fills_ahead``: write zeros ahead of small writes. The first write into preallocated space
+        makes the fdatasync behind it pay for a transaction of the file system, one over zeros
+        does not: with a sync for every 10 KB that takes a third of the time away.
+        """
         self._disk = disk
         self._segment = segment
         self._file = file
         self._marks = marks
         self._position = segment.end
         self._allocated_bytes = file.size_bytes()
+        self._fills_ahead = fills_ahead
+        self._filled_bytes = segment.end
         self._preallocation_limit = DATA_START + segment_bytes
         self._keys = keys
         self._sealing: tuple[Segment, SegmentCipher] | None = None
@@ -160,14 +172,20 @@ class SegmentWriter:
             end += batch.size_bytes
         if end > self._allocated_bytes:
             self._allocate(self._file, end)
+        filled_bytes = max(end, self._filled_bytes)
+        if self._fills_ahead and end == filled_bytes and end - work.position <= _SMALL_WRITE_BYTES:
+            zeros = _ZEROS[: max(self._allocated_bytes - end, 0)]
+            buffers.append(zeros)
+            filled_bytes += len(zeros)
         self.is_synced = False
         try:
             self._file.write_at(work.position, buffers)
         except OSError:
             # Whole batches of it may stand there now, and never be written again.
             self._file.truncate(work.position)
-            self._allocated_bytes = work.position
+            self._allocated_bytes = self._filled_bytes = work.position
             raise
+        self._filled_bytes = filled_bytes
         last = work.batches[-1].header
         next_index = last.next_index
         self._position, self._last, self.next_index, self.done = end, last, next_index, work
@@ -318,11 +336,11 @@ class SegmentWriter:
         allocated_bytes = file.size_bytes()
         (
             (self._segment, self._file, self._marks, self._last, self.done),
-            (self._position, self._allocated_bytes, self.is_synced),
+            (self._position, self._filled_bytes, self._allocated_bytes, self.is_synced),
             (self.next_index, self.synced_index, self.durable_start),
         ) = (
             (work.segment, file, marks, last, work),
-            (position, allocated_bytes, True),
+            (position, position, allocated_bytes, True),
             (next_index, synced_index, self._limits.start_offset),
         )
         if before is not file:

@@ -7,8 +7,10 @@ import errno
 from collections.abc import Callable
 from contextlib import suppress
 from random import Random
+from unittest.mock import patch
 
 from quorumlog.errors import Corrupt, DiskFull
+from quorumlog.log import writer
 from sim.disk import SimDisk, SimulatedCrash
 from stored.batches import append, content, open_log
 from stored.disasters import io_error, places_of, power_cut
@@ -27,6 +29,16 @@ def power_cuts(name: str, seeds: int = 3) -> Callable[[], None]:
         for place in places_of(scenario):
             for seed in range(seeds):
                 power_cut(scenario, place, seed)
+
+    return run
+
+
+def unfilled(evidence: Callable[[], None]) -> Callable[[], None]:
+    """``evidence`` with all writes treated as large ones: no zeros are written ahead of them."""
+
+    def run() -> None:
+        with patch.object(writer, "_SMALL_WRITE_BYTES", 0):
+            evidence()
 
     return run
 

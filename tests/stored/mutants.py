@@ -23,6 +23,7 @@ from stored.evidence import (
     rot,
     stale_index,
     torn_marks,
+    unfilled,
 )
 
 
@@ -135,7 +136,7 @@ def _good_batch_behind_is_rot(scan_last: Any) -> Any:
 
 def _mark_not_asked(scan_last: Any) -> Any:
     def forgiving(file: Any, segment: Any, header: Any, mark: Any, config: Any) -> Any:
-        return scan_last(file, segment, header, None, config)
+        return scan_last(file, segment, header, replace(mark, position=DATA_START), config)
 
     return forgiving
 
@@ -239,7 +240,9 @@ STORAGE_MUTANTS: Final = (
         _no_directory_sync,
         power_cuts("group"),
     ),
-    StorageMutant("half a write stays", SegmentWriter, "_append", _failed_write_stays, half_writes),
+    StorageMutant(
+        "half a write stays", SegmentWriter, "_append", _failed_write_stays, unfilled(half_writes)
+    ),
     StorageMutant(
         "mark not lowered before a truncation",
         SegmentWriter,
@@ -284,7 +287,9 @@ STORAGE_MUTANTS: Final = (
         _unborn_stays,
         power_cuts("group"),
     ),
-    StorageMutant("torn tail not cut", recovery, "_scan_last", _tail_not_cut, power_cuts("group")),
+    StorageMutant(
+        "torn tail not cut", recovery, "_scan_last", _tail_not_cut, unfilled(power_cuts("group"))
+    ),
     StorageMutant(
         "newest deleted segment removed first",
         upkeep.Upkeep,

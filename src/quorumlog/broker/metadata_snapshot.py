@@ -66,7 +66,7 @@ def decode(encoded: bytes) -> Contents:
             ),
             tuple(_decode_topic(topic) for topic in tree["topics"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ProtocolError(f"not a metadata snapshot: {error!r}") from error
 
 
