@@ -204,7 +204,8 @@ def _look_at_marks(task: Task, file: File, reader: SafeReader, result: Examined)
     if result.mark is None:
         result.is_mark_wrong = True
         found = "two damaged slots" if result.damaged_slots else "none"
-        result.note(Severity.REPAIRABLE, Flaw.MARK, _PAGE_BYTES, "a valid mark", found)
+        severity = Severity.DAMAGE if task.is_last else Severity.REPAIRABLE
+        result.note(severity, Flaw.MARK, _PAGE_BYTES, "a valid mark", found)
     else:
         for place in result.damaged_slots:
             result.note(
@@ -323,8 +324,7 @@ def _look_at_tail(
             Flaw.TORN_TAIL,
             result.end,
             f"zeros or batch {result.after.index}",
-            f"{result.torn_end - result.end} bytes that were never synced ({wrong}): "
-            "the next open cuts them",
+            f"{result.torn_end - result.end} bytes that no mark vouches for ({wrong})",
         )
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from quorumlog.errors import Corrupt
 from quorumlog.log.damage import Finding, Flaw, Severity
+from quorumlog.log.leftovers import is_left_behind
 from quorumlog.log.mark import MarkPages
 from quorumlog.log.paths import (
     INDEX_SUFFIX,
@@ -88,6 +89,7 @@ def take_inventory(disk: Disk, directory: str, *, is_open: bool = False) -> Inve
     strays: dict[Index, list[str]] = {}
     for name in names:
         _sort_in(disk, inventory, name, places, strays, is_open)
+    _sort_compacted(disk, inventory, names, is_open=is_open)
     _find_homes(inventory, places, strays)
     for compacted in sorted(inventory.compactions, key=lambda each: each.first_index):
         _hide_behind(compacted, places)
@@ -127,7 +129,6 @@ def _sort_in(
     path = f"{inventory.directory}/{name}"
     first_index = first_index_of(name)
     parked = first_index_of(name.removesuffix(PARKED_SUFFIX))
-    compacted = compacted_range_of(name)
     if first_index is not None or (parked is not None and name.endswith(PARKED_SUFFIX)):
         header = header_in(disk, path)
         place = first_index if header is None else header.first_index
@@ -135,9 +136,8 @@ def _sort_in(
             places[first_index] = SegmentFile(first_index, path, path)
         elif place is not None:
             strays.setdefault(place, []).append(path)
-    elif compacted is not None:
-        # Of an open log too: while it is put in its place, some of its segments are gone.
-        _sort_compacted(disk, inventory, path, *compacted, is_open=is_open)
+    elif compacted_range_of(name) is not None:
+        return
     elif name.endswith(INDEX_SUFFIX):
         inventory.indexes.add(path)
     elif name.endswith(_STATE_SUFFIX) and name.removesuffix(_STATE_SUFFIX).isdigit():
@@ -150,24 +150,27 @@ def _sort_in(
         inventory.findings.append(_note(Flaw.UNKNOWN_FILE, path, "a file of the log", "another"))
 
 
-def _sort_compacted(
-    disk: Disk,
-    inventory: Inventory,
-    path: str,
-    first_index: Index,
-    next_index: Index,
-    *,
-    is_open: bool,
-) -> None:
-    header = header_in(disk, path)
-    if header is not None and header.first_index == first_index:
-        home = f"{inventory.directory}/{segment_name(first_index)}"
-        inventory.compactions.append(SegmentFile(first_index, path, home, next_index))
-        found = "a complete one: the next open puts it in the place of its segments"
-    else:
-        found = "an attempt that was cut short: the next open removes it"
-    if not is_open:
-        inventory.findings.append(_note(Flaw.UNFINISHED, path, "no compaction under way", found))
+def _sort_compacted(disk: Disk, inventory: Inventory, names: list[str], *, is_open: bool) -> None:
+    """As the next open judges. Of an open log too: while a complete one takes its place, some of
+    its segments are gone."""
+    firsts = [first for name in names if (first := first_index_of(name)) is not None]
+    for name in names:
+        compacted = compacted_range_of(name)
+        if compacted is None:
+            continue
+        path = f"{inventory.directory}/{name}"
+        first_index, next_index = compacted
+        header = header_in(disk, path)
+        is_complete = header is not None and header.first_index == first_index
+        if is_complete and not is_left_behind(firsts, next_index):
+            home = f"{inventory.directory}/{segment_name(first_index)}"
+            inventory.compactions.append(SegmentFile(first_index, path, home, next_index))
+            found = "a complete one: the next open puts it in the place of its segments"
+        else:
+            found = "an attempt that came to nothing: the next open removes it"
+        if not is_open:
+            expected = "no compaction under way"
+            inventory.findings.append(_note(Flaw.UNFINISHED, path, expected, found))
 
 
 def _find_homes(

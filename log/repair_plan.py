@@ -148,14 +148,10 @@ class _Planner:
                 "let a new one take its place, which gets the batches from the others"
             )
         last = parts[-1]
-        examined = last.examined
-        is_torn_alone = examined.header is None and examined.mark is None
-        if (last.is_broken or (is_torn_alone and examined.torn_end > examined.end)) and (
-            _end_of(parts) is None
-        ):
+        if _is_unvouched(last) or (last.is_broken and _end_of(parts) is None):
             return (
-                f"{last.home} is not readable and nothing says how far it went: the log cannot go "
-                "on without using offsets again; restore this file from a copy, or begin a new log"
+                f"{last.home} is damaged and no mark says how far it went: the log cannot go on "
+                "without using offsets again; restore this file from a copy, or begin a new log"
             )
         known = any(part.is_alive or part.begin is not None for part in parts)
         if not known:
@@ -306,14 +302,7 @@ class _Planner:
     def _plan_small(self, parts: list[_Part]) -> None:
         """What is put right in place, and loses nothing."""
         for before, part in pairwise([None, *parts]):
-            if part is None or part.is_broken:
-                continue
-            examined = part.examined
-            if self._is_replica and examined.mark is None and examined.torn_end > examined.end:
-                self._plan.refusals.append(
-                    f"{part.home} has no mark, so nothing says whether its end was acknowledged: "
-                    "remove this node from the cluster and let a new one take its place"
-                )
+            if part is None or part.is_broken or _is_unvouched(part):
                 continue
             self._plan_header(part, before)
             self._plan_mark(part)
@@ -382,6 +371,12 @@ def _part_of(examined: Examined) -> _Part:
         examined.begin if examined.is_begin_known and not is_foreign else None,
         bool(examined.survey.holes) or is_lost,
     )
+
+
+def _is_unvouched(part: _Part) -> bool:
+    """Whether a damaged end may be torn or lost: no mark says how far it was synced."""
+    examined = part.examined
+    return examined.mark is None and examined.torn_end > examined.end
 
 
 def _end_of(parts: list[_Part]) -> Point | None:

@@ -265,6 +265,24 @@ def test_what_was_deleted_inside_of_a_segment_stays_deleted() -> None:
     log.close()
 
 
+@pytest.mark.parametrize("is_replica", [True, False])
+@pytest.mark.parametrize("header_is_lost", [True, False])
+def test_without_a_mark_nothing_tells_a_torn_tail_from_lost_batches(
+    header_is_lost: bool, is_replica: bool
+) -> None:
+    disk = plain_log()
+    if is_replica:
+        HardStateFile(disk, f"{DIRECTORY}/hard-state").save(HardState(Term(1), NodeId("n1")))
+    overwrite(disk, LAST, 4096, bytes(8192))
+    disk.flip_bit(LAST, positions(plain_log(), LAST)[2] + 90, 1)
+    if header_is_lost:
+        disk.flip_bit(LAST, 9, 1)
+    before = disk.content(LAST)
+    report = run(disk)
+    assert "no mark says how far it went" in report.refusals[0]
+    assert disk.content(LAST) == before
+
+
 def test_a_torn_tail_is_cut_and_kept() -> None:
     original = SHAPES["never closed"]()
     disk = original.copy()
@@ -388,7 +406,6 @@ def _missing(disk: SimDisk) -> None:
 def _pages(disk: SimDisk) -> None:
     overwrite(disk, SECOND, 0, bytes(DATA_START))
     overwrite(disk, LAST, 4096, bytes(8192))
-    overwrite(disk, LAST, len(disk.content(LAST)), b"torn")
 
 
 def kept_on(disk: SimDisk) -> list[bytes]:
