@@ -111,16 +111,17 @@ class Layout:
             self.last_term = header.term
             self.last_timestamp_ms = header.timestamp_ms
 
-    def truncate(self, before: BatchHeader, number: int, position: int, index: SparseIndex) -> None:
+    def truncate(self, before: BatchHeader, position: int, index: SparseIndex) -> None:
         """Drop everything behind the batch ``before``.
 
         Args:
             before: header of the last batch that stays, or what stands for it.
-            number: which of ``segments`` becomes the last.
-            position: where in it the first dropped batch stands.
-            index: its sparse index, without what is dropped.
+            position: where in its segment, which becomes the last, the first dropped batch stands.
+            index: the sparse index of that segment, without what is dropped.
         """
         from_index = before.next_index
+        # Counted now: segments at the front may have gone since the place was looked up.
+        number = self.segment_of_index(from_index)
         unrolled = self._drop_work(from_index)
         if unrolled is not None:
             # The segment that would be empty now was never made: the one before stays the last.

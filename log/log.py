@@ -204,9 +204,10 @@ class Log:
                 f"{self.commit_floor} is committed and the log starts at {self.start_index}"
             )
         before = self._view.preceding_header(from_index)
-        number, position, index = self._view.place_of(from_index)
+        position, index = self._view.place_of(from_index)
         with self._state.lock:
-            self._layout.truncate(before, number, position, index)
+            self._state.check_usable()
+            self._layout.truncate(before, position, index)
             self._flusher.truncated(before.index, before.term)
         self._view.forget_hints()
 
@@ -252,13 +253,14 @@ class Log:
         self._state.check_usable()
         if offset <= self.start_offset:
             return
-        committed = self._view.preceding_header(self.commit_floor + 1).next_offset
+        committed = self._view.committed_offset()
         if offset > committed:
             raise InvariantViolation(
                 f"{self._state.directory}: to delete before {offset}, "
                 f"but only what is before {committed} is committed"
             )
-        self._state.start_offset = Offset(offset)
+        with self._state.lock:
+            self._state.start_offset = Offset(max(offset, self._state.start_offset))
 
     # Reading: from memory near the end, from the files otherwise.
 

@@ -104,8 +104,10 @@ class Lookup:
             if opened is not None:
                 break
         with opened:
-            index = self._files.index_of(opened, segment, last_index)
-            return Index(index.before_time(timestamp_ms).index)
+            entry = self._entry(
+                opened, segment, last_index, None, lambda each: each.before_time(timestamp_ms)
+            )
+            return Index(entry.index)
 
     def term_at(self, index: int) -> Term:
         """The term of batch ``index``, which is in the files."""
@@ -115,6 +117,32 @@ class Lookup:
                 opened, segment, last_index, sparse, lambda each: each.at_index(index)
             )
             return Term(entry.term)
+
+    def index_of(self, segment: Segment, last_index: int) -> SparseIndex:
+        """The index of a sealed segment that is in the log to stay.
+
+        Raises:
+            Corrupt, StorageError
+        """
+        opened = self._acquire(segment)
+        if opened is None:
+            raise InvariantViolation(f"{segment.path} was removed or replaced under its owner")
+        with opened:
+            return self._files.index_of(opened, last_index)
+
+    def load(self, segment: Segment) -> bool:
+        """Load it if need be; False when it was removed or replaced meanwhile.
+
+        Raises:
+            Corrupt, StorageError
+        """
+        if segment.is_loaded:
+            return True
+        opened = self._acquire(segment)
+        if opened is None:
+            return False
+        with opened:
+            return True
 
     def _open_at(self, index: int) -> tuple[OpenSegment, Segment, int, SparseIndex | None]:
         """The segment of ``index``, open; its last index, and its index if that is in memory."""
@@ -161,7 +189,14 @@ class Lookup:
     ) -> Entry:
         """An entry of the segment's sparse index, which grows under the lock while it is open."""
         if sparse is None:
-            return find(self._files.index_of(opened, segment, last_index))
+            try:
+                return find(self._files.index_of(opened, last_index))
+            except Corrupt:
+                with self._state.lock:
+                    sparse = segment.index
+                if sparse is None:
+                    raise
+                # The owner has cut the segment meanwhile, behind what is looked for.
         with self._state.lock:
             return find(sparse)
 
@@ -179,7 +214,7 @@ class Lookup:
             low, high = 0, len(segments)
             while high - low > 1:
                 middle = (low + high) // 2
-                if not self._is_loaded(segments[middle]):
+                if not self.load(segments[middle]):
                     break
                 if is_before(segments[middle]):
                     low = middle
@@ -187,16 +222,6 @@ class Lookup:
                     high = middle
             else:
                 return low, segments
-
-    def _is_loaded(self, segment: Segment) -> bool:
-        """Load it if need be; False when it was removed or replaced meanwhile."""
-        if segment.is_loaded:
-            return True
-        opened = self._acquire(segment)
-        if opened is None:
-            return False
-        with opened:
-            return True
 
     def _acquire(self, segment: Segment) -> OpenSegment | None:
         """The segment's file, or None when it was removed or replaced meanwhile."""

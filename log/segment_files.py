@@ -122,6 +122,7 @@ class SegmentFiles:
         self._interval_bytes = index_interval_bytes
         self._lock = Lock()
         self._opened: dict[str, OpenSegment] = {}
+        self._is_closed = False
         self.indexes_rebuilt = 0
 
     def acquire(self, segment: Segment) -> OpenSegment:
@@ -143,11 +144,13 @@ class SegmentFiles:
                     opened.readers += 1
                     if segment.is_loaded:
                         return opened
-        if opened is None or not _is_of(segment, opened.header):
+                else:
+                    opened = None
+        if opened is None:
             opened = self._open(segment)
         if not segment.is_loaded:
             try:
-                _load(segment, opened)
+                self._load(segment, opened)
             except BaseException as error:
                 opened.__exit__(type(error), error, None)
                 raise
@@ -160,7 +163,7 @@ class SegmentFiles:
                 pass
         return segment
 
-    def index_of(self, opened: OpenSegment, segment: Segment, last_index: int) -> SparseIndex:
+    def index_of(self, opened: OpenSegment, last_index: int) -> SparseIndex:
         """The index of a sealed segment whose last batch is ``last_index``.
 
         Loaded from its file; made again, and the file with it, when that is missing, damaged or of
@@ -170,7 +173,7 @@ class SegmentFiles:
             Corrupt: the segment itself is damaged.
             OSError: it cannot be read.
         """
-        index = segment.index or opened.index
+        index = opened.index
         if index is None:
             index = opened.index = self._load_index(opened, last_index)
         return index
@@ -188,6 +191,7 @@ class SegmentFiles:
         ``unpin`` what it returns once the file has that name: until then it is kept open.
         """
         opened = OpenSegment(self, segment.path, file, segment.header)
+        opened.readers = 0
         opened.is_pinned = True
         with self._lock:
             before = self._opened.pop(segment.path, None)
@@ -197,8 +201,11 @@ class SegmentFiles:
         return opened
 
     def unpin(self, opened: OpenSegment) -> None:
-        opened.is_pinned = False
-        self.release(opened)
+        with self._lock:
+            opened.is_pinned = False
+            evicted = self._over_limit()
+        for each in evicted:
+            self._drop(each)
 
     def forget(self, path: str) -> None:
         """Drop the handle and the index of a segment that is removed or cut."""
@@ -216,6 +223,7 @@ class SegmentFiles:
     def close(self) -> None:
         """Close every handle nobody reads from at this moment, the others when that ends."""
         with self._lock:
+            self._is_closed = True
             dropped = list(self._opened.values())
             self._opened.clear()
         for opened in dropped:
@@ -241,19 +249,36 @@ class SegmentFiles:
         opened = OpenSegment(self, path, file, header)
         with self._lock:
             before = self._opened.get(path)
-            if before is not None and before.header.generation > header.generation:
-                # What is about to take this path; the old file is for who still asks for it.
+            is_old = before is not None and before.header.generation > header.generation
+            if is_old or self._is_closed:
+                # What is in its place will take this path soon; this is for who still asks for it.
                 opened.is_dropped = True
                 return opened
             self._opened.pop(path, None)
             self._opened[path] = opened
             evicted = [] if before is None else [before]
-            if len(self._opened) > self._limit:
-                idle = (path for path, each in self._opened.items() if not each.is_pinned)
-                evicted.append(self._opened.pop(next(idle)))
+            evicted += self._over_limit()
         for each in evicted:
             self._drop(each)
         return opened
+
+    def _over_limit(self) -> list[OpenSegment]:
+        """Take out the least recently used over the limit; the caller, who has the lock, drops
+        them when he gave it back."""
+        count = len(self._opened) - self._limit
+        idle = [path for path, each in self._opened.items() if not each.is_pinned]
+        return [self._opened.pop(path) for path in idle[: max(count, 0)]]
+
+    def _load(self, segment: Segment, opened: OpenSegment) -> None:
+        """Fill in a sealed segment."""
+        file = opened.file
+        mark = MarkPages().load(file)
+        first = first_batch_header(file, segment.path, segment.first_index)
+        end = file.size_bytes()
+        with self._lock:
+            # Once: from then on its owner may cut it.
+            if not segment.is_loaded:
+                segment.load(opened.header, mark, first, end)
 
     def _drop(self, opened: OpenSegment) -> None:
         with self._lock:
@@ -356,11 +381,3 @@ def _identify(segment: Segment, file: File) -> SegmentHeader:
     if not _is_of(segment, header):
         raise SegmentChanged(segment.path)
     return header
-
-
-def _load(segment: Segment, opened: OpenSegment) -> None:
-    """Fill in a sealed segment."""
-    file = opened.file
-    mark = MarkPages().load(file)
-    first = first_batch_header(file, segment.path, segment.first_index)
-    segment.load(opened.header, mark, first, file.size_bytes())

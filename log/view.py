@@ -1,6 +1,7 @@
 """The reading side of a log: from memory near the end, from the files otherwise."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from quorumlog.errors import IndexOutOfRange, OffsetOutOfRange
@@ -35,17 +36,20 @@ class LogView:
 
     def term_at(self, index: int) -> Term:
         """See :meth:`quorumlog.log.log.Log.term_at`."""
-        with self._state.lock:
-            layout = self._layout
-            if index == layout.next_index - 1:
-                return layout.last_term
-            self._check_index(index, self._start_index - 1)
-            if index >= layout.tail.first_index:
-                return layout.tail.get(index).header.term
-            first = layout.segments[0]
-            if index < first.first_index:
-                return first.header.prev_term
-        return self._lookup.term_at(index)
+        while True:
+            with self._state.lock:
+                layout = self._layout
+                if index == layout.next_index - 1:
+                    return layout.last_term
+                self._check_index(index, self._start_index - 1)
+                if index >= layout.tail.first_index:
+                    return layout.tail.get(index).header.term
+                first = layout.segments[0]
+                if index < first.first_index:
+                    return first.header.prev_term
+            # Where the start came to it meanwhile, it is found above.
+            with suppress(IndexOutOfRange):
+                return self._lookup.term_at(index)
 
     def slice(self, first_index: int, max_bytes: int) -> list[Batch]:
         """See :meth:`quorumlog.log.log.Log.slice`."""
@@ -54,9 +58,9 @@ class LogView:
             layout = self._layout
             if first_index >= layout.next_index:
                 return []
+            self._check_index(first_index, self._start_index)
             if first_index >= layout.tail.first_index:
                 return layout.tail.slice(first_index, layout.next_index - 1, max_bytes)
-            self._check_index(first_index, self._start_index)
         opened, where = self._lookup.at_index(first_index)
         with opened:
             return read_batches(opened, where, max_bytes)
@@ -141,7 +145,11 @@ class LogView:
                 return []
             if last_index >= tail.first_index:
                 return tail.slice_before(last_index, max_bytes)
-        opened, where = self._lookup.before_index(last_index, max_bytes)
+        try:
+            opened, where = self._lookup.before_index(last_index, max_bytes)
+        except IndexOutOfRange:
+            # Deleted meanwhile, and what is before it too.
+            return []
         with opened:
             batches: list[Batch] = []
             while where.first_index <= last_index:
@@ -151,6 +159,12 @@ class LogView:
 
     def offset_for_time(self, timestamp_ms: int, end_offset: int) -> Offset:
         """See :meth:`quorumlog.log.log.Log.offset_for_time`."""
+        while True:
+            # Again where segments are deleted meanwhile: then the answer is behind them.
+            with suppress(IndexOutOfRange):
+                return self._offset_for_time(timestamp_ms, end_offset)
+
+    def _offset_for_time(self, timestamp_ms: int, end_offset: int) -> Offset:
         for header in self.headers(self._lookup.index_before_time(timestamp_ms)):
             if header.base_offset >= end_offset:
                 break
@@ -158,22 +172,32 @@ class LogView:
                 return max(header.base_offset, self._state.start_offset)
         return Offset(min(end_offset, self._layout.end_offset))
 
+    def committed_offset(self) -> Offset:
+        """The offset behind the last record that is committed."""
+        while True:
+            # Again where the floor has moved on meanwhile, and what was there is deleted.
+            with suppress(IndexOutOfRange):
+                return self.preceding_header(self._state.commit_floor + 1).next_offset
+
     def preceding_header(self, index: int) -> BatchHeader:
         """The header of batch ``index - 1``, or what stands for it before a segment."""
-        with self._state.lock:
-            layout = self._layout
-            if index - 1 >= layout.tail.first_index:
-                return layout.tail.get(index - 1).header
-            segment = layout.segments[layout.segment_of_index(index)]
-        if segment.first_index == index:
-            return header_before(self._files.load(segment).header)
+        while True:
+            with self._state.lock:
+                layout = self._layout
+                if index - 1 >= layout.tail.first_index:
+                    return layout.tail.get(index - 1).header
+                segment = layout.segments[layout.segment_of_index(index)]
+            if segment.first_index != index:
+                break
+            if self._lookup.load(segment):
+                return header_before(segment.header)
         opened, where = self._lookup.at_index(index - 1)
         with opened:
             _, header = next(read_headers(opened, where))
             return header
 
-    def place_of(self, index: int) -> tuple[int, int, SparseIndex]:
-        """Segment number and position of batch ``index``, and the index of what is before it.
+    def place_of(self, index: int) -> tuple[int, SparseIndex]:
+        """Where batch ``index`` stands in its segment, and the sparse index of what is before it.
 
         For the owner, above the commit floor: no segment there is removed or replaced.
         """
@@ -191,16 +215,15 @@ class LogView:
                 in_tail_bytes = sum(sealed_size(layout.tail.get(each).header) for each in numbers)
             sparse = segment.index
         if sparse is None:
-            with self._files.acquire(segment) as opened:
-                sparse = self._files.index_of(opened, segment, last_index)
+            sparse = self._lookup.index_of(segment, last_index)
         if is_in_tail:
-            return number, segment.end - in_tail_bytes, sparse.until(index)
+            return segment.end - in_tail_bytes, sparse.until(index)
         if index == segment.first_index:
-            return number, DATA_START, sparse.until(index)
+            return DATA_START, sparse.until(index)
         opened, where = self._lookup.at_index(index)
         with opened:
             position, _ = next(read_headers(opened, where))
-        return number, position, sparse.until(index)
+        return position, sparse.until(index)
 
     def _from_tail(self, index: int, last_index: int) -> list[Batch]:
         """Batches from ``index`` on that are in memory; none where it is in the files only."""
