@@ -156,14 +156,16 @@ class Layout:
         removed, self.segments = self.segments[:count], self.segments[count:]
         return removed
 
-    def replace(self, old: Sequence[Segment], new: Segment) -> bool:
-        """Put ``new`` where the run ``old`` is; False when that is not there any more."""
+    def holds(self, run: Sequence[Segment]) -> bool:
+        """Whether the segments ``run`` follow one another in the log."""
+        number = self.segment_of_index(run[0].first_index)
+        return list(run) == self.segments[number : number + len(run)]
+
+    def replace(self, old: Sequence[Segment], new: Segment) -> None:
+        """Put ``new`` where the run ``old`` is, which the log holds."""
         number = self.segment_of_index(old[0].first_index)
-        if list(old) != self.segments[number : number + len(old)]:
-            return False
         self.segments = [*self.segments[:number], new, *self.segments[number + len(old) :]]
         self.tail.forget(self.last_index_of(number))
-        return True
 
     def take_work(self) -> None:
         """Add everything there is to do, in order, to ``taken``; the caller does it now."""

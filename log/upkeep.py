@@ -13,7 +13,7 @@ from quorumlog.log.mark import MarkPages
 from quorumlog.log.paths import compacted_name, index_path_of
 from quorumlog.log.scan import header_at
 from quorumlog.log.segment import DATA_START, Segment
-from quorumlog.log.segment_files import SegmentChanged, SegmentFiles
+from quorumlog.log.segment_files import OpenSegment, SegmentChanged, SegmentFiles
 from quorumlog.log.segment_header import HEADER_BYTES, decode_segment_header
 from quorumlog.log.state import LogState
 from quorumlog.ports import Disk, File
@@ -55,6 +55,22 @@ class SegmentInfo:
     is_active: bool
 
 
+@dataclass(slots=True)
+class _Replacement:
+    """A compacted file on its way into the place of the segments ``old``.
+
+    ``adopted`` is the segment that it holds, and the handle from which that is read.
+    """
+
+    old: Sequence[Segment]
+    next_index: Index
+    adopted: tuple[Segment, OpenSegment] | None = None
+
+    @property
+    def name(self) -> str:
+        return compacted_name(self.old[0].first_index, self.next_index)
+
+
 class Upkeep:
     """The contracts stand in :class:`quorumlog.log.log.Log`. Any thread; one call at a time."""
 
@@ -66,6 +82,7 @@ class Upkeep:
         self._lock = Lock()
         self._doomed: list[Segment] = []
         """Not in the log any more, and their files still to be removed."""
+        self._unfinished: _Replacement | None = None
 
     def segments(self) -> list[SegmentInfo]:
         """See :meth:`quorumlog.log.log.Log.segments`."""
@@ -76,6 +93,7 @@ class Upkeep:
                 segments = layout.segments
                 end = (layout.next_index, layout.end_offset, layout.last_timestamp_ms)
                 active_bytes = segments[-1].end
+                written_next = layout.written_index + 1
             try:
                 for segment in segments:
                     self._files.load(segment)
@@ -89,17 +107,23 @@ class Upkeep:
                     segment,
                     (behind.first_index, behind.base_offset, behind.header.prev_timestamp_ms),
                     segment.end,
+                    # While a flush that sealed it goes on, its batches are read from memory.
+                    is_active=not segment.is_sealed or behind.first_index > written_next,
                 )
                 for segment, behind in pairwise(segments)
             ]
-            return [*infos, _info(segments[-1], end, active_bytes)]
+            return [*infos, _info(segments[-1], end, active_bytes, is_active=True)]
 
     def remove_deleted(self) -> int:
         """See :meth:`quorumlog.log.log.Log.remove_deleted`."""
         with self._lock:
+            self._finish_replacement()
             removed = len(self._doomed)
+            committed_next = self._state.commit_floor + 1
             for info in self.segments():
-                if info.is_active or info.next_offset > self._state.start_offset:
+                # A segment of no-ops has no offset of its own, and may yet be truncated.
+                is_deleted = info.next_offset <= self._state.start_offset
+                if info.is_active or not is_deleted or info.next_index > committed_next:
                     break
                 with self._state.lock:
                     self._doomed += self._layout.remove_first(1)
@@ -117,64 +141,125 @@ class Upkeep:
 
     def replace(self, old: Sequence[SegmentInfo]) -> bool:
         """See :meth:`quorumlog.log.log.Log.replace`."""
-        first_index, next_index = old[0].first_index, old[-1].next_index
-        directory = self._state.directory
-        path = f"{directory}/{compacted_name(first_index, next_index)}"
-        others = [info.first_index for info in old[1:]]
         with self._lock:
-            try:
-                file = self._disk.open_readonly(path)
-                new = _load_compacted(file, path, old[0].path, first_index)
-                adopted = self._files.adopt(new, file)
-                with self._state.lock:
-                    is_there = self._layout.replace([info.segment for info in old], new)
-                if is_there:
-                    for info in old[1:]:
-                        self._files.forget(info.path)
-                    take_place(self._disk, directory, first_index, next_index, others)
-                else:
-                    self._files.forget(new.path)
-                    self._disk.remove(path)
-                self._files.unpin(adopted)
-            except OSError as error:
-                raise StorageError(
-                    f"{path} cannot take the place of the segments it was made from "
-                    f"({error.strerror or error}): check the disk"
-                ) from error
-        return is_there
+            self._finish_replacement()
+            self._state.check_usable()
+            self._unfinished = _Replacement([info.segment for info in old], old[-1].next_index)
+            return self._finish_replacement()
 
     def set_cleaned(
         self, info: SegmentInfo, cleaned_to: int, horizon_offset: int, horizon_ms: int
     ) -> None:
         """See :meth:`quorumlog.log.log.Log.set_cleaned`."""
         with self._lock:
-            segment = info.segment
-            try:
-                file = self._disk.open(info.path)
-            except FileNotFoundError:
+            self._finish_replacement()
+            if info.segment not in self._layout.segments:
                 return
             try:
-                marks = MarkPages()
-                mark = marks.load(file)
-                if mark is None or segment not in self._layout.segments:
-                    return
-                mark = replace(
-                    mark,
+                self._update_mark(
+                    info.segment,
                     cleaned_to=cleaned_to,
                     horizon_offset=horizon_offset,
                     horizon_ms=horizon_ms,
                 )
-                # A process that died may have left the other slot unsynced.
-                file.sync()
-                marks.store(file, mark)
-                file.sync()
-                segment.mark = mark
             except OSError as error:
                 raise StorageError(
                     f"{info.path} cannot be written ({error.strerror or error}): check the disk"
                 ) from error
-            finally:
-                file.close()
+
+    def _update_mark(self, segment: Segment, **fields: int) -> None:
+        file = self._disk.open(segment.path)
+        try:
+            marks = MarkPages()
+            mark = marks.load(file)
+            if mark is None:
+                return
+            mark = replace(mark, **fields)  # type: ignore[arg-type]
+            # A process that died may have left the other slot unsynced.
+            file.sync()
+            marks.store(file, mark)
+            file.sync()
+            segment.mark = mark
+        finally:
+            file.close()
+
+    def _finish_replacement(self) -> bool:
+        """Bring a replacement that was begun to its end; False when its segments are gone.
+
+        As long as it has none, nothing else may be changed: files of its segments are there that
+        the log does not know any more, and the next open would put the compacted file in front of
+        whatever is left then.
+
+        Raises:
+            StorageError: the next call tries again.
+            Corrupt: the compacted file is damaged, and was removed.
+        """
+        unfinished = self._unfinished
+        if unfinished is None:
+            return False
+        path = f"{self._state.directory}/{unfinished.name}"
+        try:
+            new, adopted = unfinished.adopted or self._adopt(unfinished, path)
+            with self._state.lock:
+                if self._layout.holds(unfinished.old):
+                    self._layout.replace(unfinished.old, new)
+            is_there = new in self._layout.segments
+            if is_there:
+                self._take_place(unfinished, path)
+            else:
+                self._files.forget(new.path)
+                self._throw_away(path)
+        except OSError as error:
+            raise StorageError(
+                f"{path} cannot take the place of the segments it was made from "
+                f"({error.strerror or error}): check the disk"
+            ) from error
+        self._unfinished = None
+        self._files.unpin(adopted)
+        return is_there
+
+    def _adopt(self, unfinished: "_Replacement", path: str) -> tuple[Segment, OpenSegment]:
+        """The segment in the compacted file, and the handle from which it is read from now on."""
+        first = unfinished.old[0]
+        try:
+            file = self._disk.open_readonly(path)
+        except FileNotFoundError:
+            self._unfinished = None
+            raise
+        try:
+            new = _load_compacted(file, path, first.path, first.first_index)
+        except BaseException as error:
+            file.close()
+            if isinstance(error, Corrupt):
+                # All that it was made from is there: without it the next open does not take it.
+                self._unfinished = None
+                self._throw_away(path)
+            raise
+        adopted = self._files.adopt(new, file)
+        unfinished.adopted = new, adopted
+        return new, adopted
+
+    def _take_place(self, unfinished: "_Replacement", path: str) -> None:
+        others = unfinished.old[1:]
+        for each in others:
+            self._files.forget(each.path)
+        directory = self._state.directory
+        if self._disk.exists(path):
+            take_place(
+                self._disk,
+                directory,
+                unfinished.old[0].first_index,
+                unfinished.next_index,
+                [each.first_index for each in others],
+            )
+        else:
+            # It was renamed by the call before, which failed then.
+            self._disk.sync_directory(directory)
+
+    def _throw_away(self, path: str) -> None:
+        with suppress(FileNotFoundError):
+            self._disk.remove(path)
+        self._disk.sync_directory(self._state.directory)
 
     def _remove(self, path: str) -> None:
         """The oldest first, each durably: what a crash leaves is the end of the log."""
@@ -185,7 +270,9 @@ class Upkeep:
         self._disk.sync_directory(self._state.directory)
 
 
-def _info(segment: Segment, end: tuple[Index, Offset, int], size_bytes: int) -> SegmentInfo:
+def _info(
+    segment: Segment, end: tuple[Index, Offset, int], size_bytes: int, *, is_active: bool
+) -> SegmentInfo:
     header, mark = segment.header, segment.mark
     next_index, next_offset, last_timestamp_ms = end
     return SegmentInfo(
@@ -203,7 +290,7 @@ def _info(segment: Segment, end: tuple[Index, Offset, int], size_bytes: int) -> 
         Offset(0 if mark is None else mark.horizon_offset),
         0 if mark is None else mark.horizon_ms,
         "" if header.key is None else header.key.key_id,
-        not segment.is_sealed,
+        is_active,
     )
 
 

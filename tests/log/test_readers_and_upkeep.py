@@ -9,12 +9,12 @@ from random import Random
 
 import pytest
 
-from quorumlog.errors import Closed, Corrupt, IndexOutOfRange
+from quorumlog.errors import Closed, Corrupt, DiskFull, IndexOutOfRange
 from quorumlog.log.config import LogConfig
 from quorumlog.log.log import Log
 from quorumlog.log.paths import index_path_of
 from sim.disk import SimDisk, SimFile
-from stored.batches import append, content, open_log, plain
+from stored.batches import DIRECTORY, append, content, open_log, plain
 
 COLD = LogConfig(segment_bytes=2048, index_interval_bytes=256, tail_cache_bytes=0)
 """Nothing that was flushed is read from memory."""
@@ -265,3 +265,48 @@ def test_batches_in_memory_that_were_deleted_cannot_be_read_either() -> None:
     with pytest.raises(IndexOutOfRange):
         log.slice(log.start_index - 1, 1)
 
+
+def test_a_segment_of_no_ops_stays_until_they_are_committed() -> None:
+    disk = HookedDisk()
+    log = open_log(disk, COLD)
+    append(log, 5)
+    log.roll()
+    append(log, 1, values=[])
+    log.roll()
+    log.flush()
+    log.advance_commit_floor(5)
+    log.advance_start(5)
+    assert log.remove_deleted() == 1
+    assert log.start_index == 6
+    log.truncate(6)
+    append(log, 1, term=2, values=[])
+    log.flush()
+    assert log.term_at(6) == 2
+    log.advance_commit_floor(6)
+    log.roll()
+    log.flush()
+    assert log.remove_deleted() == 1
+    assert (log.start_index, log.start_offset, log.term_at(6)) == (7, 5, 2)
+
+
+def test_a_segment_is_left_alone_while_the_flush_that_sealed_it_goes_on() -> None:
+    """A leader may commit what others have, before its own disk has taken it."""
+    disk = HookedDisk()
+    log = open_log(disk, COLD)
+    append(log, 8, values=[b"x" * 150])
+    log.roll()
+    append(log, 1, values=[b"y" * 200_000])
+    log.advance_commit_floor(9)
+    disk.capacity_bytes = 160_000
+    with pytest.raises(DiskFull):
+        log.flush()
+    assert log.durable_index == 0
+    assert len(disk.list_directory(DIRECTORY)) == 3  # The first is sealed: it has an index.
+    assert [info.is_active for info in log.segments()] == [True, True]
+    log.advance_start(8)
+    assert log.remove_deleted() == 0
+    assert len(list(log.batches(1))) == 9
+    disk.capacity_bytes = None
+    log.flush()
+    assert [info.is_active for info in log.segments()] == [False, True]
+    assert log.remove_deleted() == 1
