@@ -52,7 +52,7 @@ class Layout:
         self.last_term = last.term
         self.last_timestamp_ms = last.timestamp_ms
         self.tail = Tail(self.next_index)
-        self.written_index = last.index
+        self.written_index = Index(last.next_index - 1)
         self._work: list[Work] = []
         self.taken: list[Work] = []
         self._handed_out_next = self.next_index

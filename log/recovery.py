@@ -193,7 +193,7 @@ def _recover(
         _fill(last, header, file, end.index, file.size_bytes() if report.was_closed else last.end)
         last.index = index
         first = _check_neighbours(segments, files)
-        floor = Index(min(mark.commit_floor, end.index))
+        floor = Index(min(mark.commit_floor, end.next_index - 1))
         start = Offset(max(mark.start_offset, first.base_offset))
         if not report.was_closed:
             marks.store(file, _mark_at(end, last.end, floor, start))

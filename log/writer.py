@@ -27,9 +27,10 @@ from quorumlog.log.segment import (
     write_first_pages,
 )
 from quorumlog.log.segment_files import seal_of, write_index
+from quorumlog.log.segment_header import SegmentHeader
 from quorumlog.log.sparse_index import SparseIndex
 from quorumlog.ports import Disk, File
-from quorumlog.types import Buffer, Index
+from quorumlog.types import Buffer, Index, Offset
 
 if TYPE_CHECKING:
     from quorumlog.log.key_ring import KeyRing
@@ -139,7 +140,7 @@ class SegmentWriter:
         self._sync(self._file)
         self._store_mark()
         self._sync(self._file)
-        self.durable_start = limits.start_offset
+        self.durable_start = self._start(self._last.next_offset)
 
     def finish(self, limits: Limits, index: SparseIndex | None) -> None:
         """Sync, give back what was preallocated, say that the log is closed, close the file."""
@@ -232,8 +233,7 @@ class SegmentWriter:
         try:
             self._seal(work)
             header = work.segment.header
-            limits = self._limits
-            mark = first_mark(header, self._floor(header.first_index), limits.start_offset)
+            mark = self._first_mark(header)
             marks = write_first_pages(file, header, mark, lambda: self._sync(file))
             self._sync_directory()
         except BaseException:
@@ -243,8 +243,7 @@ class SegmentWriter:
 
     def _remake(self, work: RemakeWork) -> None:
         segment = work.segment
-        floor = self._floor(segment.first_index)
-        mark = first_mark(segment.header, floor, self._limits.start_offset)
+        mark = self._first_mark(segment.header)
         file, marks = remake_segment(self._disk, segment.path, segment.header, mark)
         self._adopt(work, self._last, file, marks, DATA_START)
 
@@ -315,7 +314,7 @@ class SegmentWriter:
                 self._sync(file)
                 marks.store(
                     file,
-                    replace(mark, commit_floor=floor, start_offset=self._limits.start_offset),
+                    replace(mark, commit_floor=floor, start_offset=self._start(mark.next_offset)),
                 )
                 self._sync(file)
         finally:
@@ -333,6 +332,7 @@ class SegmentWriter:
         before = self._file
         next_index = last.next_index
         synced_index = Index(next_index - 1)
+        start_offset = self._start(last.next_offset)
         allocated_bytes = file.size_bytes()
         (
             (self._segment, self._file, self._marks, self._last, self.done),
@@ -341,7 +341,7 @@ class SegmentWriter:
         ) = (
             (work.segment, file, marks, last, work),
             (position, position, allocated_bytes, True),
-            (next_index, synced_index, self._limits.start_offset),
+            (next_index, synced_index, start_offset),
         )
         if before is not file:
             before.close()
@@ -349,9 +349,16 @@ class SegmentWriter:
     def _floor(self, next_index: int) -> Index:
         return Index(min(self._limits.commit_floor, next_index - 1))
 
+    def _start(self, next_offset: int) -> Offset:
+        """What is deleted may not be written yet, where others have it: no end before the start."""
+        return Offset(min(self._limits.start_offset, next_offset))
+
     def _mark(self) -> Mark:
         """Of what is written; it is synced."""
         return self._mark_behind(self._last, self._position)
+
+    def _first_mark(self, header: SegmentHeader) -> Mark:
+        return first_mark(header, self._floor(header.first_index), self._start(header.base_offset))
 
     def _mark_behind(self, last: BatchHeader, position: int) -> Mark:
         return Mark(
@@ -361,7 +368,7 @@ class SegmentWriter:
             last.term,
             last.timestamp_ms,
             self._floor(last.next_index),
-            self._limits.start_offset,
+            self._start(last.next_offset),
         )
 
     def _store_mark(self, *, is_closed: bool = False) -> None:
