@@ -377,7 +377,8 @@ class Log:
     def remove_deleted(self) -> int:
         """Remove the segments that hold only deleted records (``advance_start``), durably.
 
-        Never the last one: ``roll`` and flush before. Readers that are in a segment read on.
+        Never the last one: ``roll`` and flush before; nor one with a batch that is not committed.
+        Readers that are in a segment read on.
 
         Returns:
             How many segments were removed.
@@ -396,8 +397,9 @@ class Log:
             False when one of them is not in the log any more: the file was removed.
 
         Raises:
-            StorageError: the disk refused; the next open finishes it.
-            Corrupt: the file is damaged.
+            StorageError: the disk refused; the next call of upkeep finishes it, or the next open.
+            Corrupt: the file is damaged, and was removed; ``old`` stay.
+            LogFenced, Closed
         """
         return self._upkeep.replace(old)
 
