@@ -350,8 +350,9 @@ class SegmentWriter:
         return Index(min(self._limits.commit_floor, next_index - 1))
 
     def _start(self, next_offset: int) -> Offset:
-        """What is deleted may not be written yet, where others have it: no end before the start."""
-        return Offset(min(self._limits.start_offset, next_offset))
+        """For a mark: what is deleted may not be written yet, where others have committed it."""
+        start_offset = self._limits.start_offset
+        return start_offset if start_offset <= next_offset else self.durable_start
 
     def _mark(self) -> Mark:
         """Of what is written; it is synced."""
