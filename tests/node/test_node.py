@@ -27,6 +27,7 @@ from quorumlog.node.config import NodeConfig
 from quorumlog.node.identity import Identity
 from quorumlog.node.node import Node
 from quorumlog.node.storage import DataDirectory
+from quorumlog.types import METADATA_GROUP
 
 
 def config_in(directory: Path, **settings: object) -> NodeConfig:
@@ -160,6 +161,26 @@ async def test_a_node_is_found_under_its_new_address(tmp_path: Path) -> None:
                 await client.create_topic("t", partitions=3, replicas=3)
                 async with client.producer("t") as producer:
                     await producer.send_many([b"x"] * 300)
+        finally:
+            await again.close()
+
+
+async def test_a_node_that_comes_back_to_unchanged_metadata_serves(tmp_path: Path) -> None:
+    async with cluster_of(3, tmp_path) as nodes:
+        follower = next(node for node in nodes if not node.host.replicas[METADATA_GROUP].serving)
+        number = nodes.index(follower)
+        await follower.close()
+        again = Node(
+            config_in(
+                tmp_path / str(number),
+                listen=follower.address,
+                gossip=follower.gossip_address,
+                join=tuple(node.gossip_address for node in nodes if node is not follower),
+            )
+        )
+        await again.start()
+        try:
+            await again.wait_ready(20)
         finally:
             await again.close()
 

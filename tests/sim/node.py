@@ -237,6 +237,8 @@ class SimNode:
 
     def _replica_event(self, replica: Replica, event: Event) -> None:
         self.world.trace.add(f"{self.node_id} group {replica.group} {event}")
+        if self._controller is not None:
+            self._controller.replica_event(replica)
 
     def crash(self, *, power: bool) -> None:
         """The process is gone; with ``power`` what its disk had not synced may be gone as well."""

@@ -229,7 +229,10 @@ class Controller:
     async def wait_applied(
         self, condition: Callable[[], bool], timeout_s: float | None = None
     ) -> bool:
-        """Wait until ``condition`` holds, looked at whenever this node applied a batch."""
+        """Wait until ``condition`` holds.
+
+        It is looked at whenever this node applied a batch of the metadata or heard of a leader.
+        """
         try:
             async with asyncio.timeout(timeout_s):
                 while not condition():
@@ -250,6 +253,15 @@ class Controller:
     def _batch_applied(self) -> None:
         # The replica counts the batch as applied, and may serve, only after this call.
         asyncio.get_running_loop().call_soon(self._wake)
+
+    def replica_event(self, replica: Replica) -> None:
+        """Called for what the core of any group on this node reports.
+
+        A node that was closed cleanly has applied everything when it hears of a leader: nothing
+        else would tell those who wait for that.
+        """
+        if replica.group == METADATA_GROUP:
+            asyncio.get_running_loop().call_soon(self._wake)
 
     def _wake(self) -> None:
         self._tend.set()

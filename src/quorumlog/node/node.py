@@ -340,6 +340,7 @@ class Node:
         self._update_peers()
 
     def _replica_event(self, replica: Replica, event: Event) -> None:
+        self._controller.replica_event(replica)
         self._update_peers()
 
     def _update_peers(self) -> None:
