@@ -177,7 +177,7 @@ def test_a_segment_is_not_loaded_twice_when_it_is_cut_meanwhile() -> None:
         disk.hook = None
         if not disk.has_come:
             log.truncate(24)
-        appended = plain(append(log, 2, term=2, values=[b"y" * 40]))
+        appended = plain(append(log, 1, term=2, values=[b"y"]))
         log.flush()
         disk.kill()
         assert content(open_log(disk, COLD)) == whole[:23] + appended
