@@ -4,6 +4,9 @@ from typing import Final, Protocol
 
 from quorumlog.ports import Clock
 
+MIN_BYTES_S: Final = 4096
+"""The lowest rate that settings take: a page a second."""
+
 _SHORTEST_WAIT_S: Final = 0.02
 """Shorter waits are put off until they add up: a thread that wakes costs more than it gives."""
 

@@ -16,7 +16,7 @@ from quorumlog.errors import Closed, ConfigError, Corrupt, LogFenced, StorageErr
 from quorumlog.log.damage import Finding, Flaw, Severity, Span
 from quorumlog.log.examine import Task, begin_of, examine
 from quorumlog.log.inventory import SegmentFile
-from quorumlog.log.pacer import Pacer, Stopped, StopSignal
+from quorumlog.log.pacer import MIN_BYTES_S, Pacer, Stopped, StopSignal
 from quorumlog.log.paths import first_index_of, parent_of, segment_name
 from quorumlog.log.upkeep import SegmentInfo
 from quorumlog.ports import Clock, Disk
@@ -26,8 +26,6 @@ MAX_REPORTED: Final = 10_000
 """Findings that are remembered, so that each is reported once; beyond that some are again."""
 
 DEFAULT_PAUSE_S: Final = 3600.0
-
-_MIN_BYTES_S: Final = 4096
 
 _log = structlog.get_logger("quorumlog.log")
 
@@ -47,8 +45,8 @@ class ScrubbedLog(Protocol):
     def segments(self) -> list[SegmentInfo]: ...
 
 
-def log_finding(finding: Finding) -> None:
-    """Write a finding to the log of the program."""
+def log_finding(finding: Finding, **context: object) -> None:
+    """Write a finding to the log of the program; ``context``: more to say of it."""
     offsets = finding.offsets
     _log.error(
         "rot_found",
@@ -60,6 +58,7 @@ def log_finding(finding: Finding) -> None:
         found=finding.found,
         first_offset=None if offsets is None else offsets.start,
         next_offset=None if offsets is None else offsets.end,
+        **context,
     )
 
 
@@ -92,7 +91,7 @@ class Scrubber:
         clock: Clock,
         stop: StopSignal,
         *,
-        bytes_s: int,
+        bytes_s: int | Pacer,
         pause_s: float = DEFAULT_PAUSE_S,
         next_index: int = 0,
         on_finding: Callable[[Finding], None] = log_finding,
@@ -100,31 +99,29 @@ class Scrubber:
         """
         Args:
             stop: ends :meth:`run`, within a read of a MiB.
-            bytes_s: bytes read in a second, at most (4 KiB or more).
+            bytes_s: bytes read in a second, at most (4 KiB or more); a pacer where several
+                scrubbers of one thread share a rate.
             pause_s: seconds between the end of one round and the beginning of the next.
             on_finding: called for damage, once for each; in the thread that runs the scrubber.
 
         Raises:
             ConfigError: a setting out of its bounds.
         """
-        if bytes_s < _MIN_BYTES_S or pause_s < 0:
+        if pause_s < 0 or (isinstance(bytes_s, int) and bytes_s < MIN_BYTES_S):
             raise ConfigError(
-                f"a scrubber reads {_MIN_BYTES_S} bytes a second or more and pauses for 0 s or "
+                f"a scrubber reads {MIN_BYTES_S} bytes a second or more and pauses for 0 s or "
                 f"more, not {bytes_s} and {pause_s}"
             )
         self._log = log
         self._disk = disk
         self._stop = stop
-        self._pacer = Pacer(bytes_s, clock, stop)
+        self._pacer = Pacer(bytes_s, clock, stop) if isinstance(bytes_s, int) else bytes_s
         self._pause_s = pause_s
         self._on_finding = on_finding
         self._reported: set[Finding] = set()
         self.next_index = Index(next_index)
         self.segments_checked = 0
-
-    @property
-    def bytes_read(self) -> int:
-        return self._pacer.spent_bytes
+        self.bytes_read = 0
 
     def run(self) -> None:
         """Check round after round until the signal is set, or the log is closed or fenced."""
@@ -206,7 +203,7 @@ class Scrubber:
         bound = begin_of(self._disk, SegmentFile(behind.first_index, behind.path, behind.path))
         task = Task(source, None, bound, is_last=False, with_records=False)
         try:
-            examined = examine(self._disk, task, self._pacer.spend)
+            examined = examine(self._disk, task, self._spend)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -226,6 +223,10 @@ class Scrubber:
                 )
             )
         return findings
+
+    def _spend(self, size_bytes: int) -> None:
+        self.bytes_read += size_bytes
+        self._pacer.spend(size_bytes)
 
     def _report(self, finding: Finding) -> None:
         if finding in self._reported:

@@ -33,7 +33,7 @@ def test_serve_hands_its_flags_to_the_node_and_returns_its_code(
         cluster,
         *("serve", "--data-dir", "d", "--listen", "127.0.0.1:1234", "--gossip", "127.0.0.1:1235"),
         *("--join", "a:1", "--join", "b:2", "--name", "n", "--bootstrap-expect", "3"),
-        *("--keys", "k.toml"),
+        *("--keys", "k.toml", "--scrub-bytes-s", "5000"),
     )
     assert outcome.code == 1
     config = served[0]
@@ -43,7 +43,7 @@ def test_serve_hands_its_flags_to_the_node_and_returns_its_code(
         "127.0.0.1:1235",
     )
     assert (config.join, config.name, config.expect) == (("a:1", "b:2"), "n", 3)
-    assert config.keys == "k.toml"
+    assert (config.keys, config.scrub_bytes_s) == ("k.toml", 5000)
     invoke(cluster, "serve")
     assert served[1] == NodeConfig()
 

@@ -59,6 +59,17 @@ def test_an_unknown_variable_is_no_error() -> None:
     assert load_config({}, {"QUORUMLOG_PORT_7400_TCP": "tcp://10.0.0.1:7400"}) == NodeConfig()
 
 
+def test_scrubbing_has_a_rate_or_is_off(tmp_path: Path) -> None:
+    assert load_config({}, {}).scrub_bytes_s == 4 * 1024 * 1024
+    assert load_config({}, {"QUORUMLOG_SCRUB_BYTES_S": "0"}).scrub_bytes_s == 0
+    file = tmp_path / "node.toml"
+    file.write_text("scrub_bytes_s = 4096")
+    assert load_config({}, {}, str(file)).scrub_bytes_s == 4096
+    for rate in (-1, 4095, 1024**3 + 1):
+        with pytest.raises(ConfigError, match=f"scrub_bytes_s is {rate}: .* or is 0"):
+            NodeConfig(scrub_bytes_s=rate)
+
+
 @pytest.mark.parametrize("address", ["7400", "host", "host:", ":1", "host:99999", "host:1x"])
 def test_an_address_is_host_and_port(address: str) -> None:
     with pytest.raises(ConfigError, match="HOST:PORT"):

@@ -28,6 +28,12 @@ import click
     metavar="FILE",
     help="Encrypt the logs with the keys in FILE; `quorumlog log new-key FILE` makes one.",
 )
+@click.option(
+    "--scrub-bytes-s",
+    metavar="BYTES",
+    type=int,
+    help="Read so many bytes a second in search of rot; 0: none. [default: 4 MiB]",
+)
 def serve(config: str | None, **flags: object) -> int:
     """Run one node until SIGTERM or Ctrl-C.
 

@@ -24,6 +24,7 @@ from quorumlog.embedded.room import Room
 from quorumlog.embedded.values import Value
 from quorumlog.errors import Closed, ConfigError
 from quorumlog.log.batch import HEADER_SIZE, Draft
+from quorumlog.log.damage import Finding
 from quorumlog.log.housekeeping import HousekeepingReport
 from quorumlog.ports import Worker
 from quorumlog.system import ThreadWorker
@@ -153,6 +154,11 @@ class AsyncLog:
     def end_offset(self) -> Offset:
         """The first offset that cannot be read yet."""
         return self._log.end_offset
+
+    @property
+    def scrub_findings(self) -> tuple[Finding, ...]:
+        """As :attr:`quorumlog.EmbeddedLog.scrub_findings`."""
+        return self._log.scrub_findings
 
     async def append(
         self,

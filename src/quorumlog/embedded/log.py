@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from threading import Lock
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from quorumlog.embedded.background import HousekeepingThread, Stop, Syncer
 from quorumlog.embedded.commit import GroupCommit
@@ -13,11 +14,15 @@ from quorumlog.embedded.upkeep import delete_before, housekeeper_of
 from quorumlog.embedded.values import Drafter, Value
 from quorumlog.errors import Closed, InvalidArgument, OffsetOutOfRange
 from quorumlog.log.config import FSYNC_INTERVAL, LogConfig
+from quorumlog.log.damage import Finding
 from quorumlog.log.housekeeping import HousekeepingReport
 from quorumlog.log.log import Log
 from quorumlog.log.recovery import RecoveryReport
 from quorumlog.ports import Clock, Disk
 from quorumlog.types import Offset, Record, RecordData
+
+if TYPE_CHECKING:
+    from quorumlog.embedded.scrubbing import ScrubThread
 
 
 class EmbeddedLog:
@@ -71,6 +76,13 @@ class EmbeddedLog:
             self._housekeeping = HousekeepingThread(
                 self.housekeep, options.housekeeping_interval_s, self._stop
             )
+        self._scrubbing: ScrubThread | None = None
+        if options.scrub_bytes_s is not None:
+            from quorumlog.embedded import scrubbing
+
+            self._scrubbing = scrubbing.ScrubThread(
+                self._log, disk, clock, self._stop, options.scrub_bytes_s
+            )
 
     @property
     def start_offset(self) -> Offset:
@@ -86,6 +98,14 @@ class EmbeddedLog:
     def recovery(self) -> RecoveryReport:
         """What opening found, and cut."""
         return self._log.recovery
+
+    @property
+    def scrub_findings(self) -> tuple[Finding, ...]:
+        """The damage that was found with ``scrub_bytes_s``: the newest 1000, oldest first.
+
+        Each is reported once, also as the event ``rot_found``. Can be read after ``close``, too.
+        """
+        return () if self._scrubbing is None else self._scrubbing.findings
 
     @property
     def commits(self) -> GroupCommit:
@@ -229,6 +249,8 @@ class EmbeddedLog:
                 self._syncer.stop()
             if self._housekeeping is not None:
                 self._housekeeping.join()
+            if self._scrubbing is not None:
+                self._scrubbing.join()
             with commits.flush_mutex:
                 self._log.close()
         finally:

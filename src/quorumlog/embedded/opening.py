@@ -35,6 +35,7 @@ class Settings(TypedDict, total=False):
     retention: Retention | None
     compaction: Compaction | None
     housekeeping_interval_s: float
+    scrub_bytes_s: int | None
     keys: "KeyRing | Path | None"
 
 
@@ -48,6 +49,7 @@ def open(
     retention: Retention | None = None,
     compaction: Compaction | None = None,
     housekeeping_interval_s: float = 30.0,
+    scrub_bytes_s: int | None = None,
     keys: "KeyRing | Path | None" = None,
 ) -> "EmbeddedLog":
     """Open the log in directory ``path``, made when missing, for reading and writing.
@@ -64,6 +66,8 @@ def open(
         compaction: whether and how superseded records of a key are removed; None: not at all.
         housekeeping_interval_s: how often a thread looks whether something is to be deleted or
             compacted (0.01 to 86,400 seconds); ``housekeep`` does it at once.
+        scrub_bytes_s: a thread reads what is on disk for rot, at most so many bytes a second (4096
+            or more), see ``scrub_findings``; None: rot is found when the place is read.
         keys: encrypt with these, or with those in this file; needs ``quorumlog[encryption]``.
 
     Raises:
@@ -76,7 +80,12 @@ def open(
     from quorumlog.embedded.log import EmbeddedLog
 
     options = Options(
-        compression, compression_level, retention, compaction, housekeeping_interval_s
+        compression,
+        compression_level,
+        retention,
+        compaction,
+        housekeeping_interval_s,
+        scrub_bytes_s,
     )
     config = LogConfig(fsync=fsync, segment_bytes=segment_bytes, keys=key_ring(keys))
     return EmbeddedLog(SystemDisk(), os.fspath(path), config, SystemClock(), options, os.getpid)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from quorumlog.errors import ConfigError
 from quorumlog.log.compaction_plan import Compaction
 from quorumlog.log.compression import DEFAULT_LEVEL
+from quorumlog.log.pacer import MIN_BYTES_S
 from quorumlog.log.retention import Retention
 
 
@@ -19,6 +20,7 @@ class Options:
         compaction: of every key the newest record stays. None: all of them stay.
         housekeeping_interval_s: seconds from one turn of deletion and compaction to the next (0.01
             to 86,400); no thread is started when there is nothing to do.
+        scrub_bytes_s: sealed segments are read for rot at this rate (4 KiB or more); None: never.
     """
 
     compression: str | None = None
@@ -26,9 +28,14 @@ class Options:
     retention: Retention | None = None
     compaction: Compaction | None = None
     housekeeping_interval_s: float = 30.0
+    scrub_bytes_s: int | None = None
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.housekeeping_interval_s <= 86_400:
             raise ConfigError(
                 f"housekeeping_interval_s is from 0.01 to 86400, not {self.housekeeping_interval_s}"
+            )
+        if self.scrub_bytes_s is not None and self.scrub_bytes_s < MIN_BYTES_S:
+            raise ConfigError(
+                f"scrub_bytes_s is {MIN_BYTES_S} or more, or None, not {self.scrub_bytes_s}"
             )

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from quorumlog.errors import ConfigError
+from quorumlog.log.pacer import MIN_BYTES_S
 
 _log = structlog.get_logger()
 
@@ -52,6 +53,9 @@ class NodeConfig:
     keys: str = ""
     """The key file that this node's logs are encrypted with, see docs/encryption.md; empty: they
     are not. Each node may have its own."""
+    scrub_bytes_s: int = 4 * 1024 * 1024
+    """Sealed segments are read for rot, at most so many bytes a second over all partitions of the
+    node: more finds it sooner and takes more of the disk. 4 KiB to 1 GiB; 0: never."""
     max_record_bytes: int = 1024 * 1024
     """Key, value and headers of one record together. 1 KiB to 3 MiB."""
     log_level: str = "info"
@@ -70,6 +74,8 @@ class NodeConfig:
         _within("election_timeout_ms", self.election_timeout_ms, 50, 60_000)
         _within("segment_bytes", self.segment_bytes, 8 << 20, 2 << 30)
         _within("fsync_interval_ms", self.fsync_interval_ms, 10, 60_000)
+        if self.scrub_bytes_s:
+            _within("scrub_bytes_s", self.scrub_bytes_s, MIN_BYTES_S, 1 << 30, ", or is 0: never")
         _within("max_record_bytes", self.max_record_bytes, 1 << 10, 3 << 20)
         _within("heartbeat_ms", self.heartbeat_ms, 5, self.election_timeout_ms // 3)
         if self.log_level not in ("debug", "info", "warning", "error"):
@@ -121,9 +127,9 @@ def parse_address(name: str, value: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def _within(name: str, value: int, lowest: int, highest: int) -> None:
+def _within(name: str, value: int, lowest: int, highest: int, otherwise: str = "") -> None:
     if not lowest <= value <= highest:
-        raise ConfigError(f"{name} is {value}: it goes from {lowest} to {highest}")
+        raise ConfigError(f"{name} is {value}: it goes from {lowest} to {highest}{otherwise}")
 
 
 def load_config(

@@ -26,11 +26,12 @@ from quorumlog.discovery.gossip import Gossip
 from quorumlog.errors import DuplicateNode, InvariantViolation, QuorumlogError, WrongCluster
 from quorumlog.log.cipher import check_library
 from quorumlog.log.key_ring import KeyRing
-from quorumlog.log.log import LogConfig
+from quorumlog.log.log import Log, LogConfig
 from quorumlog.node.bootstrap import Bootstrap
 from quorumlog.node.config import NodeConfig
 from quorumlog.node.identity import Identity, Seat
 from quorumlog.node.peer_port import NodePeerPort
+from quorumlog.node.scrubbing import Scrubbing
 from quorumlog.node.server import bind_server
 from quorumlog.node.storage import DataDirectory, unusable
 from quorumlog.ports import Member, MemberState
@@ -41,7 +42,7 @@ from quorumlog.replication.core.ready import Event
 from quorumlog.replication.host import GroupHost
 from quorumlog.replication.replica import Replica
 from quorumlog.system import SystemClock, SystemDisk, ThreadWorker
-from quorumlog.types import NodeId
+from quorumlog.types import GroupId, NodeId
 
 _log = structlog.get_logger()
 
@@ -143,6 +144,8 @@ class Node:
             events=self._replica_event,
         )
         stack.push_async_callback(self.host.close)
+        scrubbing = Scrubbing(self._logs, disk, SystemClock(), config.scrub_bytes_s)
+        stack.push_async_callback(scrubbing.close)
         self._controller = Controller(
             node_id=self.node_id,
             host=self.host,
@@ -381,6 +384,9 @@ class Node:
                 heartbeat_s=self.config.heartbeat_ms / 1000,
             )
         )
+
+    def _logs(self) -> dict[GroupId, Log]:
+        return {group: replica.log for group, replica in self.host.replicas.items()}
 
     def _log_config(self, fsync: str) -> LogConfig:
         return LogConfig(
