@@ -135,7 +135,8 @@ def check_headers(
         at = end = next_at
         next_offset = behind
         index += index_count
-        if index > last_index or at > last_at:
+        # What is behind the end may be cut and written anew at this moment: it is not looked at.
+        if index > last_index or at > last_at or behind >= end_offset:
             break
     return Span(end, index, next_offset, others)
 
