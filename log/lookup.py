@@ -52,8 +52,11 @@ class Lookup:
             entry = self._entry(opened, segment, in_segment, sparse, find)
         return opened, self._range(entry, entry.index, last_index, segment)
 
-    def at_offset(self, offset: int) -> Place:
+    def at_offset(self, offset: int, *, is_near_enough: bool = False) -> Place:
         """Where the batch that holds ``offset``, and what follows it, stand.
+
+        With ``is_near_enough`` batches without offsets may come first: that is so where a read
+        ended before them, and takes no search then.
 
         Raises:
             OffsetOutOfRange, Closed, LogFenced, Corrupt, StorageError
@@ -74,7 +77,7 @@ class Lookup:
                 break
         # Written out, not a context manager: that would cost a fetch that reads on a tenth.
         try:
-            found = opened.by_offset.get(offset)
+            found = opened.by_offset.get(offset) if is_near_enough else None
             if found is None:
                 found = self._find_offset(opened, segment, last_index, sparse, offset)
             return opened, self._range(found, found.index, last_index, segment)

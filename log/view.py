@@ -81,9 +81,15 @@ class LogView:
             if index is not None:
                 batches = layout.tail.slice(index, layout.next_index - 1, max_bytes)
                 return _fetched(batches, end_offset, max_records)
-        opened, where = self._lookup.at_offset(offset)
+        opened, where = self._lookup.at_offset(offset, is_near_enough=True)
         with opened:
-            return read_records(opened, where, max_bytes, end_offset, max_records)
+            fetched = read_records(opened, where, max_bytes, end_offset, max_records)
+        if fetched.next_offset == offset:
+            # What stands there, and was all there was room for, takes no offsets.
+            opened, where = self._lookup.at_offset(offset)
+            with opened:
+                fetched = read_records(opened, where, max_bytes, end_offset, max_records)
+        return fetched
 
     def index_of_offset(self, offset: int) -> Index:
         """See :meth:`quorumlog.log.log.Log.index_of_offset`."""

@@ -378,3 +378,19 @@ def test_a_disk_that_cannot_be_read_is_a_typed_error_and_fences_nothing(
     assert plain(log.slice(1, 10_000)) == plain(appended)
     append(log, 1)
     assert log.flush().last_index == 4
+
+
+def test_a_read_that_ended_before_a_no_op_leads_no_fetch_to_nothing() -> None:
+    disk, log = fresh()
+    append(log, 2, values=[])
+    append(log, 1)
+    append(log, 1, values=[])
+    append(log, 1)
+    log.close()
+    log = open_log(disk, LogConfig(tail_cache_bytes=0))
+    for read in (1, 3):
+        log.slice(read, 0)
+    assert log.index_of_offset(0) == 3
+    assert log.index_of_offset(1) == 5
+    assert log.fetch(0, 0, 2).next_offset == 1
+    assert log.fetch(1, 0, 2).next_offset == 2
