@@ -214,7 +214,8 @@ class EmbeddedLog:
         self.check_open()
         if offset > self.end_offset:
             raise OffsetOutOfRange(offset, self.start_offset, self.end_offset)
-        return delete_before(self._log, self._commits, offset)
+        with self._housekeeping_mutex:
+            return delete_before(self._log, self._commits, offset)
 
     def housekeep(self) -> HousekeepingReport:
         """Delete and compact now, as ``retention`` and ``compaction`` say; blocks until it is done.
@@ -251,7 +252,8 @@ class EmbeddedLog:
                 self._housekeeping.join()
             if self._scrubbing is not None:
                 self._scrubbing.join()
-            with commits.flush_mutex:
+            # A turn that another thread is in ends first: it may be removing files.
+            with self._housekeeping_mutex, commits.flush_mutex:
                 self._log.close()
         finally:
             self._directory_lock.release()
