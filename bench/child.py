@@ -54,7 +54,7 @@ def grow(directory: Path, batches: int) -> None:
     Old segments are deleted all the while, so the log does not grow.
     """
     import quorumlog
-    from quorumlog.log.retention import Retention
+    from quorumlog.log.cleaning.retention import Retention
 
     values = [bytes(_VALUE_BYTES)] * _RECORDS_PER_BATCH
     with quorumlog.open(

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from quorumlog.embedded import EmbeddedLog, open
     from quorumlog.embedded.aio import AsyncLog, open_async
     from quorumlog.embedded.following import LogFollower, follow
-    from quorumlog.log.compaction_plan import Compaction
+    from quorumlog.log.cleaning.compaction_plan import Compaction
+    from quorumlog.log.cleaning.retention import Retention
     from quorumlog.log.key_ring import KeyRing
-    from quorumlog.log.retention import Retention
     from quorumlog.node.config import NodeConfig
     from quorumlog.node.node import Node
 
@@ -49,13 +49,13 @@ _LAZY = {
     "AsyncClient": "quorumlog.client.client",
     "AsyncLog": "quorumlog.embedded.aio",
     "Client": "quorumlog.client.sync",
-    "Compaction": "quorumlog.log.compaction_plan",
+    "Compaction": "quorumlog.log.cleaning.compaction_plan",
     "EmbeddedLog": "quorumlog.embedded",
     "KeyRing": "quorumlog.log.key_ring",
     "LogFollower": "quorumlog.embedded.following",
     "Node": "quorumlog.node.node",
     "NodeConfig": "quorumlog.node.config",
-    "Retention": "quorumlog.log.retention",
+    "Retention": "quorumlog.log.cleaning.retention",
     "follow": "quorumlog.embedded.following",
     "open": "quorumlog.embedded",
     "open_async": "quorumlog.embedded.aio",

@@ -22,7 +22,7 @@ from quorumlog.errors import (
     LogLocked,
     OffsetOutOfRange,
 )
-from quorumlog.log.compaction_plan import Compaction
+from quorumlog.log.cleaning.compaction_plan import Compaction
 from quorumlog.log.config import LogConfig
 from sim.disk import SimDisk
 from stored.batches import FixedClock

@@ -10,14 +10,14 @@ from threading import Event
 import pytest
 
 from quorumlog.errors import ConfigError, Corrupt
-from quorumlog.log import compaction_pass
 from quorumlog.log.batch import SPARSE, Draft, Kind, iterate_batches
-from quorumlog.log.compaction import Compactor
-from quorumlog.log.compaction_plan import Compaction
+from quorumlog.log.cleaning import compaction_pass
+from quorumlog.log.cleaning.compaction import Compactor
+from quorumlog.log.cleaning.compaction_plan import Compaction
+from quorumlog.log.cleaning.thinning import thin
 from quorumlog.log.config import LogConfig
 from quorumlog.log.log import Log
 from quorumlog.log.records import encode_body
-from quorumlog.log.thinning import thin
 from quorumlog.system import SystemDisk
 from quorumlog.types import RecordData
 from sim.disk import SimDisk

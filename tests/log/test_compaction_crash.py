@@ -9,9 +9,9 @@ from random import Random
 import pytest
 
 from quorumlog.errors import DiskFull, LogFenced, QuorumlogError, StorageError
-from quorumlog.log.compaction_plan import Compaction
-from quorumlog.log.housekeeping import Housekeeper
-from quorumlog.log.retention import Retention
+from quorumlog.log.cleaning.compaction_plan import Compaction
+from quorumlog.log.cleaning.housekeeping import Housekeeper
+from quorumlog.log.cleaning.retention import Retention
 from sim.disk import SimDisk, SimulatedCrash
 from stored.keyed import KeyedLog, Model
 

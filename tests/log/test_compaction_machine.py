@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from quorumlog.log.compaction_plan import Compaction
-from quorumlog.log.housekeeping import Housekeeper
-from quorumlog.log.retention import Retention
+from quorumlog.log.cleaning.compaction_plan import Compaction
+from quorumlog.log.cleaning.housekeeping import Housekeeper
+from quorumlog.log.cleaning.retention import Retention
 from sim.disk import SimDisk, SimulatedCrash
 from stored.keyed import KeyedLog, Pair
 

@@ -6,7 +6,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumlog.log.key_map import PRODUCER_BYTES, SLOT_BYTES, KeyMap, NewestBatches
+from quorumlog.log.cleaning.key_map import PRODUCER_BYTES, SLOT_BYTES, KeyMap, NewestBatches
 
 
 @given(st.lists(st.binary(max_size=3), max_size=200), st.integers(1, 4_000))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumlog.log.compaction_plan import (
+from quorumlog.log.cleaning.compaction_plan import (
     Compaction,
     Horizon,
     Plan,

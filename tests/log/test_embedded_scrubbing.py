@@ -12,7 +12,7 @@ from quorumlog.embedded import EmbeddedLog, scrubbing
 from quorumlog.embedded.options import Options
 from quorumlog.errors import ConfigError
 from quorumlog.log.config import LogConfig
-from quorumlog.log.damage import Flaw
+from quorumlog.log.inspection.damage import Flaw
 from quorumlog.log.segment import DATA_START
 from quorumlog.system import SystemClock, SystemDisk, SystemFile
 from support.events import logged

@@ -22,10 +22,10 @@ from quorumlog.errors import (
     OffsetOutOfRange,
     StorageError,
 )
-from quorumlog.log.compaction_plan import Compaction
+from quorumlog.log.cleaning.compaction_plan import Compaction
+from quorumlog.log.cleaning.retention import Retention
 from quorumlog.log.config import LogConfig
 from quorumlog.log.key_ring import KeyRing
-from quorumlog.log.retention import Retention
 from sim.disk import SimDisk
 from stored.batches import FixedClock
 

@@ -26,9 +26,9 @@ from quorumlog.errors import (
     StorageError,
     UnusableDirectory,
 )
-from quorumlog.log.compaction_plan import Compaction
+from quorumlog.log.cleaning.compaction_plan import Compaction
 from quorumlog.log.config import LogConfig
-from quorumlog.log.follower import FollowedLog
+from quorumlog.log.following.follower import FollowedLog
 from quorumlog.log.key_ring import KeyRing
 from quorumlog.types import Record
 from sim.disk import SimDisk, SimulatedCrash

@@ -6,10 +6,10 @@ from threading import Event
 import pytest
 
 from quorumlog.errors import Closed, Corrupt, LogFenced, OffsetOutOfRange
-from quorumlog.log.compaction import Compactor
-from quorumlog.log.compaction_plan import Compaction
-from quorumlog.log.housekeeping import Housekeeper
-from quorumlog.log.retention import Retention
+from quorumlog.log.cleaning.compaction import Compactor
+from quorumlog.log.cleaning.compaction_plan import Compaction
+from quorumlog.log.cleaning.housekeeping import Housekeeper
+from quorumlog.log.cleaning.retention import Retention
 from sim.disk import SimDisk
 from stored.keyed import KeyedLog, records_in
 

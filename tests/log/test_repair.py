@@ -11,14 +11,14 @@ import pytest
 
 from quorumlog.errors import DiskFull, LogLocked, StorageError
 from quorumlog.log.batch import HEADER_SIZE, Batch, Kind
-from quorumlog.log.damage import Point, Span
-from quorumlog.log.dump import DumpedBatch, dump
-from quorumlog.log.examine import Examined
 from quorumlog.log.hard_state import HardState, HardStateFile
-from quorumlog.log.repair import RepairReport, gap_batches, plan, repair
-from quorumlog.log.repair_actions import CutTail, Gap, Plan, RebuildIndex, WriteMark
+from quorumlog.log.inspection.damage import Point, Span
+from quorumlog.log.inspection.dump import DumpedBatch, dump
+from quorumlog.log.inspection.examine import Examined
+from quorumlog.log.inspection.repair import RepairReport, gap_batches, plan, repair
+from quorumlog.log.inspection.repair_actions import CutTail, Gap, Plan, RebuildIndex, WriteMark
+from quorumlog.log.inspection.verify import verify_log
 from quorumlog.log.segment import DATA_START
-from quorumlog.log.verify import verify_log
 from quorumlog.types import Index, NodeId, Offset, Term
 from sim.disk import SimDisk, SimulatedCrash
 from stored.batches import DIRECTORY, SMALL, FixedClock, append, open_log

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quorumlog.errors import ConfigError
-from quorumlog.log.retention import Retention, first_offset_to_keep, should_roll
+from quorumlog.log.cleaning.retention import Retention, first_offset_to_keep, should_roll
 from quorumlog.types import Offset
 
 

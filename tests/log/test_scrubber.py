@@ -6,10 +6,10 @@ from random import Random
 import pytest
 
 from quorumlog.errors import ConfigError
-from quorumlog.log.damage import Finding, Flaw, Severity, Span
+from quorumlog.log.inspection.damage import Finding, Flaw, Severity, Span
+from quorumlog.log.inspection.scrubber import Scrubber
 from quorumlog.log.log import Log
 from quorumlog.log.pacer import Stopped
-from quorumlog.log.scrubber import Scrubber
 from quorumlog.log.segment import DATA_START
 from sim.disk import SimDisk
 from stored.batches import DIRECTORY, FixedClock, append, content, open_log

@@ -18,10 +18,10 @@ from quorumlog.log.batch import (
     check_body,
     decode_header,
 )
+from quorumlog.log.cleaning.key_map import KeyMap, NewestBatches
+from quorumlog.log.cleaning.thinning import Rules, thin, with_gaps
 from quorumlog.log.compression import compress
-from quorumlog.log.key_map import KeyMap, NewestBatches
 from quorumlog.log.records import decode_records, encode_body
-from quorumlog.log.thinning import Rules, thin, with_gaps
 from quorumlog.types import Index, Offset, RecordData, Term
 
 BASE = 1_000

@@ -13,15 +13,15 @@ from fastcrc.crc32 import iscsi as crc32c
 
 from quorumlog.errors import UnusableDirectory
 from quorumlog.log.batch import HEADER_SIZE, Batch, Draft
-from quorumlog.log.damage import Finding, Flaw, Severity, Span
-from quorumlog.log.find_logs import find_logs
 from quorumlog.log.hard_state import HardState, HardStateFile
+from quorumlog.log.inspection.damage import Finding, Flaw, Severity, Span
+from quorumlog.log.inspection.find_logs import find_logs
+from quorumlog.log.inspection.verify import LogReport, verify, verify_log
 from quorumlog.log.leftovers import take_place
 from quorumlog.log.mark import MarkPages
 from quorumlog.log.records import encode_body
 from quorumlog.log.segment import DATA_START
 from quorumlog.log.state_snapshot import StateSnapshot, save_snapshot
-from quorumlog.log.verify import LogReport, verify, verify_log
 from quorumlog.types import Index, NodeId, Offset, RecordData, Term
 from sim.disk import SimDisk, SimFile
 from stored.batches import DIRECTORY, append, open_log

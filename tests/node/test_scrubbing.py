@@ -12,8 +12,8 @@ import pytest
 
 import quorumlog
 from quorumlog.log.config import LogConfig
+from quorumlog.log.inspection.scrubber import Scrubber
 from quorumlog.log.log import Log
-from quorumlog.log.scrubber import Scrubber
 from quorumlog.log.segment import DATA_START
 from quorumlog.node import scrubbing as scrubbing_module
 from quorumlog.node.config import NodeConfig

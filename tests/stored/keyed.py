@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from threading import Event
 
 from quorumlog.log.batch import SPARSE, Batch, Draft, Kind
-from quorumlog.log.compaction import CompactionReport, Compactor
-from quorumlog.log.compaction_plan import Compaction
+from quorumlog.log.cleaning.compaction import CompactionReport, Compactor
+from quorumlog.log.cleaning.compaction_plan import Compaction
 from quorumlog.log.config import LogConfig
 from quorumlog.log.log import Log
 from quorumlog.log.pacer import StopSignal

@@ -6,8 +6,8 @@ from typing import Any
 from quorumlog.cli.output import print_json, text_or_base64
 from quorumlog.errors import QuorumlogError
 from quorumlog.log.batch import CODEC_NONE, CODEC_ZSTD, ENCRYPTED, SPARSE, Kind
-from quorumlog.log.damage import Finding
-from quorumlog.log.dump import DumpedBatch
+from quorumlog.log.inspection.damage import Finding
+from quorumlog.log.inspection.dump import DumpedBatch
 from quorumlog.types import Record
 
 _CODECS = {CODEC_NONE: "none", CODEC_ZSTD: "zstd"}

@@ -10,10 +10,10 @@ from quorumlog.cli.connect import CliContext, pass_context
 from quorumlog.cli.output import plural, print_json, print_table
 
 if TYPE_CHECKING:
-    from quorumlog.log.damage import Finding, Span
+    from quorumlog.log.inspection.damage import Finding, Span
+    from quorumlog.log.inspection.repair import RepairReport
+    from quorumlog.log.inspection.verify import LogReport
     from quorumlog.log.key_ring import KeyRing
-    from quorumlog.log.repair import RepairReport
-    from quorumlog.log.verify import LogReport
 
 PROGRESS_INTERVAL_S: Final = 0.2
 DAMAGED: Final = 1
@@ -51,7 +51,7 @@ def verify(context: CliContext, directory: str, keys: str | None, fast: bool) ->
     DIR is a log, or a directory with logs below it: of a node, of `quorumlog dev`. A log that is in
     use is read as far as it is synced. The exit code is 0 when all is well and 1 when not.
     """
-    from quorumlog.log.verify import verify as verify_logs
+    from quorumlog.log.inspection.verify import verify as verify_logs
     from quorumlog.system import SystemDisk
 
     with Meter() as meter:
@@ -83,7 +83,7 @@ def dump(
 ) -> int:
     """Print the batches, or the records, of the log in DIR; goes on behind damage."""
     from quorumlog.cli.dump_lines import print_dump
-    from quorumlog.log.dump import dump as dump_log
+    from quorumlog.log.inspection.dump import dump as dump_log
     from quorumlog.system import SystemDisk
 
     items = dump_log(SystemDisk(), directory, start_offset, ring_of(keys))
@@ -107,9 +107,9 @@ def repair(context: CliContext, directory: str, yes: bool, keys: str | None) -> 
     code is 0 when all is well, or is afterwards.
     """
     from quorumlog.cli.repair_lines import document_of, print_repair
-    from quorumlog.log.find_logs import find_logs
-    from quorumlog.log.repair import RepairReport, plan
-    from quorumlog.log.repair import repair as repair_log
+    from quorumlog.log.inspection.find_logs import find_logs
+    from quorumlog.log.inspection.repair import RepairReport, plan
+    from quorumlog.log.inspection.repair import repair as repair_log
     from quorumlog.system import SystemClock, SystemDisk
 
     disk, clock, ring = SystemDisk(), SystemClock(), ring_of(keys)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from quorumlog.log.repair import RepairReport
+from quorumlog.log.inspection.repair import RepairReport
 
 
 def print_repair(report: RepairReport, *, is_done: bool) -> None:

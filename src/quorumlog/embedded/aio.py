@@ -24,8 +24,8 @@ from quorumlog.embedded.room import Room
 from quorumlog.embedded.values import Value
 from quorumlog.errors import Closed, ConfigError
 from quorumlog.log.batch import HEADER_SIZE, Draft
-from quorumlog.log.damage import Finding
-from quorumlog.log.housekeeping import HousekeepingReport
+from quorumlog.log.cleaning.housekeeping import HousekeepingReport
+from quorumlog.log.inspection.damage import Finding
 from quorumlog.ports import Worker
 from quorumlog.system import ThreadWorker
 from quorumlog.types import Offset, Record, RecordData

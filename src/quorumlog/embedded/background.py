@@ -5,7 +5,7 @@ from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 
 from quorumlog.errors import Closed, DiskFull, LogFenced, QuorumlogError
-from quorumlog.log.housekeeping import HousekeepingReport
+from quorumlog.log.cleaning.housekeeping import HousekeepingReport
 
 
 class Stop:

@@ -9,7 +9,7 @@ from quorumlog.embedded.background import Stop
 from quorumlog.embedded.opening import Path, key_ring
 from quorumlog.embedded.reading import Cursor, backward
 from quorumlog.errors import Closed, ConfigError, InvalidArgument, OffsetOutOfRange
-from quorumlog.log.follower import FollowedLog
+from quorumlog.log.following.follower import FollowedLog
 from quorumlog.system import SystemClock, SystemDisk
 from quorumlog.types import Offset, Record
 

@@ -13,9 +13,9 @@ from quorumlog.embedded.reading import Cursor, backward
 from quorumlog.embedded.upkeep import delete_before, housekeeper_of
 from quorumlog.embedded.values import Drafter, Value
 from quorumlog.errors import Closed, InvalidArgument, OffsetOutOfRange
+from quorumlog.log.cleaning.housekeeping import HousekeepingReport
 from quorumlog.log.config import FSYNC_INTERVAL, LogConfig
-from quorumlog.log.damage import Finding
-from quorumlog.log.housekeeping import HousekeepingReport
+from quorumlog.log.inspection.damage import Finding
 from quorumlog.log.log import Log
 from quorumlog.log.recovery import RecoveryReport
 from quorumlog.ports import Clock, Disk

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, TypedDict
 
 from quorumlog.embedded.options import Options
 from quorumlog.errors import LogLocked, UnusableDirectory
-from quorumlog.log.compaction_plan import Compaction
+from quorumlog.log.cleaning.compaction_plan import Compaction
+from quorumlog.log.cleaning.retention import Retention
 from quorumlog.log.compression import DEFAULT_LEVEL
 from quorumlog.log.config import DEFAULT_SEGMENT_BYTES, FSYNC_ALWAYS, LogConfig
-from quorumlog.log.retention import Retention
 from quorumlog.ports import Disk, Lock
 from quorumlog.system import SystemClock, SystemDisk
 

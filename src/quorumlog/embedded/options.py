@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from quorumlog.errors import ConfigError
-from quorumlog.log.compaction_plan import Compaction
+from quorumlog.log.cleaning.compaction_plan import Compaction
+from quorumlog.log.cleaning.retention import Retention
 from quorumlog.log.compression import DEFAULT_LEVEL
 from quorumlog.log.pacer import MIN_BYTES_S
-from quorumlog.log.retention import Retention
 
 
 @dataclass(frozen=True, slots=True)

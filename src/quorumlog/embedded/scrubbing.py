@@ -4,9 +4,9 @@ from threading import Thread
 from typing import Final
 
 from quorumlog.embedded.background import Stop
-from quorumlog.log.damage import Finding
+from quorumlog.log.inspection.damage import Finding
+from quorumlog.log.inspection.scrubber import Scrubber, log_finding
 from quorumlog.log.log import Log
-from quorumlog.log.scrubber import Scrubber, log_finding
 from quorumlog.ports import Clock, Disk
 
 MAX_FINDINGS: Final = 1000

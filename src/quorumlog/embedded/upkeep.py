@@ -3,11 +3,11 @@
 from quorumlog.embedded.background import Stop
 from quorumlog.embedded.commit import GroupCommit
 from quorumlog.embedded.options import Options
-from quorumlog.log.compaction import Compactor
+from quorumlog.log.cleaning.compaction import Compactor
+from quorumlog.log.cleaning.housekeeping import Housekeeper
+from quorumlog.log.cleaning.retention import Retention
 from quorumlog.log.config import LogConfig
-from quorumlog.log.housekeeping import Housekeeper
 from quorumlog.log.log import Log
-from quorumlog.log.retention import Retention
 from quorumlog.ports import Clock, Disk
 
 

@@ -11,8 +11,8 @@ from typing import Final
 import structlog
 
 from quorumlog.errors import Closed, LogFenced
+from quorumlog.log.inspection.scrubber import DEFAULT_PAUSE_S, ScrubbedLog, Scrubber, log_finding
 from quorumlog.log.pacer import Pacer, Stopped
-from quorumlog.log.scrubber import DEFAULT_PAUSE_S, ScrubbedLog, Scrubber, log_finding
 from quorumlog.ports import Clock, Disk
 from quorumlog.system import ThreadWorker
 from quorumlog.types import GroupId

@@ -17,8 +17,8 @@ from quorumlog.log.batch import (
     BatchHeader,
     Kind,
 )
+from quorumlog.log.cleaning.key_map import KeyMap, NewestBatches
 from quorumlog.log.compression import compress
-from quorumlog.log.key_map import KeyMap, NewestBatches
 from quorumlog.log.records import encode_sparse_body, iterate_keyed
 from quorumlog.types import Buffer, Offset
 

@@ -79,7 +79,7 @@ class BatchCheck:
         self._open = self._opener(header, ring)
 
     def visit(self, position: int, fields: Fields, head: Buffer, body: Buffer) -> str | None:
-        """What is wrong with the batch, or None; see :data:`quorumlog.log.survey.Visit`."""
+        """What is wrong with the batch, or None; see :data:`.survey.Visit`."""
         kind, flags = fields[11], fields[13]
         entry = self._entry
         if entry is not None and position >= entry.position:

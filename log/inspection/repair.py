@@ -17,17 +17,12 @@ from quorumlog.errors import DiskFull, InvariantViolation, LogLocked, StorageErr
 from quorumlog.log.batch import MAX_GAP, Batch, BatchHeader, Kind
 from quorumlog.log.compacted_file import CompactedFile
 from quorumlog.log.config import LogConfig
-from quorumlog.log.dump import batches_of
-from quorumlog.log.find_logs import locks_of
 from quorumlog.log.hard_state import HardStateFile
-from quorumlog.log.inventory import PARKED_SUFFIX
-from quorumlog.log.kept import Kept
-from quorumlog.log.key_ring import KeyRing
-from quorumlog.log.leftovers import settle_leftovers, take_place
-from quorumlog.log.mark import MARKS_END, MarkPages
-from quorumlog.log.pacer import Pacer
-from quorumlog.log.paths import compacted_name, first_index_of, index_path_of, segment_name
-from quorumlog.log.repair_actions import (
+from quorumlog.log.inspection.dump import batches_of
+from quorumlog.log.inspection.find_logs import locks_of
+from quorumlog.log.inspection.inventory import PARKED_SUFFIX
+from quorumlog.log.inspection.kept import Kept
+from quorumlog.log.inspection.repair_actions import (
     Action,
     CutTail,
     Gap,
@@ -41,10 +36,15 @@ from quorumlog.log.repair_actions import (
     WriteHeader,
     WriteMark,
 )
-from quorumlog.log.repair_plan import plan_repair
+from quorumlog.log.inspection.repair_plan import plan_repair
+from quorumlog.log.inspection.verify import LogReport, verify_log
+from quorumlog.log.key_ring import KeyRing
+from quorumlog.log.leftovers import settle_leftovers, take_place
+from quorumlog.log.mark import MARKS_END, MarkPages
+from quorumlog.log.pacer import Pacer
+from quorumlog.log.paths import compacted_name, first_index_of, index_path_of, segment_name
 from quorumlog.log.segment_files import build_index, seal_of, write_index
 from quorumlog.log.segment_header import HEADER_BYTES, decode_segment_header
-from quorumlog.log.verify import LogReport, verify_log
 from quorumlog.log.writer import is_full
 from quorumlog.ports import Clock, Disk
 

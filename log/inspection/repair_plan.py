@@ -8,11 +8,9 @@ used again. A replica's log is not bridged: it would differ from its peers unnot
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from quorumlog.log.damage import ORIGIN, Flaw, Point, Severity, Span
-from quorumlog.log.examine import Examined, point_at
-from quorumlog.log.mark import Mark
-from quorumlog.log.paths import segment_name
-from quorumlog.log.repair_actions import (
+from quorumlog.log.inspection.damage import ORIGIN, Flaw, Point, Severity, Span
+from quorumlog.log.inspection.examine import Examined, point_at
+from quorumlog.log.inspection.repair_actions import (
     CutTail,
     Gap,
     KeepAside,
@@ -25,10 +23,12 @@ from quorumlog.log.repair_actions import (
     WriteHeader,
     WriteMark,
 )
+from quorumlog.log.inspection.survey import Run
+from quorumlog.log.inspection.verify import Verified
+from quorumlog.log.mark import Mark
+from quorumlog.log.paths import segment_name
 from quorumlog.log.segment import DATA_START
 from quorumlog.log.segment_header import SegmentHeader
-from quorumlog.log.survey import Run
-from quorumlog.log.verify import Verified
 from quorumlog.types import Index, Offset
 
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from quorumlog.log.damage import ORIGIN, Point, Span
+from quorumlog.log.inspection.damage import ORIGIN, Point, Span
+from quorumlog.log.inspection.survey import Run
 from quorumlog.log.mark import Mark
 from quorumlog.log.segment_header import SegmentHeader
-from quorumlog.log.survey import Run
 from quorumlog.types import Index
 
 

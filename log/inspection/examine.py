@@ -7,9 +7,10 @@ from typing import Final
 
 from quorumlog.errors import Corrupt, ProtocolError
 from quorumlog.log.batch import HEADER_SIZE, decode_fields
-from quorumlog.log.batch_check import BatchCheck, Counts
-from quorumlog.log.damage import ORIGIN, Finding, Flaw, Point, Severity, Span
-from quorumlog.log.inventory import SegmentFile, header_in
+from quorumlog.log.inspection.batch_check import BatchCheck, Counts
+from quorumlog.log.inspection.damage import ORIGIN, Finding, Flaw, Point, Severity, Span
+from quorumlog.log.inspection.inventory import SegmentFile, header_in
+from quorumlog.log.inspection.survey import Hole, Run, SafeReader, Survey, follow, survey
 from quorumlog.log.key_ring import KeyRing
 from quorumlog.log.mark import Mark, MarkPages
 from quorumlog.log.paths import index_path_of
@@ -18,7 +19,6 @@ from quorumlog.log.segment import DATA_START
 from quorumlog.log.segment_files import seal_of
 from quorumlog.log.segment_header import HEADER_BYTES, SegmentHeader, decode_segment_header
 from quorumlog.log.sparse_index import SparseIndex, decode_index
-from quorumlog.log.survey import Hole, Run, SafeReader, Survey, follow, survey
 from quorumlog.ports import Disk, File
 from quorumlog.types import Index, Offset, Term
 

@@ -13,7 +13,7 @@ from fastcrc.crc32 import iscsi as crc32c
 
 from quorumlog.errors import ProtocolError
 from quorumlog.log.batch import HEADER_SIZE, MAGIC, Fields, decode_fields
-from quorumlog.log.damage import ORIGIN, Point
+from quorumlog.log.inspection.damage import ORIGIN, Point
 from quorumlog.ports import File
 from quorumlog.types import Buffer, Index, Offset, Term
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from quorumlog.errors import ConfigError, Corrupt, StorageError, UnusableDirectory
 from quorumlog.log.batch import ENCRYPTED, HEADER_SIZE, Batch, Kind, decode_header
 from quorumlog.log.cipher import SegmentCipher
-from quorumlog.log.damage import Finding, Flaw, Point, Severity, Span
-from quorumlog.log.examine import Examined, Task, begin_of, examine
-from quorumlog.log.find_logs import is_locked
-from quorumlog.log.inventory import SegmentFile, take_inventory
+from quorumlog.log.inspection.damage import Finding, Flaw, Point, Severity, Span
+from quorumlog.log.inspection.examine import Examined, Task, begin_of, examine
+from quorumlog.log.inspection.find_logs import is_locked
+from quorumlog.log.inspection.inventory import SegmentFile, take_inventory
+from quorumlog.log.inspection.survey import Run
 from quorumlog.log.key_ring import KeyRing
 from quorumlog.log.records import decode_records
-from quorumlog.log.survey import Run
 from quorumlog.ports import Disk, File
 from quorumlog.types import Record
 

@@ -3,7 +3,7 @@
 from typing import Final
 
 from quorumlog.errors import UnusableDirectory
-from quorumlog.log.inventory import KEPT_PREFIX, take_inventory
+from quorumlog.log.inspection.inventory import KEPT_PREFIX, take_inventory
 from quorumlog.log.paths import parent_of
 from quorumlog.ports import Disk
 

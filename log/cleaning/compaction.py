@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from quorumlog.errors import DiskFull, StorageError
+from quorumlog.log.cleaning.compaction_pass import Pass, Surroundings, Totals
+from quorumlog.log.cleaning.compaction_plan import Compaction, plan_pass
+from quorumlog.log.cleaning.key_map import PRODUCER_BYTES, NewestBatches
+from quorumlog.log.cleaning.segment_rewrite import SegmentRewriter
 from quorumlog.log.compacted_file import remove_attempts
-from quorumlog.log.compaction_pass import Pass, Surroundings, Totals
-from quorumlog.log.compaction_plan import Compaction, plan_pass
-from quorumlog.log.key_map import PRODUCER_BYTES, NewestBatches
 from quorumlog.log.log import Log
 from quorumlog.log.pacer import Pacer, Stopped, StopSignal
 from quorumlog.log.segment_files import SegmentChanged
-from quorumlog.log.segment_rewrite import SegmentRewriter
 from quorumlog.log.writer import is_full
 from quorumlog.ports import Clock, Disk
 from quorumlog.types import Offset

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from quorumlog.errors import Corrupt
-from quorumlog.log.damage import Finding, Flaw, Severity
+from quorumlog.log.inspection.damage import Finding, Flaw, Severity
 from quorumlog.log.leftovers import is_left_behind
 from quorumlog.log.mark import MarkPages
 from quorumlog.log.paths import (

@@ -13,9 +13,9 @@ from typing import Final, Protocol
 import structlog
 
 from quorumlog.errors import Closed, ConfigError, Corrupt, LogFenced, StorageError
-from quorumlog.log.damage import Finding, Flaw, Severity, Span
-from quorumlog.log.examine import Task, begin_of, examine
-from quorumlog.log.inventory import SegmentFile
+from quorumlog.log.inspection.damage import Finding, Flaw, Severity, Span
+from quorumlog.log.inspection.examine import Task, begin_of, examine
+from quorumlog.log.inspection.inventory import SegmentFile
 from quorumlog.log.pacer import MIN_BYTES_S, Pacer, Stopped, StopSignal
 from quorumlog.log.paths import first_index_of, parent_of, segment_name
 from quorumlog.log.upkeep import SegmentInfo

@@ -13,14 +13,14 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from quorumlog.errors import Corrupt, StorageError, UnusableDirectory
-from quorumlog.log.active_segment import ActiveSegment, header_in
 from quorumlog.log.batch import Batch
 from quorumlog.log.cipher import SegmentCipher
 from quorumlog.log.config import LogConfig
+from quorumlog.log.following.active_segment import ActiveSegment, header_in
+from quorumlog.log.following.read_only import ReadOnlyDisk
 from quorumlog.log.layout import Layout
 from quorumlog.log.mark import Mark
 from quorumlog.log.paths import compacted_range_of, first_index_of
-from quorumlog.log.read_only import ReadOnlyDisk
 from quorumlog.log.segment import Segment, header_at_mark
 from quorumlog.log.segment_files import OpenSegment, SegmentChanged, SegmentFiles, unreadable
 from quorumlog.log.segment_header import HEADER_BYTES, decode_segment_header

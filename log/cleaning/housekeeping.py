@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from quorumlog.errors import Closed, InvariantViolation, LogFenced, QuorumlogError
-from quorumlog.log.compaction import CompactionReport, Compactor
-from quorumlog.log.compaction_plan import should_roll_to_compact
+from quorumlog.log.cleaning.compaction import CompactionReport, Compactor
+from quorumlog.log.cleaning.compaction_plan import should_roll_to_compact
+from quorumlog.log.cleaning.retention import Retention, first_offset_to_keep, should_roll
 from quorumlog.log.log import Log
-from quorumlog.log.retention import Retention, first_offset_to_keep, should_roll
 from quorumlog.log.upkeep import SegmentInfo
 from quorumlog.ports import Clock
 from quorumlog.types import Offset

@@ -9,8 +9,8 @@ import json
 from datetime import UTC, datetime
 from typing import Final
 
-from quorumlog.log.inventory import KEPT_PREFIX
-from quorumlog.log.survey import SafeReader
+from quorumlog.log.inspection.inventory import KEPT_PREFIX
+from quorumlog.log.inspection.survey import SafeReader
 from quorumlog.ports import Disk, File
 
 _COPY_BYTES: Final = 1024 * 1024

@@ -1,9 +1,9 @@
 """One pass of compaction: learn the newest offset of every key, then rewrite what is older.
 
-:mod:`quorumlog.log.compaction_plan` says when and how far, :mod:`quorumlog.log.thinning` what goes,
-:mod:`quorumlog.log.segment_rewrite` how it gets to disk. A segment in which nothing goes is not
-rewritten; what became small is joined at the end. Memory: the map, the batches of one read (about
-a MiB) and a write buffer of a MiB.
+:mod:`.compaction_plan` says when and how far, :mod:`.thinning` what goes,
+:mod:`.segment_rewrite` how it gets to disk. A segment in which nothing goes is not rewritten; what
+became small is joined at the end. Memory: the map, the batches of one read (about a MiB) and a
+write buffer of a MiB.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from quorumlog.errors import Corrupt, InvalidBatch
 from quorumlog.log.batch import Batch, BatchHeader, Kind
-from quorumlog.log.compaction_plan import (
+from quorumlog.log.cleaning.compaction_plan import (
     NO_HORIZON,
     CleanState,
     Compaction,
@@ -22,12 +22,12 @@ from quorumlog.log.compaction_plan import (
     joined_state,
     runs_to_join,
 )
-from quorumlog.log.key_map import KeyMap, NewestBatches
+from quorumlog.log.cleaning.key_map import KeyMap, NewestBatches
+from quorumlog.log.cleaning.segment_rewrite import SegmentRewriter
+from quorumlog.log.cleaning.thinning import Rules, Thinned, thin
 from quorumlog.log.log import Log
 from quorumlog.log.records import iterate_keyed
 from quorumlog.log.segment import DATA_START
-from quorumlog.log.segment_rewrite import SegmentRewriter
-from quorumlog.log.thinning import Rules, Thinned, thin
 from quorumlog.log.upkeep import SegmentInfo
 from quorumlog.ports import Clock
 from quorumlog.types import Offset

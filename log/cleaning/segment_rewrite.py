@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 from quorumlog.errors import Corrupt
 from quorumlog.log.batch import Batch, BatchHeader
 from quorumlog.log.cipher import SegmentCipher
+from quorumlog.log.cleaning.compaction_plan import CleanState
+from quorumlog.log.cleaning.thinning import with_gaps
 from quorumlog.log.compacted_file import CompactedFile
-from quorumlog.log.compaction_plan import CleanState
 from quorumlog.log.log import Log
 from quorumlog.log.mark import Mark
 from quorumlog.log.pacer import Pacer
@@ -18,7 +19,6 @@ from quorumlog.log.segment import DATA_START
 from quorumlog.log.segment_files import SegmentFiles
 from quorumlog.log.segment_header import SegmentHeader
 from quorumlog.log.sparse_index import Entry
-from quorumlog.log.thinning import with_gaps
 from quorumlog.log.upkeep import SegmentInfo
 from quorumlog.ports import Clock, Disk
 from quorumlog.types import Index, Term

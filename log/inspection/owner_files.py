@@ -1,8 +1,8 @@
 """Checking what the owner of a replica's log keeps beside it. Changes nothing."""
 
 from quorumlog.errors import Corrupt
-from quorumlog.log.damage import Finding, Flaw, Severity
 from quorumlog.log.hard_state import read_hard_state
+from quorumlog.log.inspection.damage import Finding, Flaw, Severity
 from quorumlog.log.state_snapshot import load_newest
 from quorumlog.ports import Disk
 

@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from quorumlog.errors import UnusableDirectory
-from quorumlog.log.batch_check import Counts
-from quorumlog.log.damage import ORIGIN, Finding, Flaw, Point, Severity, Span
-from quorumlog.log.examine import Examined, Progress, Task, begin_of, examine
-from quorumlog.log.find_logs import find_logs, is_locked
-from quorumlog.log.inventory import (
+from quorumlog.log.inspection.batch_check import Counts
+from quorumlog.log.inspection.damage import ORIGIN, Finding, Flaw, Point, Severity, Span
+from quorumlog.log.inspection.examine import Examined, Progress, Task, begin_of, examine
+from quorumlog.log.inspection.find_logs import find_logs, is_locked
+from quorumlog.log.inspection.inventory import (
     HARD_STATE_NAME,
     Inventory,
     SegmentFile,
     take_inventory,
 )
+from quorumlog.log.inspection.owner_files import check_hard_state, check_snapshot
 from quorumlog.log.key_ring import KeyRing
-from quorumlog.log.owner_files import check_hard_state, check_snapshot
 from quorumlog.ports import Disk
 from quorumlog.types import Index, Offset
 

@@ -1,0 +1,1 @@
+"""Looking at what is on disk: verify, dump, repair, scrub. Needs no log to be open, or whole."""
