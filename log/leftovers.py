@@ -17,9 +17,11 @@ from contextlib import suppress
 from quorumlog.errors import Corrupt
 from quorumlog.log.mark import Mark, MarkPages
 from quorumlog.log.paths import (
+    COMPACTED_SUFFIX,
+    REMADE_SUFFIX,
     compacted_name,
     compacted_range_of,
-    first_index_of,
+    first_indexes_of,
     index_path_of,
     is_remade_name,
     parent_of,
@@ -39,14 +41,15 @@ def settle_leftovers(disk: Disk, directory: str) -> tuple[list[str], int]:
         The names, and how many compactions were finished.
     """
     names = disk.list_directory(directory)
-    remade = [name for name in names if is_remade_name(name)]
+    unusual = [name for name in names if name.endswith((REMADE_SUFFIX, COMPACTED_SUFFIX))]
+    remade = [name for name in unusual if is_remade_name(name)]
     for name in remade:
         disk.remove(f"{directory}/{name}")
-    ranges = [each for name in names if (each := compacted_range_of(name)) is not None]
+    ranges = [each for name in unusual if (each := compacted_range_of(name)) is not None]
     finished = 0
     for first_index, next_index in ranges:
         path = f"{directory}/{compacted_name(first_index, next_index)}"
-        firsts = [first for name in names if (first := first_index_of(name)) is not None]
+        firsts = first_indexes_of(names)
         if not is_left_behind(firsts, next_index) and _is_complete(disk, path, first_index):
             _make_durable(disk, path)
             others = [first for first in firsts if first_index < first < next_index]

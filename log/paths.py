@@ -60,11 +60,19 @@ def is_remade_name(name: str) -> bool:
     return name.endswith(REMADE_SUFFIX) and _number(name.removesuffix(REMADE_SUFFIX)) is not None
 
 
+def first_indexes_of(names: Sequence[str]) -> list[Index]:
+    """What the names of segments among ``names`` say, in their order."""
+    logs = [name for name in names if name.endswith(SEGMENT_SUFFIX)]
+    return [first for name in logs if (first := first_index_of(name)) is not None]
+
+
 def count_without_index(names: Sequence[str], last_first_index: int) -> int:
     """How many segments of ``names``, but for the last one, have no index file beside them."""
-    indexed = {name.removesuffix(INDEX_SUFFIX) for name in names if name.endswith(INDEX_SUFFIX)}
-    segments = {name.removesuffix(SEGMENT_SUFFIX) for name in names if first_index_of(name)}
-    return len(segments - indexed - {f"{last_first_index:0{_DIGITS}d}"})
+    indexed = {name[:_DIGITS] for name in names if name.endswith(INDEX_SUFFIX)}
+    indexed.add(f"{last_first_index:0{_DIGITS}d}")
+    logs = [name for name in names if name.endswith(SEGMENT_SUFFIX)]
+    bare = [name for name in logs if name[:_DIGITS] not in indexed]
+    return len(first_indexes_of(bare))
 
 
 def _number(digits: str) -> Index | None:

@@ -16,7 +16,7 @@ from quorumlog.log.cipher import SegmentCipher, check_library
 from quorumlog.log.config import LogConfig
 from quorumlog.log.leftovers import settle_leftovers
 from quorumlog.log.mark import MARKS_START, Mark, MarkPages
-from quorumlog.log.paths import count_without_index, first_index_of, segment_name
+from quorumlog.log.paths import count_without_index, first_indexes_of, segment_name
 from quorumlog.log.scan import Scan, count_intact_headers, end_of_data, header_at
 from quorumlog.log.segment import (
     DATA_START,
@@ -101,7 +101,7 @@ def recover(
     try:
         disk.make_directory(directory)
         names, finished = settle_leftovers(disk, directory)
-        firsts = [first for name in names if (first := first_index_of(name)) is not None]
+        firsts = first_indexes_of(names)
         removed = _remove_unborn(disk, directory, firsts)
         if not firsts:
             _create_first(disk, directory, clock, config)

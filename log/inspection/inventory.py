@@ -12,6 +12,7 @@ from quorumlog.log.paths import (
     INDEX_SUFFIX,
     compacted_range_of,
     first_index_of,
+    first_indexes_of,
     index_path_of,
     is_remade_name,
     segment_name,
@@ -153,7 +154,7 @@ def _sort_in(
 def _sort_compacted(disk: Disk, inventory: Inventory, names: list[str], *, is_open: bool) -> None:
     """As the next open judges. Of an open log too: while a complete one takes its place, some of
     its segments are gone."""
-    firsts = [first for name in names if (first := first_index_of(name)) is not None]
+    firsts = first_indexes_of(names)
     for name in names:
         compacted = compacted_range_of(name)
         if compacted is None:

@@ -17,7 +17,7 @@ from quorumlog.log.inspection.damage import Finding, Flaw, Severity, Span
 from quorumlog.log.inspection.examine import Task, begin_of, examine
 from quorumlog.log.inspection.inventory import SegmentFile
 from quorumlog.log.pacer import MIN_BYTES_S, Pacer, Stopped, StopSignal
-from quorumlog.log.paths import first_index_of, parent_of, segment_name
+from quorumlog.log.paths import first_indexes_of, parent_of, segment_name
 from quorumlog.log.upkeep import SegmentInfo
 from quorumlog.ports import Clock, Disk
 from quorumlog.types import Index
@@ -193,7 +193,7 @@ class Scrubber:
             names = self._disk.list_directory(directory)
         except OSError:
             return []
-        firsts = [first for name in names if (first := first_index_of(name)) is not None]
+        firsts = first_indexes_of(names)
         # Without the last: a roll may be under way, and the one before it not sealed yet.
         return [_Place(each, f"{directory}/{segment_name(each)}", 0) for each in firsts[:-1]]
 
