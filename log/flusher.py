@@ -7,10 +7,11 @@ from threading import Lock
 
 from quorumlog.errors import DiskFull, QuorumlogError
 from quorumlog.log.config import FSYNC_ALWAYS, FSYNC_INTERVAL
+from quorumlog.log.disk_errors import SyncFailed, is_full, is_interruption
 from quorumlog.log.pending import Limits, RemakeWork, RollWork, TruncateWork
 from quorumlog.log.segment_files import SegmentFiles
 from quorumlog.log.state import LogState
-from quorumlog.log.writer import SegmentWriter, SyncFailed, is_full, is_interruption
+from quorumlog.log.writer import SegmentWriter
 from quorumlog.types import Index, Term
 
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from quorumlog.errors import Corrupt, DiskFull, InvalidArgument, LogFenced
+from quorumlog.log.disk_errors import is_full
 from quorumlog.log.paths import parent_of
 from quorumlog.log.slots import SlotPair
-from quorumlog.log.writer import is_full
 from quorumlog.ports import Disk, File
 from quorumlog.types import NodeId, Term
 

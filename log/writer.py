@@ -5,7 +5,6 @@ signal handler, that left it undone: what a step leads to is taken over in one s
 call, where the interpreter runs no handler (it looks for signals at calls, loops and returns).
 """
 
-import errno
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from quorumlog.errors import InvariantViolation
 from quorumlog.log.batch import Batch, BatchHeader
 from quorumlog.log.cipher import SegmentCipher
+from quorumlog.log.disk_errors import SyncFailed, is_full, is_interruption
 from quorumlog.log.leftovers import remake_segment
 from quorumlog.log.mark import Mark, MarkPages
 from quorumlog.log.paths import index_path_of, parent_of
@@ -39,23 +39,6 @@ _MAX_STEP_BYTES: Final = 16 * 1024 * 1024
 _SMALL_WRITE_BYTES: Final = 32 * 1024
 _ZEROS: Final = memoryview(bytes(64 * 1024))
 """What a small write fills ahead of it."""
-
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-def is_full(error: OSError) -> bool:
-    """Whether the same call can succeed once there is space."""
-    return error.errno in _FULL
-
-
-def is_interruption(error: OSError) -> bool:
-    """Whether it comes from a signal handler (TimeoutError is one): the disk's have a number."""
-    return error.errno is None
-
-
-class SyncFailed(Exception):
-    """An fdatasync or directory fsync failed: what is on disk is not known any more."""
 
 
 class SegmentWriter:
@@ -361,19 +344,22 @@ class SegmentWriter:
     def _first_mark(self, header: SegmentHeader) -> Mark:
         return first_mark(header, self._floor(header.first_index), self._start(header.base_offset))
 
-    def _mark_behind(self, last: BatchHeader, position: int) -> Mark:
+    def _mark_behind(self, last: BatchHeader, position: int, *, is_closed: bool = False) -> Mark:
+        next_index, next_offset = last.next_index, last.next_offset
         return Mark(
-            Index(last.next_index - 1),
+            Index(next_index - 1),
             position,
-            last.next_offset,
+            next_offset,
             last.term,
             last.timestamp_ms,
-            self._floor(last.next_index),
-            self._start(last.next_offset),
+            self._floor(next_index),
+            self._start(next_offset),
+            is_closed=is_closed,
         )
 
     def _store_mark(self, *, is_closed: bool = False) -> None:
-        self._marks.store(self._file, replace(self._mark(), is_closed=is_closed))
+        mark = self._mark_behind(self._last, self._position, is_closed=is_closed)
+        self._marks.store(self._file, mark)
 
     def _remove(self, path: str) -> bool:
         """Remove a file; False when it was not there."""

@@ -9,10 +9,10 @@ from quorumlog.log.cleaning.compaction_plan import Compaction, plan_pass
 from quorumlog.log.cleaning.key_map import PRODUCER_BYTES, NewestBatches
 from quorumlog.log.cleaning.segment_rewrite import SegmentRewriter
 from quorumlog.log.compacted_file import remove_attempts
+from quorumlog.log.disk_errors import is_full
 from quorumlog.log.log import Log
 from quorumlog.log.pacer import Pacer, Stopped, StopSignal
 from quorumlog.log.segment_files import SegmentChanged
-from quorumlog.log.writer import is_full
 from quorumlog.ports import Clock, Disk
 from quorumlog.types import Offset
 

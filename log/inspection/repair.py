@@ -17,6 +17,7 @@ from quorumlog.errors import DiskFull, InvariantViolation, LogLocked, StorageErr
 from quorumlog.log.batch import MAX_GAP, Batch, BatchHeader, Kind
 from quorumlog.log.compacted_file import CompactedFile
 from quorumlog.log.config import LogConfig
+from quorumlog.log.disk_errors import is_full
 from quorumlog.log.hard_state import HardStateFile
 from quorumlog.log.inspection.dump import batches_of
 from quorumlog.log.inspection.find_logs import locks_of
@@ -45,7 +46,6 @@ from quorumlog.log.pacer import Pacer
 from quorumlog.log.paths import compacted_name, first_index_of, index_path_of, segment_name
 from quorumlog.log.segment_files import build_index, seal_of, write_index
 from quorumlog.log.segment_header import HEADER_BYTES, decode_segment_header
-from quorumlog.log.writer import is_full
 from quorumlog.ports import Clock, Disk
 
 MAX_ROUNDS: Final = 6
