@@ -5,10 +5,9 @@ from itertools import chain
 
 from quorumlog.errors import InvariantViolation
 from quorumlog.log.batch import Batch, BatchHeader
-from quorumlog.log.config import FSYNC_ALWAYS, LogConfig
+from quorumlog.log.config import LogConfig
 from quorumlog.log.flusher import Flushed, Flusher
 from quorumlog.log.layout import Layout
-from quorumlog.log.pending import Limits
 from quorumlog.log.reader import Fetched
 from quorumlog.log.recovery import RecoveryReport, recover
 from quorumlog.log.segment_files import SegmentFiles
@@ -45,21 +44,24 @@ class Log:
         upkeep: Upkeep,
         recovery: RecoveryReport,
     ) -> None:
-        """Use :meth:`open`. ``recovery`` says what it found and did."""
+        """Use :meth:`open`. ``recovery`` says what it found and did.
+
+        ``upkeep`` is what compaction works with.
+        """
         self.recovery = recovery
         self._state = state
         self._layout = state.layout
         self._view = view
         self._flusher = flusher
-        self._upkeep = upkeep
+        self.upkeep = upkeep
 
     @staticmethod
     def open(disk: Disk, directory: str, config: LogConfig, clock: Clock) -> "Log":
         """Open the log in ``directory``, which is made when missing.
 
-        Blocks. After a clean stop it takes the same time for every size; after a crash the last
-        segment is read too. What the log then holds is durable. Rot in older segments is found
-        when they are read.
+        Blocks. After a clean stop it reads as little of a large log as of a small one, beside the
+        names of its files; after a crash the last segment is read too. What the log then holds is
+        durable. Rot in older segments is found when they are read.
 
         Raises:
             Corrupt: what may have been acknowledged is damaged. Nothing was changed.
@@ -78,19 +80,8 @@ class Log:
             files.close()
             raise
         layout = Layout(directory, config, found.segments, found.last)
-        limits = Limits(found.commit_floor, found.start_offset)
-        state = LogState(directory, config, clock, layout, limits.commit_floor, limits.start_offset)
-        writer = SegmentWriter(
-            disk,
-            found.segments[-1],
-            found.file,
-            found.marks,
-            found.last,
-            limits,
-            config.segment_bytes,
-            config.keys,
-            fills_ahead=config.fsync == FSYNC_ALWAYS,
-        )
+        state = LogState(directory, config, clock, layout, found.commit_floor, found.start_offset)
+        writer = SegmentWriter(disk, found, config)
         flusher = Flusher(state, writer, files)
         upkeep = Upkeep(disk, state, files)
         return Log(state, LogView(state, files), flusher, upkeep, found.report)
@@ -372,7 +363,7 @@ class Log:
         Raises:
             Corrupt, StorageError, LogFenced, Closed
         """
-        return self._upkeep.segments()
+        return self.upkeep.segments()
 
     def remove_deleted(self) -> int:
         """Remove the segments that hold only deleted records (``advance_start``), durably.
@@ -386,32 +377,7 @@ class Log:
         Raises:
             StorageError: the disk refused; the rest is removed by the next call.
         """
-        return self._upkeep.remove_deleted()
-
-    def replace(self, old: Sequence[SegmentInfo]) -> bool:
-        """Put the compacted file of exactly the sealed segments ``old`` in their place, durably.
-
-        It has to be complete and synced (:mod:`quorumlog.log.leftovers`).
-
-        Returns:
-            False when one of them is not in the log any more: the file was removed.
-
-        Raises:
-            StorageError: the disk refused; the next call of upkeep finishes it, or the next open.
-            Corrupt: the file is damaged, and was removed; ``old`` stay.
-            LogFenced, Closed
-        """
-        return self._upkeep.replace(old)
-
-    def set_cleaned(
-        self, info: SegmentInfo, cleaned_to: int, horizon_offset: int, horizon_ms: int
-    ) -> None:
-        """Take note, durably, that compaction has nothing to take out of a sealed segment.
-
-        Raises:
-            StorageError: the disk refused. Nothing is lost by that.
-        """
-        self._upkeep.set_cleaned(info, cleaned_to, horizon_offset, horizon_ms)
+        return self.upkeep.remove_deleted()
 
     def close(self) -> None:
         """Flush, give back preallocated space and close. A second call does nothing.

@@ -88,7 +88,7 @@ def recover(
     """Open ``directory``, made when missing. Everything it returns is durable.
 
     Reads the last segment as far as its mark does not say where it ends, and the headers of the
-    first one and of the one before the last: the time it takes does not grow with the log.
+    first one and of the one before the last. Only the list of names grows with the log.
 
     Raises:
         Corrupt: what may have been acknowledged is damaged; nothing was changed.

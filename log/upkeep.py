@@ -72,7 +72,7 @@ class _Replacement:
 
 
 class Upkeep:
-    """The contracts stand in :class:`quorumlog.log.log.Log`. Any thread; one call at a time."""
+    """What changes sealed segments, and tells of them. Any thread; one call at a time."""
 
     def __init__(self, disk: Disk, state: LogState, files: SegmentFiles) -> None:
         self._disk = disk
@@ -140,7 +140,18 @@ class Upkeep:
             return removed
 
     def replace(self, old: Sequence[SegmentInfo]) -> bool:
-        """See :meth:`quorumlog.log.log.Log.replace`."""
+        """Put the compacted file of exactly the sealed segments ``old`` in their place, durably.
+
+        It has to be complete and synced (:mod:`quorumlog.log.leftovers`).
+
+        Returns:
+            False when one of them is not in the log any more: the file was removed.
+
+        Raises:
+            StorageError: the disk refused; the next call of upkeep finishes it, or the next open.
+            Corrupt: the file is damaged, and was removed; ``old`` stay.
+            LogFenced, Closed
+        """
         with self._lock:
             self._finish_replacement()
             self._state.check_usable()
@@ -150,7 +161,11 @@ class Upkeep:
     def set_cleaned(
         self, info: SegmentInfo, cleaned_to: int, horizon_offset: int, horizon_ms: int
     ) -> None:
-        """See :meth:`quorumlog.log.log.Log.set_cleaned`."""
+        """Take note, durably, that compaction has nothing to take out of a sealed segment.
+
+        Raises:
+            StorageError: the disk refused. Nothing is lost by that.
+        """
         with self._lock:
             self._finish_replacement()
             if info.segment not in self._layout.segments:

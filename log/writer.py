@@ -8,16 +8,18 @@ call, where the interpreter runs no handler (it looks for signals at calls, loop
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from quorumlog.errors import InvariantViolation
 from quorumlog.log.batch import Batch, BatchHeader
 from quorumlog.log.cipher import SegmentCipher
+from quorumlog.log.config import FSYNC_ALWAYS, LogConfig
 from quorumlog.log.disk_errors import SyncFailed, is_full, is_interruption
 from quorumlog.log.leftovers import remake_segment
 from quorumlog.log.mark import Mark, MarkPages
 from quorumlog.log.paths import index_path_of, parent_of
 from quorumlog.log.pending import AppendWork, Limits, RemakeWork, RollWork, TruncateWork, Work
+from quorumlog.log.recovery import Recovered
 from quorumlog.log.segment import (
     DATA_START,
     PREALLOCATION_STEP_BYTES,
@@ -31,9 +33,6 @@ from quorumlog.log.segment_header import SegmentHeader
 from quorumlog.log.sparse_index import SparseIndex
 from quorumlog.ports import Disk, File
 from quorumlog.types import Buffer, Index, Offset
-
-if TYPE_CHECKING:
-    from quorumlog.log.key_ring import KeyRing
 
 _MAX_STEP_BYTES: Final = 16 * 1024 * 1024
 _SMALL_WRITE_BYTES: Final = 32 * 1024
@@ -52,42 +51,31 @@ class SegmentWriter:
         done: the last work that was performed as a whole.
     """
 
-    def __init__(
-        self,
-        disk: Disk,
-        segment: Segment,
-        file: File,
-        marks: MarkPages,
-        last: BatchHeader,
-        limits: Limits,
-        segment_bytes: int,
-        keys: "KeyRing | None" = None,
-        *,
-        fills_ahead: bool = False,
-    ) -> None:
-        """``segment`` ends at its ``end`` with batch ``last``, and all that is synced.
+    def __init__(self, disk: Disk, found: Recovered, config: LogConfig) -> None:
+        """``found`` is as recovery left it: all that is in the last segment is synced.
 
-        ``fills_ahead``: write zeros ahead of small writes. The first write into preallocated space
-        makes the fdatasync behind it pay for a transaction of the file system, one over zeros
-        does not: with a sync for every 10 KB that takes a third of the time away.
+        With fsync ``always`` zeros are written ahead of small writes. The first write into
+        preallocated space makes the fdatasync behind it pay for a transaction of the file system,
+        one over zeros does not: with a sync for every 10 KB that takes a third of the time away.
         """
+        segment, last = found.segments[-1], found.last
         self._disk = disk
         self._segment = segment
-        self._file = file
-        self._marks = marks
+        self._file = found.file
+        self._marks = found.marks
         self._position = segment.end
-        self._allocated_bytes = file.size_bytes()
-        self._fills_ahead = fills_ahead
+        self._allocated_bytes = found.file.size_bytes()
+        self._fills_ahead = config.fsync == FSYNC_ALWAYS
         self._filled_bytes = segment.end
-        self._preallocation_limit = DATA_START + segment_bytes
-        self._keys = keys
+        self._preallocation_limit = DATA_START + config.segment_bytes
+        self._keys = config.keys
         self._sealing: tuple[Segment, SegmentCipher] | None = None
         self._last = last
-        self._limits = limits
+        self._limits = Limits(found.commit_floor, found.start_offset)
         self.next_index = last.next_index
         self.synced_index = Index(last.next_index - 1)
         self.is_synced = True
-        self.durable_start = limits.start_offset
+        self.durable_start = found.start_offset
         self.done: Work | None = None
 
     def perform(self, work: Work, limits: Limits) -> None:

@@ -219,7 +219,9 @@ class Pass:
     def _set_cleaned(self, info: SegmentInfo, state: CleanState) -> None:
         if state != clean_state_of(info):
             horizon = state.horizon
-            self._around.log.set_cleaned(info, state.cleaned_to, horizon.offset, horizon.since_ms)
+            self._around.log.upkeep.set_cleaned(
+                info, state.cleaned_to, horizon.offset, horizon.since_ms
+            )
 
     def _join_runs(self, segment_bytes: int) -> bool:
         clean: list[SegmentInfo] = []

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from quorumlog.errors import ConfigError
+from quorumlog.log.cleaning.retention import SegmentExtent
 from quorumlog.types import Index, Offset
 
 _MIB: Final = 1024 * 1024
@@ -64,23 +65,13 @@ def _check_range(name: str, number: float, low: float, high: float) -> None:
         raise ConfigError(f"compaction {name} is from {low:g} to {high:g}, not {number}")
 
 
-class CleanableSegment(Protocol):
+class CleanableSegment(SegmentExtent, Protocol):
     """What a plan asks of a segment; :class:`quorumlog.log.upkeep.SegmentInfo` has it."""
 
     @property
     def first_index(self) -> Index: ...
     @property
     def next_index(self) -> Index: ...
-    @property
-    def base_offset(self) -> Offset: ...
-    @property
-    def next_offset(self) -> Offset: ...
-    @property
-    def first_timestamp_ms(self) -> int | None: ...
-    @property
-    def last_timestamp_ms(self) -> int: ...
-    @property
-    def size_bytes(self) -> int: ...
     @property
     def key_id(self) -> str: ...
     @property

@@ -109,7 +109,7 @@ class SegmentRewriter:
         except BaseException:
             file.abandon()
             raise
-        return file.end if self._log.replace(old) else None
+        return file.end if self._log.upkeep.replace(old) else None
 
     def _header_for(self, old: Sequence[SegmentInfo]) -> SegmentHeader:
         """Of the segment that takes the place of ``old``."""

@@ -18,7 +18,7 @@ from quorumlog.log.batch import (
     Kind,
 )
 from quorumlog.log.cleaning.key_map import KeyMap, NewestBatches
-from quorumlog.log.compression import compress
+from quorumlog.log.compression import shrink
 from quorumlog.log.records import encode_sparse_body, iterate_keyed
 from quorumlog.types import Buffer, Offset
 
@@ -112,10 +112,8 @@ def _sift(
 
 def _sparse(header: BatchHeader, body: bytes) -> Batch:
     """The batch with ``body`` instead of its own, compressed as it was if that helps."""
-    codec = header.codec
-    stored = compress(body) if codec != CODEC_NONE and body else body
-    if len(stored) >= len(body):
-        stored, codec = body, CODEC_NONE
+    is_compressed = header.codec != CODEC_NONE and body
+    stored, codec = shrink(body) if is_compressed else (body, CODEC_NONE)
     thinned = replace(
         header,
         body_crc=crc32c(stored),

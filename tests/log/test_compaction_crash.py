@@ -197,7 +197,7 @@ def test_a_mark_survives_a_dead_process_and_a_power_cut_in_a_row() -> None:
         for after_store, die in ((3, disk.kill), (3, disk.crash)):
             disk.crash_before(after_store)
             with pytest.raises(SimulatedCrash):
-                keyed.log.set_cleaned(keyed.log.segments()[0], 1, 0, 0)
+                keyed.log.upkeep.set_cleaned(keyed.log.segments()[0], 1, 0, 0)
             die()
             keyed.open()
         with_mark = keyed.log.segments()[0].segment.mark

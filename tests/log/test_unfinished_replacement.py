@@ -106,7 +106,7 @@ def test_retention_goes_on_behind_a_replacement_that_failed_at_any_call(how: str
         before = disk.changes
         disk.fail_at(change)
         try:
-            log.replace(old)
+            log.upkeep.replace(old)
         except StorageError:
             failed += 1
         is_over = disk.changes - before < change
@@ -141,17 +141,17 @@ def test_what_failed_once_is_brought_to_its_end_by_the_next_upkeep() -> None:
             write_compacted(disk, log, old)
             disk.fail_at(change)
             with pytest.raises(StorageError):
-                log.replace(old)
+                log.upkeep.replace(old)
             infos = log.segments()
             assert infos[0].generation == 1
             assert infos[0].next_index == old[2].next_index
             if upkeep == 0:
                 assert log.remove_deleted() == 0
             elif upkeep == 1:
-                log.set_cleaned(infos[0], 7, 0, 0)
+                log.upkeep.set_cleaned(infos[0], 7, 0, 0)
             else:
                 write_compacted(disk, log, infos[1:2])
-                assert log.replace(infos[1:2])
+                assert log.upkeep.replace(infos[1:2])
             assert not [name for name in disk.list_directory(DIRECTORY) if "compacted" in name]
             expected = records(log)
             cleaned_to = log.segments()[0].cleaned_to
@@ -167,7 +167,7 @@ def test_nothing_is_removed_as_long_as_a_replacement_cannot_be_finished() -> Non
     write_compacted(disk, log, infos[:2])
     disk.refuses_to_open = True
     with pytest.raises(StorageError, match="too many open files"):
-        log.replace(infos[:2])
+        log.upkeep.replace(infos[:2])
     log.advance_start(infos[3].base_offset)
     with pytest.raises(StorageError, match="too many open files"):
         log.remove_deleted()
@@ -186,7 +186,7 @@ def test_a_damaged_compacted_file_is_thrown_away_and_nothing_else() -> None:
     disk.flip_bit(path, DATA_START + 9, 3)
     before = disk.handles
     with pytest.raises(Corrupt):
-        log.replace(old)
+        log.upkeep.replace(old)
     assert disk.handles == before
     assert not disk.exists(path)
     assert log.remove_deleted() == 0
@@ -206,7 +206,7 @@ def test_a_compacted_file_of_what_was_deleted_meanwhile_is_no_hole_after_a_power
         assert log.remove_deleted() == 3
         disk.crash_before(change)
         try:
-            assert not log.replace(infos[:2])
+            assert not log.upkeep.replace(infos[:2])
             outcomes.add("done")
         except SimulatedCrash:
             outcomes.add("crashed")
@@ -223,7 +223,7 @@ def test_replaced_segments_keep_no_more_files_open_than_the_limit() -> None:
     number = 0
     while not (infos := log.segments())[number].is_active:
         write_compacted(disk, log, infos[number : number + 1])
-        assert log.replace(infos[number : number + 1])
+        assert log.upkeep.replace(infos[number : number + 1])
         number += 1
         assert disk.handles <= CONFIG.max_open_segments
     assert number > 10
@@ -238,7 +238,7 @@ def test_a_replacement_that_never_succeeds_leaves_no_file_open_when_the_log_is_c
         write_compacted(disk, log, old)
         disk.fail_at(change)
         with pytest.raises(StorageError):
-            log.replace(old)
+            log.upkeep.replace(old)
         log.close()
         assert disk.handles == 0
 
@@ -250,7 +250,7 @@ def test_a_log_that_is_closed_takes_no_replacement() -> None:
     log.close()
     changes = disk.changes
     with pytest.raises(Closed):
-        log.replace(old)
+        log.upkeep.replace(old)
     assert disk.changes == changes
     again = Log.open(disk, DIRECTORY, CONFIG, FixedClock())
     assert again.recovery.compactions_finished == 1

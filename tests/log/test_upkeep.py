@@ -262,7 +262,7 @@ def test_compacted_segments_take_the_place_of_several() -> None:
     ]
     stream = log.stream(old[0].first_index)
     next(stream)
-    assert log.replace(old)
+    assert log.upkeep.replace(old)
     found = [batch for batch in log.batches(1) if batch.header.kind is Kind.RECORDS]
     assert [(bytes(batch.head), bytes(batch.body)) for batch in found] == expected
     assert len(log.segments()) == len(infos) - 1
@@ -282,7 +282,7 @@ def test_every_index_in_a_gap_leads_to_the_gap() -> None:
     disk, log = filled()
     old = log.segments()[:1]
     compact(disk, log, old, set())
-    log.replace(old)
+    log.upkeep.replace(old)
     for index in range(1, old[0].next_index):
         (batch,) = log.slice(index, HEADER_SIZE)
         assert (batch.header.kind, batch.header.index) == (Kind.GAP, 1)
@@ -301,7 +301,7 @@ def test_a_power_cut_at_every_call_of_a_replacement_leaves_the_old_or_the_new() 
         disk.crash_before(change)
         try:
             compact(disk, log, old, {2})
-            log.replace(old)
+            log.upkeep.replace(old)
             is_done = True
         except SimulatedCrash:
             is_done = False
@@ -330,7 +330,7 @@ def test_a_compacted_file_of_segments_that_are_gone_is_thrown_away() -> None:
     compact(disk, log, old, {1})
     log.advance_start(old[0].next_offset)
     log.remove_deleted()
-    assert not log.replace(old)
+    assert not log.upkeep.replace(old)
     assert not [name for name in disk.list_directory(DIRECTORY) if "compacted" in name]
     assert log.start_index == old[1].first_index
     assert next(log.headers(log.start_index)).index == old[1].first_index
@@ -339,7 +339,7 @@ def test_a_compacted_file_of_segments_that_are_gone_is_thrown_away() -> None:
 def test_what_is_said_of_a_clean_segment_is_durable() -> None:
     disk, log = filled()
     info = log.segments()[1]
-    log.set_cleaned(info, 30, 20, 777)
+    log.upkeep.set_cleaned(info, 30, 20, 777)
     disk.crash()
     again = open_log(disk)
     found = again.segments()[1]
