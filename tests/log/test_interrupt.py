@@ -302,6 +302,25 @@ def test_who_sleeps_until_others_have_flushed_can_be_interrupted() -> None:
     log.close()
 
 
+def test_when_who_is_to_flush_is_interrupted_another_one_that_waits_flushes() -> None:
+    log = opened(SimDisk(Random(1)))
+    offsets: list[int] = []
+
+    def append_behind() -> None:
+        while log.commits.waiting < 1:
+            Event().wait(0.001)
+        offsets.append(log.append(b"behind"))
+
+    behind = Thread(target=append_behind)
+    behind.start()
+    with log.commits.flush_mutex, signal_when(lambda: log.commits.waiting == 2):
+        log.append(b"interrupted")
+    behind.join()
+    assert offsets == [1]
+    assert contents(log) == [b"interrupted", b"behind"]
+    log.close()
+
+
 def test_who_waits_at_the_end_of_the_log_can_be_interrupted() -> None:
     log = opened(SimDisk(Random(1)))
     with signal_when(lambda: log.commits.followers == 1):

@@ -25,29 +25,21 @@ class Ticket:
     """An append that waits for its flush.
 
     Attributes:
+        gate: shared by the appends that came between two flushes; see :meth:`GroupCommit.commit`.
         is_done: it is as durable as promised.
         error: it was taken back.
-        alarm: held, and released to wake the thread that sleeps until one of the two is so.
     """
 
     index: int
     base_offset: Offset
     end_offset: Offset
+    gate: LockType
     is_done: bool = False
     error: DiskFull | None = None
-    alarm: LockType | None = None
 
     @property
     def is_settled(self) -> bool:
         return self.is_done or self.error is not None
-
-    def wake(self) -> None:
-        """Wake the thread that sleeps, if one does; the caller holds the mutex."""
-        alarm = self.alarm
-        if alarm is not None:
-            if alarm.locked():
-                alarm.release()
-            self.alarm = None
 
 
 class GroupCommit:
@@ -57,7 +49,8 @@ class GroupCommit:
         durable_end: the offset behind the last record that is as durable as promised.
         followers: threads that wait for more records.
         grown: notified when ``durable_end`` moves; its lock is ``mutex``.
-        flush_mutex: held by the one thread that flushes for all that wait. Taken before ``mutex``.
+        flush_mutex: held by the one thread that flushes for all that wait. Taken behind a gate and
+            before ``mutex``.
     """
 
     def __init__(self, log: Log, clock: Clock, on_written: Callable[[], None]) -> None:
@@ -71,9 +64,8 @@ class GroupCommit:
         self.flush_mutex = Lock()
         self.durable_end = log.end_offset
         self._waiting: deque[Ticket] = deque()
-        self._leader: Ticket | None = None
-        """Whose thread flushes, or is about to, for all; the others sleep until that is over."""
-        self._sleeping: deque[Ticket] = deque()
+        self._gate = Lock()
+        """Of the appends that come now. The flush that covers them puts another in its place."""
         self.followers = 0
         self._full: DiskFull | None = None
         """The disk was full, and what waited is not all taken back yet."""
@@ -108,7 +100,7 @@ class GroupCommit:
                 max(self._clock.wall_ms(), log.last_timestamp_ms),
             )
             header = batch.header
-            ticket = Ticket(header.index, header.base_offset, header.next_offset)
+            ticket = Ticket(header.index, header.base_offset, header.next_offset, self._gate)
             try:
                 self._waiting.append(ticket)
                 log.append([batch])
@@ -121,27 +113,20 @@ class GroupCommit:
     def commit(self, ticket: Ticket) -> Offset:
         """Return its offset once it is durable, flushed by this thread or another one.
 
+        Threads pass the gate of their tickets one after the other. The first flushes for all; then
+        each finds that there is nothing left to do and lets the next one through. So a flush wakes
+        one thread of its own and the one that will flush next, not all at once to wait for the
+        interpreter, and those that append meanwhile wait at another gate.
+
         Raises:
             DiskFull: it was taken back.
             LogFenced, Closed: it is there after the next open or not.
         """
-        try:
-            while not ticket.is_settled:
-                alarm = self._lead_or_sleep(ticket)
-                if alarm is not None:
-                    alarm.acquire()
-                    continue
+        with ticket.gate:
+            if not ticket.is_settled:
                 with self.flush_mutex:
                     if not ticket.is_settled:
                         self._flush()
-        finally:
-            if self._leader is ticket or self._sleeping:
-                try:
-                    self._resign(ticket)
-                except BaseException:
-                    # Interrupted: nobody would flush for those that sleep.
-                    self._resign(ticket)
-                    raise
         if ticket.error is not None:
             raise ticket.error
         return ticket.base_offset
@@ -166,38 +151,11 @@ class GroupCommit:
             self._flush()
             self._log.sync()
 
-    def _lead_or_sleep(self, ticket: Ticket) -> LockType | None:
-        """What to wait for, or None: this thread is to flush.
-
-        Threads that queued for the flush mutex would wake one after the other, and each would find
-        that it has nothing to flush; so they sleep until their own append is settled.
-        """
-        with self.mutex:
-            if self._leader is None:
-                self._leader = ticket
-            if self._leader is ticket:
-                return None
-            alarm = Lock()
-            if not ticket.is_settled:
-                alarm.acquire()
-                ticket.alarm = alarm
-                if ticket not in self._sleeping:
-                    self._sleeping.append(ticket)
-            return alarm
-
-    def _resign(self, ticket: Ticket) -> None:
-        """Let another thread flush, if one waits for that."""
-        with self.mutex:
-            if ticket in self._sleeping:
-                self._sleeping.remove(ticket)
-            if self._leader is ticket:
-                self._leader = None
-            if self._leader is None and self._sleeping:
-                self._sleeping[0].wake()
-                self._sleeping.popleft()
-
     def _flush(self) -> None:
         """The caller holds the flush mutex."""
+        gate = Lock()
+        with self.mutex:
+            self._gate = gate
         if self._full is None:
             try:
                 flushed = self._log.flush()
@@ -211,7 +169,7 @@ class GroupCommit:
         try:
             self._settle(flushed.last_index)
         except BaseException:
-            # Interrupted before it has told everybody: they would wait for the next append.
+            # Interrupted before it has told everybody: followers would wait for the next append.
             self._settle(flushed.last_index)
             raise
         self._on_written()
@@ -225,8 +183,6 @@ class GroupCommit:
                 if ticket.end_offset > self.durable_end:
                     self.durable_end = ticket.end_offset
                 ticket.is_done = True
-                if ticket.alarm is not None:
-                    ticket.wake()
                 waiting.popleft()
             if self.followers:
                 self.grown.notify_all()
@@ -236,7 +192,6 @@ class GroupCommit:
         with self.mutex:
             for ticket in self._waiting:
                 ticket.error = DiskFull(f"{error}; this append was taken back")
-                ticket.wake()
             self._log.truncate(self._log.durable_index + 1)
             self._waiting.clear()
         # Cuts what reached a file already; that needs no space.
