@@ -43,6 +43,9 @@ class ReadOnlyDisk:
     def lock(self, path: str) -> Lock:
         _refuse(path)
 
+    def is_locked(self, path: str) -> bool:
+        return self._disk.is_locked(path)
+
 
 def _refuse(path: str) -> NoReturn:
     raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)

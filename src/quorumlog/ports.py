@@ -99,6 +99,13 @@ class Disk(Protocol):
         """
         ...
 
+    def is_locked(self, path: str) -> bool:
+        """Whether somebody, this process too, holds the lock of ``path``.
+
+        Makes no file, needs no right to write, and keeps nobody from taking the lock.
+        """
+        ...
+
 
 class Worker(Protocol):
     """Where blocking work runs, so that it does not hold up the event loop."""

@@ -17,6 +17,7 @@ T = TypeVar("T")
 _MAX_BUFFERS = min(os.sysconf("SC_IOV_MAX"), 1024)
 _ZEROS = bytes(1024 * 1024)
 _FILE_MODE = 0o644
+_LOCK_ATTEMPTS = 1000
 
 
 class SystemClock:
@@ -154,11 +155,41 @@ class SystemDisk:
     def lock(self, path: str) -> SystemLock:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_exclusively(descriptor)
         except BaseException:
             os.close(descriptor)
             raise
         return SystemLock(descriptor)
+
+    def is_locked(self, path: str) -> bool:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+
+def _lock_exclusively(descriptor: int) -> None:
+    """Take the lock, or raise BlockingIOError where somebody holds it.
+
+    Who only looks whether it is held shares it for a moment (``is_locked``): what can be shared is
+    tried again.
+    """
+    for _ in range(_LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        else:
+            return
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
 class ThreadWorker:

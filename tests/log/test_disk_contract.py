@@ -1,6 +1,7 @@
 """What every disk does: the real one and the simulated one."""
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,6 +162,38 @@ def test_a_lock_is_held_by_one_until_it_is_released(place: tuple[Disk, str]) -> 
     lock.release()
     lock.release()
     disk.lock(f"{base}/lock").release()
+
+
+def test_whether_a_lock_is_held_is_seen_without_taking_it(place: tuple[Disk, str]) -> None:
+    disk, base = place
+    assert not disk.is_locked(f"{base}/lock")
+    assert not disk.exists(f"{base}/lock")
+    lock = disk.lock(f"{base}/lock")
+    assert disk.is_locked(f"{base}/lock")
+    lock.release()
+    assert not disk.is_locked(f"{base}/lock")
+
+
+def test_who_looks_whether_a_lock_is_held_keeps_nobody_from_taking_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one who looks shares the lock at the very moment that another one wants it."""
+    path = tmp_path / "lock"
+    looking = os.open(path, os.O_RDONLY | os.O_CREAT)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    flock = fcntl.flock
+    operations: list[int] = []
+
+    def noted(descriptor: int, operation: int) -> None:
+        operations.append(operation)
+        if len(operations) == 4:
+            flock(looking, fcntl.LOCK_UN)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", noted)
+    SystemDisk().lock(str(path)).release()
+    assert len(operations) == 4
+    os.close(looking)
 
 
 def test_the_real_disk_continues_a_short_write(

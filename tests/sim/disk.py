@@ -256,6 +256,9 @@ class SimDisk:
         self.locked.add(path)
         return SimLock(self, path)
 
+    def is_locked(self, path: str) -> bool:
+        return path in self.locked
+
     # Inner workings.
 
     def count(self, kind: str, path: str) -> None:
