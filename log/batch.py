@@ -31,13 +31,13 @@ SPARSE it has ``record_count`` records.
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
 from fastcrc.crc32 import iscsi as crc32c
 
 from quorumlog.errors import ProtocolError
+from quorumlog.log.fast_dataclass import fast_dataclass
 from quorumlog.types import MAX_BATCH_BYTES, Buffer, Index, Offset, Term
 
 MAGIC: Final = int.from_bytes(b"QLB\x01", "little")
@@ -73,7 +73,7 @@ class Kind(IntEnum):
     """Stands for batches of one term whose records are all gone; has no body."""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class BatchHeader:
     body_crc: int
     body_length: int
@@ -124,7 +124,7 @@ class BatchHeader:
         return fields + _CRC.pack(crc32c(fields))
 
 
-@dataclass(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Draft:
     """A batch before the leader gave it its place: what the producer made."""
 
@@ -160,7 +160,7 @@ class Draft:
         return Batch(header, header.encode(), self.body)
 
 
-@dataclass(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Batch:
     """A batch in its place. ``head`` is the encoded header; the buffers are never changed."""
 

@@ -2,12 +2,12 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import Lock
 
 from quorumlog.errors import DiskFull, QuorumlogError
 from quorumlog.log.config import FSYNC_ALWAYS, FSYNC_INTERVAL
 from quorumlog.log.disk_errors import SyncFailed, is_full, is_interruption
+from quorumlog.log.fast_dataclass import fast_dataclass
 from quorumlog.log.pending import Limits, RemakeWork, RollWork, TruncateWork
 from quorumlog.log.segment_files import SegmentFiles
 from quorumlog.log.state import LogState
@@ -15,7 +15,7 @@ from quorumlog.log.writer import SegmentWriter
 from quorumlog.types import Index, Term
 
 
-@dataclass(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Flushed:
     """How far the log is as durable as its ``fsync`` setting promises."""
 

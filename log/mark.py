@@ -23,9 +23,9 @@ Where the segment has no batch, index, next_offset, term and timestamp are those
 """
 
 import struct
-from dataclasses import dataclass
 from typing import Final
 
+from quorumlog.log.fast_dataclass import fast_dataclass
 from quorumlog.log.slots import SlotPair
 from quorumlog.ports import File
 from quorumlog.types import Index, Offset, Term
@@ -40,7 +40,7 @@ MARKS_END: Final = SlotPair(_MAGIC, MARKS_START, _MARK.size).end
 """The first byte behind the pages of the mark."""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Mark:
     """What is known to be durable in a segment.
 

@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 
 from quorumlog.log.batch import Batch, BatchHeader
+from quorumlog.log.fast_dataclass import fast_dataclass
 from quorumlog.log.segment import Segment
 from quorumlog.log.sparse_index import SparseIndex
 from quorumlog.types import Index, Offset
 
 
-@dataclass(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Limits:
     """What the owner says of the log: everything through ``commit_floor`` is committed, and what
     is before ``start_offset`` is deleted."""
