@@ -45,6 +45,17 @@ def _field(tag: bytes, content: bytes) -> bytes:
     return tag + _varint(len(content)) + content
 
 
+def _as_bytes(content: object) -> bytes:
+    """Bytes of another type as bytes; raises TypeError for all else.
+
+    What merely has a buffer may count in something else than bytes, an ``array`` of numbers does:
+    its length would be taken for theirs, and nobody could read the batch any more.
+    """
+    if isinstance(content, bytes | bytearray | memoryview):
+        return bytes(content)
+    raise TypeError(f"not {type(content).__name__}")
+
+
 def encode_record(record: RecordData, limit_bytes: int = MAX_RECORD_BYTES) -> bytes:
     """One record as its field in a body; a body is such fields joined.
 
@@ -55,17 +66,23 @@ def encode_record(record: RecordData, limit_bytes: int = MAX_RECORD_BYTES) -> by
     parts: list[bytes] = []
     size_bytes = 0
     try:
-        if record.key is not None:
-            parts.append(_field(b"\x0a", record.key))
-            size_bytes += len(record.key)
-        if record.value is not None:
-            parts.append(_field(b"\x12", record.value))
-            size_bytes += len(record.value)
+        key, value = record.key, record.value
+        if key is not None:
+            if type(key) is not bytes:
+                key = _as_bytes(key)
+            parts.append(_field(b"\x0a", key))
+            size_bytes += len(key)
+        if value is not None:
+            if type(value) is not bytes:
+                value = _as_bytes(value)
+            parts.append(_field(b"\x12", value))
+            size_bytes += len(value)
         if record.headers:
             for name, content in record.headers.items():
                 raw_name = name.encode()
-                size_bytes += len(raw_name) + len(content)
-                parts.append(_field(b"\x1a", _field(b"\x0a", raw_name) + _field(b"\x12", content)))
+                raw = content if type(content) is bytes else _as_bytes(content)
+                size_bytes += len(raw_name) + len(raw)
+                parts.append(_field(b"\x1a", _field(b"\x0a", raw_name) + _field(b"\x12", raw)))
         encoded = b"".join(parts)
     except (TypeError, AttributeError, UnicodeEncodeError) as error:
         raise InvalidArgument(

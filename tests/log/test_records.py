@@ -1,13 +1,15 @@
 """Every way of reading a body gives the same records, and damage is an error."""
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumlog.errors import InvalidBatch, RecordTooLarge
+from quorumlog.errors import InvalidArgument, InvalidBatch, RecordTooLarge
 from quorumlog.log._pb.record_pb2 import Header, RecordBatch
 from quorumlog.log._pb.record_pb2 import Record as RecordMessage
 from quorumlog.log.batch import CODEC_NONE, CODEC_ZSTD, SPARSE, BatchHeader, Draft
@@ -315,3 +317,37 @@ def test_a_record_cannot_be_changed() -> None:
         record.value = b"other"  # type: ignore[misc]
     with pytest.raises(TypeError):
         record.headers["x"] = b""  # type: ignore[index]
+
+
+@pytest.mark.parametrize("part", ["value", "key", "header"])
+@pytest.mark.parametrize("wide", [array("I", [1, 2, 3]), memoryview(array("I", [1, 2, 3]))])
+def test_what_counts_in_more_than_bytes_is_never_stored_with_a_wrong_length(
+    part: str, wide: Any
+) -> None:
+    data = {
+        "value": RecordData(wide),
+        "key": RecordData(b"v", wide),
+        "header": RecordData(b"v", None, {"h": wide}),
+    }[part]
+    try:
+        body = encode_record(data)
+    except InvalidArgument:
+        return
+    record = RecordBatch.FromString(body).records[0]
+    stored = {"value": record.value, "key": record.key, "header": record.headers[0:1]}[part]
+    assert (stored[0].value if part == "header" else stored) == wide.tobytes()
+
+
+def test_bytes_of_other_types_are_stored_as_bytes() -> None:
+    expected = encode_record(RecordData(b"value", b"key", {"h": b"content"}))
+    for kind in (bytearray, memoryview, type("Own", (bytes,), {})):
+        given = RecordData(kind(b"value"), kind(b"key"), {"h": kind(b"content")})
+        assert encode_record(given) == expected
+    for wrong in ("text", 3, [1, 2], object()):
+        for data in (
+            RecordData(wrong),
+            RecordData(b"", wrong),
+            RecordData(b"", None, {"h": wrong}),
+        ):
+            with pytest.raises(InvalidArgument, match="bytes"):
+                encode_record(data)
