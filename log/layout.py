@@ -57,6 +57,8 @@ class Layout:
         self.taken: list[Work] = []
         self._handed_out_next = self.next_index
         """The next index on disk once the work that was handed out is done."""
+        self._before_remake: Segment | None = None
+        """What is on disk where a RemakeWork is still to be done."""
 
     @property
     def has_work(self) -> bool:
@@ -268,6 +270,7 @@ class Layout:
         last = self.segments[-1]
         header = replace(last.header, created_ms=now_ms, generation=0)
         segment = self._new_segment(last.path, header)
+        self._before_remake = last
         self._work.append(RemakeWork(segment))
         self.segments = [*self.segments[:-1], segment]
         return segment
@@ -290,12 +293,24 @@ class Layout:
                 del work.batches[max(from_index - first, 0) :]
                 if work.batches:
                     break
+            elif isinstance(work, RemakeWork) and work.next_index >= from_index:
+                self._keep_last(work)
             elif not isinstance(work, RollWork) or work.next_index < from_index:
                 break
             elif work.next_index == from_index:
                 unrolled = work
             self._work.pop()
         return unrolled
+
+    def _keep_last(self, work: RemakeWork) -> None:
+        """Nothing of what the last segment was to be begun again for is left: it stays as it is.
+
+        Doing it all the same would take space that a full disk, which took the rest back, has not.
+        """
+        before = self._before_remake
+        if before is None:
+            raise InvariantViolation(f"{work.segment.path} was never begun before")
+        self.segments = [before if each is work.segment else each for each in self.segments]
 
 
 def _first_index(segment: Segment) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from quorumlog.embedded import EmbeddedLog
 from quorumlog.errors import (
     ConfigError,
     Corrupt,
@@ -34,7 +35,16 @@ from quorumlog.log.scan import Scan
 from quorumlog.log.segment import DATA_START, header_before
 from quorumlog.log.segment_header import HEADER_BYTES, decode_segment_header
 from sim.disk import SimDisk, SimulatedCrash
-from stored.batches import DIRECTORY, SMALL, append, content, next_batch, open_log, plain
+from stored.batches import (
+    DIRECTORY,
+    SMALL,
+    FixedClock,
+    append,
+    content,
+    next_batch,
+    open_log,
+    plain,
+)
 
 OLD = KeyRing.generate("old", Random(1).randbytes)
 BOTH = OLD.with_new_key("new")
@@ -534,3 +544,40 @@ def test_an_error_of_the_disk_at_every_call_of_a_change_of_keys_can_be_got_over(
             log.close()
             assert key_ids(open_log(disk, WITH_OLD))[-1] == "old"
             assert not any(b"plain text" in raw for raw in files_of(disk).values())
+
+
+def test_a_full_disk_leaves_a_segment_that_was_to_be_begun_again_as_it_was() -> None:
+    for first, second in ((None, OLD), (OLD, BOTH)):
+        disk = SimDisk(Random(1))
+        opened_with(disk, first).close()
+        log = opened_with(disk, second)
+        before = files_of(disk)
+        disk.capacity_bytes = 0
+        for _ in range(2):
+            with pytest.raises(DiskFull, match="taken back"):
+                log.append(b"x")
+        # Nothing waits for space any more.
+        log.flush()
+        assert {**before, **files_of(disk)}[FIRST.split("/")[1]] == before[FIRST.split("/")[1]]
+        disk.capacity_bytes = None
+        assert log.append(b"y") == 0
+        assert [info.key_id for info in log.source.segments()] == [second.active]
+        log.close()
+        log = opened_with(disk, second)
+        assert [record.value for record in log.read()] == [b"y"]
+        disk.capacity_bytes = 0
+        log.close()
+
+
+def opened_with(disk: SimDisk, keys: KeyRing | None) -> EmbeddedLog:
+    return EmbeddedLog(disk, DIRECTORY, replace(SMALL, keys=keys), FixedClock())
+
+
+def test_a_log_that_is_closed_on_a_full_disk_before_it_was_written_to_has_lost_nothing() -> None:
+    disk = SimDisk(Random(1))
+    opened_with(disk, None).close()
+    log = opened_with(disk, OLD)
+    disk.capacity_bytes = 0
+    with pytest.raises(DiskFull):
+        log.append(b"x")
+    log.close()
