@@ -19,6 +19,7 @@ from quorumlog.log.config import LogConfig
 from quorumlog.log.following.active_segment import ActiveSegment, header_in
 from quorumlog.log.following.read_only import ReadOnlyDisk
 from quorumlog.log.layout import Layout
+from quorumlog.log.leftovers import is_left_behind
 from quorumlog.log.mark import Mark
 from quorumlog.log.paths import compacted_range_of, first_index_of
 from quorumlog.log.segment import Segment, header_at_mark
@@ -247,7 +248,11 @@ class FollowedLog:
         for name in names:
             replaced = compacted_range_of(name)
             path = f"{directory}/{name}"
-            if replaced is not None and _is_complete(self._disk, path, replaced[0]):
+            if (
+                replaced is not None
+                and not is_left_behind(tuple(paths), replaced[1])
+                and _is_complete(self._disk, path, replaced[0])
+            ):
                 # It is about to take their place; some of them may be gone already.
                 paths = {
                     first: path

@@ -30,6 +30,7 @@ from quorumlog.log.cleaning.compaction_plan import Compaction
 from quorumlog.log.config import LogConfig
 from quorumlog.log.following.follower import FollowedLog
 from quorumlog.log.key_ring import KeyRing
+from quorumlog.log.paths import compacted_range_of
 from quorumlog.types import Record
 from sim.disk import SimDisk, SimulatedCrash
 from stored.batches import FixedClock
@@ -282,6 +283,40 @@ def test_while_a_compaction_is_half_in_place_everything_can_be_read() -> None:
         seen = list(follower_of(disk).read())
         assert [each for each in seen if each in kept] == kept
         assert [each for each in everything if each in seen] == seen
+
+
+def test_a_compacted_file_that_came_too_late_is_no_part_of_the_log() -> None:
+    """What it replaces was deleted, and more behind it: it would stand before a hole."""
+    disk = SimDisk(Random(1))
+    log = opened(disk)
+    fill(log, 60)
+    compacting = SimDisk(Random(1))
+    other = opened(compacting)
+    fill(other, 60)
+    late: list[tuple[str, bytes]] = []
+    remove = compacting.remove
+
+    def removed(path: str) -> None:
+        if not late:
+            names = [each for each in compacting.list_directory(DIRECTORY) if "compacted" in each]
+            late.extend((each, compacting.content(f"{DIRECTORY}/{each}")) for each in names)
+        remove(path)
+
+    compacting.remove = removed  # type: ignore[method-assign]
+    other.housekeep()
+    [(name, content)] = late
+    replaced = compacted_range_of(name)
+    assert replaced is not None
+    begins = [info.base_offset for info in log.source.segments() if info.first_index > replaced[1]]
+    log.delete_before(begins[0])
+    disk.open(f"{DIRECTORY}/{name}", create=True).write_at(0, [content])
+    follower = follower_of(disk)
+    assert follower.start_offset == log.start_offset == begins[0]
+    assert list(follower.read()) == list(log.read())
+    assert list(follower.read(reverse=True)) == list(log.read(reverse=True))
+    assert follower.offset_for_time(0) == begins[0]
+    with pytest.raises(OffsetOutOfRange):
+        follower.read(begins[0] - 1)
 
 
 def test_an_encrypted_log_is_followed_with_its_keys() -> None:
