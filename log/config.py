@@ -51,20 +51,26 @@ class LogConfig:
     keys: "KeyRing | None" = None
 
     def __post_init__(self) -> None:
-        _check_range("segment_bytes", self.segment_bytes, 1024, 1024**4)
-        _check_range("index_interval_bytes", self.index_interval_bytes, 128, 64 * _MIB)
-        _check_range("tail_cache_bytes", self.tail_cache_bytes, 0, 16 * 1024 * _MIB)
-        _check_range("max_open_segments", self.max_open_segments, 1, 10_000)
-        if self.segment_age_s is not None and not 1 <= self.segment_age_s <= 10**9:
-            raise ConfigError(f"segment_age_s is from 1 to 10^9, not {self.segment_age_s}")
+        check_whole("segment_bytes", self.segment_bytes, 1024, 1024**4)
+        check_whole("index_interval_bytes", self.index_interval_bytes, 128, 64 * _MIB)
+        check_whole("tail_cache_bytes", self.tail_cache_bytes, 0, 16 * 1024 * _MIB)
+        check_whole("max_open_segments", self.max_open_segments, 1, 10_000)
+        if self.segment_age_s is not None:
+            check_number("segment_age_s", self.segment_age_s, 1, 10**9)
         if self.fsync not in _FSYNC:
             raise ConfigError(f"fsync is one of {', '.join(_FSYNC)}, not {self.fsync!r}")
-        if not 0 < self.fsync_interval_s <= 3600:
-            raise ConfigError(
-                f"fsync_interval_s is above 0 and at most 3600, not {self.fsync_interval_s}"
-            )
+        check_number("fsync_interval_s", self.fsync_interval_s, 0, 3600)
+        if not self.fsync_interval_s:
+            raise ConfigError("fsync_interval_s is above 0")
 
 
-def _check_range(name: str, number: int, low: int, high: int) -> None:
-    if not low <= number <= high:
-        raise ConfigError(f"{name} is from {low} to {high}, not {number}")
+def check_whole(name: str, number: object, low: int, high: int) -> None:
+    """Raise ConfigError unless the setting is a whole number from ``low`` to ``high``."""
+    if not isinstance(number, int) or isinstance(number, bool) or not low <= number <= high:
+        raise ConfigError(f"{name} is a whole number from {low} to {high}, not {number!r}")
+
+
+def check_number(name: str, number: object, low: float, high: float) -> None:
+    """Raise ConfigError unless the setting is a number from ``low`` to ``high``."""
+    if not isinstance(number, int | float) or not low <= number <= high:
+        raise ConfigError(f"{name} is from {low} to {high}, not {number!r}")

@@ -163,6 +163,15 @@ class Log:
     def is_fenced(self) -> bool:
         return self._state.fenced_because is not None
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is written any more: ``close`` was called, however it ended."""
+        return self._state.is_closed
+
+    def check_usable(self) -> None:
+        """Raise LogFenced or Closed where the log is that."""
+        self._state.check_usable()
+
     def append(self, batches: Sequence[Batch]) -> None:
         """Append ``batches``; they are durable when a later ``flush`` returns.
 

@@ -6,26 +6,29 @@ came while the disk was busy, share the next flush.
 """
 
 import asyncio
-import os
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import TypeVar, Unpack
 
+from quorumlog.embedded.arguments import Path, directory_of, whole
 from quorumlog.embedded.commit import Ticket
 from quorumlog.embedded.log import EmbeddedLog
-from quorumlog.embedded.opening import Path, Settings
+from quorumlog.embedded.opening import Settings
 from quorumlog.embedded.opening import open as open_log
-from quorumlog.embedded.reading import Cursor, batches_before, newest_first
+from quorumlog.embedded.reading import Cursor, batches_before, checked_range, newest_first
 from quorumlog.embedded.room import Room
 from quorumlog.embedded.values import Value
-from quorumlog.errors import Closed, ConfigError
+from quorumlog.errors import Closed
 from quorumlog.log.batch import HEADER_SIZE, Draft
 from quorumlog.log.cleaning.housekeeping import HousekeepingReport
+from quorumlog.log.config import check_whole
 from quorumlog.log.inspection.damage import Finding
+from quorumlog.log.recovery import RecoveryReport
 from quorumlog.ports import Worker
 from quorumlog.system import ThreadWorker
 from quorumlog.types import Offset, Record, RecordData
@@ -50,9 +53,9 @@ def open_async(
         max_waiting_bytes: what may wait for the disk; more appends wait before they enter the log
             (4 KiB to 16 GiB).
     """
-    if not 4096 <= max_waiting_bytes <= 16 * 1024**3:
-        raise ConfigError(f"max_waiting_bytes is from 4096 to 16 GiB, not {max_waiting_bytes}")
-    return Opening(lambda: open_log(os.fspath(path), **settings), max_waiting_bytes)
+    check_whole("max_waiting_bytes", max_waiting_bytes, 4096, 16 * 1024**3)
+    directory = directory_of(path)
+    return Opening(lambda: open_log(directory, **settings), max_waiting_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,8 @@ class AsyncLog:
         self._flushing: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._grown = asyncio.Event()
-        """Set, and replaced by another one, when there is more to read or the log is closed."""
+        """Set, and replaced, when there is more to read, or the log is closed or fenced."""
+        log.on_fenced = self._wake_from_thread
 
     @property
     def start_offset(self) -> Offset:
@@ -154,6 +158,21 @@ class AsyncLog:
     def end_offset(self) -> Offset:
         """The first offset that cannot be read yet."""
         return self._log.end_offset
+
+    @property
+    def recovery(self) -> RecoveryReport:
+        """As :attr:`quorumlog.EmbeddedLog.recovery`."""
+        return self._log.recovery
+
+    @property
+    def last_housekeeping(self) -> HousekeepingReport | None:
+        """As :attr:`quorumlog.EmbeddedLog.last_housekeeping`."""
+        return self._log.last_housekeeping
+
+    @property
+    def housekeeping_failure(self) -> Exception | None:
+        """As :attr:`quorumlog.EmbeddedLog.housekeeping_failure`."""
+        return self._log.housekeeping_failure
 
     @property
     def scrub_findings(self) -> tuple[Finding, ...]:
@@ -196,16 +215,17 @@ class AsyncLog:
         Any number of tasks may follow: they wait on one event, and hold a MiB of batches each.
         """
         self._check_open()
-        start = self._log.check_range(start, follow, reverse)
-        if reverse:
-            newest = self.end_offset
-            return self._read_backward(start, newest if end is None else min(end, newest))
-        return self._read(Cursor(self._log.source, start), end, follow)
+        log_range = self.start_offset, self.end_offset
+        begin, stop = checked_range(start, end, log_range, follow=follow, reverse=reverse)
+        if reverse and stop is not None:
+            return self._read_backward(begin, stop)
+        return self._read(Cursor(self._log.source, begin), stop, follow)
 
     async def offset_for_time(self, timestamp_ms: int) -> Offset:
         """The first offset whose timestamp is ``timestamp_ms`` or later, or ``end_offset``."""
         self._check_open()
-        return await self._workers.read.run(lambda: self._log.offset_for_time(timestamp_ms))
+        time_ms = whole("timestamp_ms", timestamp_ms)
+        return await self._workers.read.run(lambda: self._log.offset_for_time(time_ms))
 
     async def flush(self) -> None:
         """As :meth:`quorumlog.EmbeddedLog.flush`."""
@@ -236,6 +256,7 @@ class AsyncLog:
         await asyncio.shield(self._closing)
 
     async def __aenter__(self) -> "AsyncLog":
+        self._check_open()
         return self
 
     async def __aexit__(
@@ -275,7 +296,8 @@ class AsyncLog:
                     append.outcome.set_exception(copy(error))
                 self._room.leave(append.size_bytes)
             self._waiting.clear()
-            if isinstance(error, asyncio.CancelledError):
+            self._wake_readers()
+            if not isinstance(error, Exception):
                 raise
         finally:
             self._flushing = None
@@ -297,6 +319,11 @@ class AsyncLog:
                 append.outcome.set_result(ticket.base_offset)
         self._wake_readers()
 
+    def _wake_from_thread(self) -> None:
+        with suppress(RuntimeError):
+            # The loop may be closed: then nobody waits.
+            self._loop.call_soon_threadsafe(self._wake_readers)
+
     def _wake_readers(self) -> None:
         grown, self._grown = self._grown, asyncio.Event()
         grown.set()
@@ -308,6 +335,7 @@ class AsyncLog:
             if cursor.offset >= limit:
                 if not follow or self._closing is not None:
                     return
+                self._log.source.check_usable()
                 await grown.wait()
                 continue
             limit = limit if end is None else Offset(min(limit, end))

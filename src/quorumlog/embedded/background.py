@@ -4,7 +4,13 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 
-from quorumlog.errors import Closed, DiskFull, LogFenced, QuorumlogError
+from quorumlog.errors import (
+    Closed,
+    DiskFull,
+    InvariantViolation,
+    LogFenced,
+    QuorumlogError,
+)
 from quorumlog.log.cleaning.housekeeping import HousekeepingReport
 
 
@@ -73,13 +79,19 @@ class Syncer:
             except QuorumlogError:
                 # The log is fenced or closed now, and says so to the next caller.
                 return
+            except Exception as error:
+                # Out of memory, say: what is promised every interval is not over with that.
+                _tell("interval_sync_failed", error)
+                self.written()
 
 
 class HousekeepingThread:
     """Calls ``turn`` every ``interval_s`` seconds, until the log is closed or fenced.
 
-    ``report`` is of the last turn that came to its end. ``failure`` is what ended the thread, if
-    anything did but the closing of the log.
+    What goes wrong is logged, the same once: nobody waits for this thread, and a log that is not
+    cleaned any more must not be found out by a full disk.
+
+    ``failure`` is what kept the last turn from coming to its end; None: nothing did.
     """
 
     def __init__(
@@ -88,7 +100,8 @@ class HousekeepingThread:
         self._turn = turn
         self._interval_s = interval_s
         self._stop = stop
-        self.failure: BaseException | None = None
+        self.failure: Exception | None = None
+        self._told: tuple[str, ...] = ()
         self._thread = Thread(target=self._run, name="quorumlog-housekeeping", daemon=True)
         self._thread.start()
 
@@ -99,12 +112,27 @@ class HousekeepingThread:
     def _run(self) -> None:
         while not self._stop.wait(self._interval_s):
             try:
-                self._turn()
+                errors: tuple[Exception, ...] = self._turn().errors
+                self.failure = None
             except Closed:
                 return
-            except LogFenced as error:
+            except (LogFenced, InvariantViolation) as error:
                 self.failure = error
+                _tell("housekeeping_ended", error)
                 return
-            except BaseException as error:
+            except Exception as error:
                 self.failure = error
-                raise
+                errors = (error,)
+            told = tuple(map(repr, errors))
+            if told != self._told:
+                for each in errors:
+                    _tell("housekeeping_failed", each)
+            self._told = told
+
+
+def _tell(event: str, error: Exception) -> None:
+    """Write to the log of the program what no caller hears of."""
+    # Here: most logs have nothing to say, and the import takes longer than to open one.
+    import structlog
+
+    structlog.get_logger("quorumlog.embedded").error(event, error=str(error), exc_info=error)

@@ -1,14 +1,14 @@
 """``quorumlog.follow``: reading a log that another process has open for writing."""
 
-import os
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from quorumlog.embedded.arguments import Path, directory_of, key_ring, whole
 from quorumlog.embedded.background import Stop
-from quorumlog.embedded.opening import Path, key_ring
-from quorumlog.embedded.reading import Cursor, backward
-from quorumlog.errors import Closed, ConfigError, InvalidArgument, OffsetOutOfRange
+from quorumlog.embedded.reading import Cursor, backward, checked_range
+from quorumlog.errors import Closed
+from quorumlog.log.config import check_number
 from quorumlog.log.following.follower import FollowedLog
 from quorumlog.system import SystemClock, SystemDisk
 from quorumlog.types import Offset, Record
@@ -33,9 +33,8 @@ def follow(
         KeyMissing, WrongKey: ``keys`` does not fit what is stored.
         ConfigError: a setting out of its bounds.
     """
-    if not 0.001 <= poll_s <= 3600:
-        raise ConfigError(f"poll_s is from 0.001 to 3600, not {poll_s}")
-    log = FollowedLog(SystemDisk(), os.fspath(path), SystemClock(), key_ring(keys))
+    check_number("poll_s", poll_s, 0.001, 3600)
+    log = FollowedLog(SystemDisk(), directory_of(path), SystemClock(), key_ring(keys))
     return LogFollower(log, poll_s, Stop())
 
 
@@ -73,19 +72,16 @@ class LogFollower:
         reverse: bool = False,
     ) -> Iterator[Record]:
         """As :meth:`quorumlog.EmbeddedLog.read`; with ``follow`` it ends when this is closed."""
-        if follow and reverse:
-            raise InvalidArgument("a read follows the log or goes backwards, not both")
         self._log.renew()
-        first, next_offset = self._log.start_offset, self._log.end_offset
-        begin = first if start is None else start
-        if not first <= begin <= next_offset:
-            raise OffsetOutOfRange(begin, first, next_offset)
-        if reverse:
-            return backward(self._log, begin, next_offset if end is None else min(end, next_offset))
-        return self._read(Cursor(self._log, begin), end, follow)
+        log_range = self._log.start_offset, self._log.end_offset
+        begin, stop = checked_range(start, end, log_range, follow=follow, reverse=reverse)
+        if reverse and stop is not None:
+            return backward(self._log, begin, stop)
+        return self._read(Cursor(self._log, begin), stop, follow)
 
     def offset_for_time(self, timestamp_ms: int) -> Offset:
         """The first offset whose timestamp is ``timestamp_ms`` or later, or ``end_offset``."""
+        timestamp_ms = whole("timestamp_ms", timestamp_ms)
         self._log.refresh()
         return self._log.offset_for_time(timestamp_ms)
 
@@ -95,6 +91,8 @@ class LogFollower:
         self._log.close()
 
     def __enter__(self) -> "LogFollower":
+        if self._stop.is_set():
+            raise Closed("the follower is closed")
         return self
 
     def __exit__(

@@ -3,18 +3,21 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from quorumlog.embedded.arguments import whole
 from quorumlog.embedded.background import HousekeepingThread, Stop, Syncer
 from quorumlog.embedded.commit import GroupCommit
-from quorumlog.embedded.opening import lock_directory
+from quorumlog.embedded.opening import lock_directory, unusable
 from quorumlog.embedded.options import Options
-from quorumlog.embedded.reading import Cursor, backward
+from quorumlog.embedded.reading import Cursor, backward, checked_range
 from quorumlog.embedded.upkeep import delete_before, housekeeper_of
 from quorumlog.embedded.values import Drafter, Value
-from quorumlog.errors import Closed, InvalidArgument, OffsetOutOfRange
+from quorumlog.errors import Closed, OffsetOutOfRange
+from quorumlog.log.batch import Draft
 from quorumlog.log.cleaning.housekeeping import HousekeepingReport
 from quorumlog.log.config import FSYNC_INTERVAL, LogConfig
+from quorumlog.log.disk_errors import is_interruption
 from quorumlog.log.inspection.damage import Finding
 from quorumlog.log.log import Log
 from quorumlog.log.recovery import RecoveryReport
@@ -23,6 +26,8 @@ from quorumlog.types import Offset, Record, RecordData
 
 if TYPE_CHECKING:
     from quorumlog.embedded.scrubbing import ScrubThread
+
+T = TypeVar("T")
 
 
 class EmbeddedLog:
@@ -54,35 +59,61 @@ class EmbeddedLog:
         self._opened_by = process_id()
         self._drafter = Drafter(options.compression, options.compression_level)
         self._directory_lock = lock_directory(disk, directory, self._opened_by)
-        try:
-            self._log = Log.open(disk, directory, config, clock)
-        except BaseException:
-            self._directory_lock.release()
-            raise
         self._is_closed = False
+        self._closing = Lock()
+        """Held while the log is closed; the directory is free when it is given back."""
         self._stop = Stop()
-        self._commits = GroupCommit(self._log, clock, self._written)
         self._syncer: Syncer | None = None
-        if config.fsync == FSYNC_INTERVAL:
-            self._syncer = Syncer(self.flush, config.fsync_interval_s)
-        self._housekeeper = housekeeper_of(
-            self._log, self._commits, disk, directory, config, options, clock, self._stop
-        )
+        self._housekeeping: HousekeepingThread | None = None
         self._housekeeping_mutex = Lock()
+        self._scrubbing: ScrubThread | None = None
         self.last_housekeeping: HousekeepingReport | None = None
         """What the last turn of deletion and compaction did; look at its ``errors``."""
-        self._housekeeping: HousekeepingThread | None = None
+        self.on_fenced: Callable[[], None] = _nothing
+        """Called, on any thread, when a call found that the log is fenced."""
+        try:
+            self._log = Log.open(disk, directory, config, clock)
+        except BaseException as error:
+            self._directory_lock.release()
+            if isinstance(error, OSError) and not is_interruption(error):
+                raise unusable(directory, error) from error
+            raise
+        try:
+            self._commits = GroupCommit(self._log, clock, self._written)
+            self._housekeeper = housekeeper_of(
+                self._log, self._commits, disk, directory, config, options, clock, self._stop
+            )
+            self._start_threads(disk, config, clock, options)
+        except BaseException:
+            # No thread to be had, Ctrl-C: nobody will have this object to close it.
+            self._end_threads()
+            self._log.close()
+            self._directory_lock.release()
+            raise
+
+    def _start_threads(self, disk: Disk, config: LogConfig, clock: Clock, options: Options) -> None:
+        if config.fsync == FSYNC_INTERVAL:
+            self._syncer = Syncer(self.flush, config.fsync_interval_s)
         if options.retention is not None or options.compaction is not None:
             self._housekeeping = HousekeepingThread(
                 self.housekeep, options.housekeeping_interval_s, self._stop
             )
-        self._scrubbing: ScrubThread | None = None
         if options.scrub_bytes_s is not None:
             from quorumlog.embedded import scrubbing
 
             self._scrubbing = scrubbing.ScrubThread(
                 self._log, disk, clock, self._stop, options.scrub_bytes_s
             )
+
+    def _end_threads(self) -> None:
+        """Wait until none of them works. Can be done again."""
+        self._stop.set()
+        if self._syncer is not None:
+            self._syncer.stop()
+        if self._housekeeping is not None:
+            self._housekeeping.join()
+        if self._scrubbing is not None:
+            self._scrubbing.join()
 
     @property
     def start_offset(self) -> Offset:
@@ -98,6 +129,15 @@ class EmbeddedLog:
     def recovery(self) -> RecoveryReport:
         """What opening found, and cut."""
         return self._log.recovery
+
+    @property
+    def housekeeping_failure(self) -> Exception | None:
+        """What kept the last turn of the housekeeping thread from coming to its end; None: nothing.
+
+        Also the event ``housekeeping_failed``, or ``housekeeping_ended`` where no other turn
+        follows. A part of a turn that failed stands in ``last_housekeeping.errors`` instead.
+        """
+        return None if self._housekeeping is None else self._housekeeping.failure
 
     @property
     def scrub_findings(self) -> tuple[Finding, ...]:
@@ -138,8 +178,7 @@ class EmbeddedLog:
             Closed
         """
         self.check_open()
-        draft = self._drafter.of_record(RecordData(value, key, headers))
-        return self._commits.commit(self._commits.submit(draft))
+        return self._append(self._drafter.of_record(RecordData(value, key, headers)))
 
     def append_batch(self, records: Iterable[Value]) -> Offset:
         """Append ``records`` as one atomic batch and return the first offset; errors as ``append``.
@@ -150,7 +189,7 @@ class EmbeddedLog:
             InvalidArgument: also when there are none, or they are over 4 MiB together.
         """
         self.check_open()
-        return self._commits.commit(self._commits.submit(self._drafter.of_values(records)))
+        return self._append(self._drafter.of_values(records))
 
     def read(
         self,
@@ -174,20 +213,21 @@ class EmbeddedLog:
         Raises:
             OffsetOutOfRange: ``start`` is not in the log and not its end (at once, not when read);
                 later: what comes next was deleted meanwhile.
-            InvalidArgument: ``follow`` and ``reverse`` together.
+            InvalidArgument: ``follow`` and ``reverse`` together, or what is no whole number.
+            LogFenced: also where it waits for records to come.
             Corrupt: what is on disk is not what was written.
         """
         self.check_open()
-        start = self.check_range(start, follow, reverse)
-        if reverse:
-            newest = self.end_offset
-            return backward(self._log, start, newest if end is None else min(end, newest))
-        return self._read(Cursor(self._log, start), end, follow)
+        log_range = self.start_offset, self.end_offset
+        begin, stop = checked_range(start, end, log_range, follow=follow, reverse=reverse)
+        if reverse and stop is not None:
+            return backward(self._log, begin, stop)
+        return self._read(Cursor(self._log, begin), stop, follow)
 
     def offset_for_time(self, timestamp_ms: int) -> Offset:
         """The first offset whose timestamp is ``timestamp_ms`` or later, or ``end_offset``."""
         self.check_open()
-        return self._log.offset_for_time(timestamp_ms, self.end_offset)
+        return self._log.offset_for_time(whole("timestamp_ms", timestamp_ms), self.end_offset)
 
     def flush(self) -> None:
         """Return when everything appended before is durable (with ``always`` it is already).
@@ -198,7 +238,7 @@ class EmbeddedLog:
             DiskFull, LogFenced, Closed
         """
         self.check_open()
-        self._commits.sync()
+        self._waking(self._commits.sync)
 
     def delete_before(self, offset: int) -> int:
         """Delete every record before ``offset``, durably; returns how many segments were removed.
@@ -212,10 +252,11 @@ class EmbeddedLog:
             DiskFull, LogFenced, Closed
         """
         self.check_open()
-        if offset > self.end_offset:
-            raise OffsetOutOfRange(offset, self.start_offset, self.end_offset)
+        begin = whole("offset", offset)
+        if begin > self.end_offset:
+            raise OffsetOutOfRange(begin, self.start_offset, self.end_offset)
         with self._housekeeping_mutex:
-            return delete_before(self._log, self._commits, offset)
+            return self._waking(lambda: delete_before(self._log, self._commits, begin))
 
     def housekeep(self) -> HousekeepingReport:
         """Delete and compact now, as ``retention`` and ``compaction`` say; blocks until it is done.
@@ -225,12 +266,16 @@ class EmbeddedLog:
         """
         self.check_open()
         with self._housekeeping_mutex:
-            report = self._housekeeper.run_once()
+            report = self._waking(self._housekeeper.run_once)
         self.last_housekeeping = report
         return report
 
     def close(self) -> None:
-        """Make everything durable and close; following readers end. A second call does nothing.
+        """Make everything durable and close; following readers end.
+
+        Waits for what other threads are in the middle of: a flush, deletion, compaction. A second
+        call does nothing, once the first is over. Ctrl-C while it waits leaves the directory
+        locked, for others are at work in it: call it again.
 
         Raises:
             DiskFull, LogFenced: as ``flush``; it is closed all the same.
@@ -240,25 +285,20 @@ class EmbeddedLog:
             self._directory_lock.release()
             return
         with commits.mutex:
-            if self._is_closed:
-                return
             self._is_closed = True
             commits.grown.notify_all()
-        try:
-            self._stop.set()
-            if self._syncer is not None:
-                self._syncer.stop()
-            if self._housekeeping is not None:
-                self._housekeeping.join()
-            if self._scrubbing is not None:
-                self._scrubbing.join()
+        with self._closing:
+            self._end_threads()
             # A turn that another thread is in ends first: it may be removing files.
             with self._housekeeping_mutex, commits.flush_mutex:
-                self._log.close()
-        finally:
-            self._directory_lock.release()
+                try:
+                    self._log.close()
+                finally:
+                    if self._log.is_closed:
+                        self._directory_lock.release()
 
     def __enter__(self) -> "EmbeddedLog":
+        self.check_open()
         return self
 
     def __exit__(
@@ -273,25 +313,40 @@ class EmbeddedLog:
         """Raise Closed unless this log is open, and in this process."""
         if self._is_closed:
             raise Closed(f"{self._directory}: the log is closed")
+        self._check_process()
+
+    def _check_process(self) -> None:
         if self._process_id() != self._opened_by:
             raise Closed(
                 f"{self._directory} was opened by process {self._opened_by}, of which this one is "
                 "a fork: close it there, or open it after the fork"
             )
 
-    def check_range(self, start: int | None, follow: bool, reverse: bool) -> int:
-        """Where a read begins; raises what ``read`` does."""
-        if follow and reverse:
-            raise InvalidArgument("a read follows the log or goes backwards, not both")
-        first, next_offset = self.start_offset, self.end_offset
-        if start is None:
-            return first
-        if not first <= start <= next_offset:
-            raise OffsetOutOfRange(start, first, next_offset)
-        return start
+    def _append(self, draft: Draft) -> Offset:
+        commits = self._commits
+        try:
+            return commits.commit(commits.submit(draft))
+        except BaseException:
+            self._wake_if_fenced()
+            raise
+
+    def _waking(self, call: Callable[[], T]) -> T:
+        """``call()``; where that fences the log, who waits for records is told."""
+        try:
+            return call()
+        except BaseException:
+            self._wake_if_fenced()
+            raise
+
+    def _wake_if_fenced(self) -> None:
+        if self._log.is_fenced:
+            with self._commits.mutex:
+                self._commits.grown.notify_all()
+            self.on_fenced()
 
     def _read(self, cursor: Cursor, end: int | None, follow: bool) -> Iterator[Record]:
         while end is None or cursor.offset < end:
+            self._check_process()
             limit = self.end_offset
             if cursor.offset >= limit:
                 if not follow or not self._wait_beyond(cursor.offset):
@@ -305,10 +360,21 @@ class EmbeddedLog:
                 raise
 
     def _wait_beyond(self, offset: int) -> bool:
-        """Wait until ``offset`` can be read; False when the log was closed first."""
-        self._commits.wait_beyond(offset, lambda: self._is_closed)
-        return not self._is_closed
+        """Wait until ``offset`` can be read; False when the log was closed first.
+
+        Raises:
+            LogFenced: it was fenced first.
+        """
+        self._commits.wait_beyond(offset, lambda: self._is_closed or self._log.is_fenced)
+        if self._is_closed:
+            return False
+        self._log.check_usable()
+        return True
 
     def _written(self) -> None:
         if self._syncer is not None:
             self._syncer.written()
+
+
+def _nothing() -> None:
+    """What is called where nobody listens."""

@@ -5,12 +5,14 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypedDict
 
+from quorumlog.embedded.arguments import Path, directory_of, key_ring
 from quorumlog.embedded.options import Options
-from quorumlog.errors import LogLocked, UnusableDirectory
+from quorumlog.errors import DiskFull, LogLocked, QuorumlogError, StorageError, UnusableDirectory
 from quorumlog.log.cleaning.compaction_plan import Compaction
 from quorumlog.log.cleaning.retention import Retention
 from quorumlog.log.compression import DEFAULT_LEVEL
 from quorumlog.log.config import DEFAULT_SEGMENT_BYTES, FSYNC_ALWAYS, LogConfig
+from quorumlog.log.disk_errors import is_full
 from quorumlog.ports import Disk, Lock
 from quorumlog.system import SystemClock, SystemDisk
 
@@ -20,9 +22,17 @@ if TYPE_CHECKING:
 
 _LOCK_NAME = "lock"
 _MAX_LOCK_BYTES = 20
-_UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
-
-Path = str | os.PathLike[str]
+_UNUSABLE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
 
 
 class Settings(TypedDict, total=False):
@@ -75,6 +85,8 @@ def open(
         UnusableDirectory: it cannot be made, read or written.
         Corrupt: records that may have been acknowledged are damaged; nothing was changed.
         KeyMissing, WrongKey: ``keys`` does not fit what is stored.
+        DiskFull: there is no space to make the log, or to tidy up what a crash left.
+        StorageError: another error of the disk.
         ConfigError: a setting out of its bounds, or a library that is not installed.
     """
     from quorumlog.embedded.log import EmbeddedLog
@@ -88,23 +100,15 @@ def open(
         scrub_bytes_s,
     )
     config = LogConfig(fsync=fsync, segment_bytes=segment_bytes, keys=key_ring(keys))
-    return EmbeddedLog(SystemDisk(), os.fspath(path), config, SystemClock(), options, os.getpid)
-
-
-def key_ring(keys: "KeyRing | Path | None") -> "KeyRing | None":
-    """The ring, loaded where a file is named; raises ConfigError."""
-    if isinstance(keys, str | os.PathLike):
-        from quorumlog.log.key_ring import KeyRing
-
-        return KeyRing.load(os.fspath(keys))
-    return keys
+    directory = directory_of(path)
+    return EmbeddedLog(SystemDisk(), directory, config, SystemClock(), options, os.getpid)
 
 
 def lock_directory(disk: Disk, directory: str, process_id: int) -> Lock:
     """Make ``directory`` this process's own; the lock file names it to those who come later.
 
     Raises:
-        LogLocked, UnusableDirectory
+        LogLocked, UnusableDirectory, DiskFull, StorageError
     """
     path = f"{directory}/{_LOCK_NAME}"
     try:
@@ -122,10 +126,12 @@ def lock_directory(disk: Disk, directory: str, process_id: int) -> Lock:
     return lock
 
 
-def unusable(directory: str, error: OSError) -> Exception:
-    """The error to raise for ``error``: typed where the directory is to blame."""
+def unusable(directory: str, error: OSError) -> QuorumlogError:
+    """The error to raise for ``error``, which came while the log was opened."""
+    if is_full(error):
+        return DiskFull(f"{directory} cannot be opened: no space left on the disk")
     if error.errno not in _UNUSABLE:
-        return error
+        return StorageError(f"{directory} cannot be opened ({error.strerror or error})")
     return UnusableDirectory(
         f"{directory} cannot be used: {error.strerror}; "
         "it has to be a directory that this user can write to"

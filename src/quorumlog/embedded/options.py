@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from quorumlog.errors import ConfigError
 from quorumlog.log.cleaning.compaction_plan import Compaction
 from quorumlog.log.cleaning.retention import Retention
-from quorumlog.log.compression import DEFAULT_LEVEL
+from quorumlog.log.compression import CODECS, DEFAULT_LEVEL, MAX_LEVEL
+from quorumlog.log.config import check_number, check_whole
 from quorumlog.log.pacer import MIN_BYTES_S
 
 
@@ -31,11 +32,15 @@ class Options:
     scrub_bytes_s: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0.01 <= self.housekeeping_interval_s <= 86_400:
+        if self.compression is not None and self.compression not in tuple(CODECS):
             raise ConfigError(
-                f"housekeeping_interval_s is from 0.01 to 86400, not {self.housekeeping_interval_s}"
+                f"compression is one of {', '.join(CODECS)} or None, not {self.compression!r}"
             )
-        if self.scrub_bytes_s is not None and self.scrub_bytes_s < MIN_BYTES_S:
-            raise ConfigError(
-                f"scrub_bytes_s is {MIN_BYTES_S} or more, or None, not {self.scrub_bytes_s}"
-            )
+        check_whole("compression_level", self.compression_level, 1, MAX_LEVEL)
+        if not isinstance(self.retention, Retention | None):
+            raise ConfigError(f"retention is a Retention or None, not {self.retention!r}")
+        if not isinstance(self.compaction, Compaction | None):
+            raise ConfigError(f"compaction is a Compaction or None, not {self.compaction!r}")
+        check_number("housekeeping_interval_s", self.housekeeping_interval_s, 0.01, 86_400)
+        if self.scrub_bytes_s is not None:
+            check_whole("scrub_bytes_s", self.scrub_bytes_s, MIN_BYTES_S, 1024**4)

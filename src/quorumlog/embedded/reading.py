@@ -3,7 +3,8 @@
 from collections.abc import Generator, Iterator
 from typing import Protocol
 
-from quorumlog.errors import IndexOutOfRange, OffsetOutOfRange
+from quorumlog.embedded.arguments import whole
+from quorumlog.errors import IndexOutOfRange, InvalidArgument, OffsetOutOfRange
 from quorumlog.log.batch import Batch, Kind
 from quorumlog.log.records import decode_records
 from quorumlog.types import Index, Offset, Record
@@ -22,6 +23,31 @@ class Source(Protocol):
     def stream(self, first_index: int) -> Iterator[list[Batch]]: ...
 
     def batches_before(self, index: int, max_bytes: int) -> list[Batch]: ...
+
+
+def checked_range(
+    start: int | None,
+    end: int | None,
+    log_range: tuple[Offset, Offset],
+    *,
+    follow: bool,
+    reverse: bool,
+) -> tuple[int, int | None]:
+    """Where a read begins and ends in a log that has the offsets of ``log_range``.
+
+    Raises:
+        InvalidArgument, OffsetOutOfRange: see :meth:`quorumlog.EmbeddedLog.read`.
+    """
+    if follow and reverse:
+        raise InvalidArgument("a read follows the log or goes backwards, not both")
+    first, next_offset = log_range
+    begin = first if start is None else whole("start", start)
+    if not first <= begin <= next_offset:
+        raise OffsetOutOfRange(begin, first, next_offset)
+    stop = None if end is None else whole("end", end)
+    if reverse:
+        stop = next_offset if stop is None else min(stop, next_offset)
+    return begin, stop
 
 
 class Cursor:
