@@ -139,6 +139,11 @@ class Upkeep:
                 ) from error
             return removed
 
+    def holds(self, info: SegmentInfo) -> bool:
+        """Whether a segment is in the log still: not deleted, and not replaced."""
+        with self._state.lock:
+            return self._layout.holds([info.segment])
+
     def replace(self, old: Sequence[SegmentInfo]) -> bool:
         """Put the compacted file of exactly the sealed segments ``old`` in their place, durably.
 
@@ -165,10 +170,12 @@ class Upkeep:
 
         Raises:
             StorageError: the disk refused. Nothing is lost by that.
+            LogFenced, Closed
         """
         with self._lock:
+            self._state.check_usable()
             self._finish_replacement()
-            if info.segment not in self._layout.segments:
+            if not self.holds(info):
                 return
             try:
                 self._update_mark(
@@ -246,9 +253,10 @@ class Upkeep:
         except BaseException as error:
             file.close()
             if isinstance(error, Corrupt):
-                # All that it was made from is there: without it the next open does not take it.
-                self._unfinished = None
+                # All that it was made from is there. It has to be gone before anything else is
+                # changed: its header is a decision, and the next open would take it.
                 self._throw_away(path)
+                self._unfinished = None
             raise
         adopted = self._files.adopt(new, file)
         unfinished.adopted = new, adopted

@@ -1,5 +1,6 @@
 """Compaction of one log: passes that are due, one after the other."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +13,6 @@ from quorumlog.log.compacted_file import remove_attempts
 from quorumlog.log.disk_errors import is_full
 from quorumlog.log.log import Log
 from quorumlog.log.pacer import Pacer, Stopped, StopSignal
-from quorumlog.log.segment_files import SegmentChanged
 from quorumlog.ports import Clock, Disk
 from quorumlog.types import Offset
 
@@ -28,7 +28,7 @@ class CompactionReport:
     """What a pass did.
 
     Attributes:
-        is_complete: False: it was stopped, or the log was deleted under it; what it did counts.
+        is_complete: False: it was stopped; what it did counts.
         cleaned_to: before this offset every key has one record once the pass is complete.
         totals: records, segments and bytes.
         moved_bytes: read and written.
@@ -74,13 +74,17 @@ class Compactor:
         key_id = "" if keys is None else keys.active
         self._around = Surroundings(log, clock, settings, producers, key_id)
         self._finished_to = Offset(0)
+        self._full_at = Offset(0)
 
     @property
     def settings(self) -> Compaction:
         return self._around.settings
 
-    def run(self) -> CompactionReport | None:
+    def run(self, between: Callable[[], object] = lambda: None) -> CompactionReport | None:
         """Make the pass that is due; None when there is none.
+
+        Before each segment that it reads it calls ``between``, which may delete: a pass over a
+        large log takes hours. What ``between`` raises ends the pass.
 
         Whatever it raises, the log holds every record it has to, and the next pass goes on.
 
@@ -93,14 +97,14 @@ class Compactor:
             LogFenced, Closed
         """
         try:
-            return self._run()
+            return self._run(between)
         except OSError as error:
             message = f"a compaction of {self._directory} cannot go on ({error.strerror or error})"
             if is_full(error):
                 raise DiskFull(f"{message}: the log is as it was; make some space") from error
             raise StorageError(f"{message}: check the disk") from error
 
-    def _run(self) -> CompactionReport | None:
+    def _run(self, between: Callable[[], object]) -> CompactionReport | None:
         around = self._around
         segments = around.log.segments()
         plan = plan_pass(
@@ -110,21 +114,23 @@ class Compactor:
             around.log.commit_floor,
             self._finished_to,
             around.key_id,
+            self._full_at,
         )
         if plan is None:
             return None
         remove_attempts(self._disk, self._directory)
         pacer = Pacer(around.settings.bytes_s, around.clock, self._stop)
         rewriter = SegmentRewriter(around.log, self._disk, self._keys, around.clock, pacer)
-        run = Pass(around, plan, segments[: plan.ready], self._key_bytes, rewriter)
+        ready = segments[: plan.ready]
+        run = Pass(around, plan, ready, self._key_bytes, rewriter, between)
         is_complete = False
         try:
             run.clean()
             self._finished_to = run.cleaned_to
+            self._full_at = run.cleaned_to if run.cleaned_to < plan.goal else Offset(0)
             run.join(self._segment_bytes)
             is_complete = True
-        except (Stopped, SegmentChanged):
-            # SegmentChanged: what the pass was about to read was deleted.
+        except Stopped:
             pass
         finally:
             rewriter.close()

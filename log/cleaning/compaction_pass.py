@@ -7,6 +7,7 @@ write buffer of a MiB.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from quorumlog.errors import Corrupt, InvalidBatch
@@ -18,7 +19,8 @@ from quorumlog.log.cleaning.compaction_plan import (
     Horizon,
     Plan,
     clean_state_of,
-    is_due,
+    has_stood,
+    is_horizon_due,
     joined_state,
     runs_to_join,
 )
@@ -28,6 +30,7 @@ from quorumlog.log.cleaning.thinning import Rules, Thinned, thin
 from quorumlog.log.log import Log
 from quorumlog.log.records import iterate_keyed
 from quorumlog.log.segment import DATA_START
+from quorumlog.log.segment_files import SegmentChanged
 from quorumlog.log.upkeep import SegmentInfo
 from quorumlog.ports import Clock
 from quorumlog.types import Offset
@@ -94,33 +97,49 @@ class Pass:
         ready: Sequence[SegmentInfo],
         map_bytes: int,
         rewriter: SegmentRewriter,
+        between: Callable[[], object],
     ) -> None:
-        """``ready`` are the segments that ``plan`` is about."""
+        """
+        Args:
+            around: see there.
+            plan: of this pass.
+            ready: the segments that it is about.
+            map_bytes: memory for the keys.
+            rewriter: of the same log.
+            between: called before each segment that is read; it may delete some of them.
+        """
         self._around = around
         self._plan = plan
         self._ready = ready
         self._rewriter = rewriter
-        self._keys = KeyMap(map_bytes, plan.goal - plan.clean_point)
+        self._between = between
+        self._keys = KeyMap(map_bytes, plan.goal - plan.learn_from)
         self.cleaned_to = plan.goal
         self.totals = Totals()
 
     def clean(self) -> None:
         """Learn the keys from the clean point on, then take out what they supersede.
 
+        What is deleted meanwhile is passed over: everything before it is deleted too.
+
         Raises:
             Stopped: what was done so far counts.
-            SegmentChanged: so it does where the log was deleted under the pass.
             Corrupt: a segment is damaged; it stays as it is, and what is behind it too.
             OSError: of what is written.
             StorageError, CodecUnavailable, LogFenced, Closed
         """
         for info in self._ready:
-            if info.next_offset > self._plan.clean_point and not self._learn(info):
-                break
+            if info.next_offset > self._plan.learn_from:
+                self._between()
+                with suppress(SegmentChanged):
+                    if not self._learn(info):
+                        break
         self.totals.keys = len(self._keys)
         for info in self._ready:
             if self._has_to_visit(info):
-                self._clean(info)
+                self._between()
+                with suppress(SegmentChanged):
+                    self._clean(info)
 
     def join(self, segment_bytes: int) -> None:
         """Make one segment of small ones that follow one another; raises what ``clean`` does."""
@@ -133,14 +152,14 @@ class Pass:
         plan = self._plan
         for batch in self._rewriter.batches(info):
             header = batch.header
-            if header.kind != Kind.RECORDS or header.next_offset <= plan.clean_point:
+            if header.kind != Kind.RECORDS or header.next_offset <= plan.learn_from:
                 continue
             try:
                 for delta, key, _, _ in iterate_keyed(header, batch.body):
                     offset = Offset(header.base_offset + delta)
                     if offset >= plan.goal:
                         return False
-                    if key is None or offset < plan.clean_point:
+                    if key is None or offset < plan.learn_from:
                         continue
                     if not self._keys.put(key, offset):
                         self.cleaned_to = offset
@@ -152,29 +171,18 @@ class Pass:
         return True
 
     def _has_to_visit(self, info: SegmentInfo) -> bool:
-        if info.base_offset >= self.cleaned_to:
+        if is_horizon_due(info, self._around.settings, self._plan.now_ms):
+            return True
+        # One without records lies at an offset and takes none: the last ones of all begin there.
+        if info.base_offset >= self.cleaned_to and info.next_offset > self.cleaned_to:
             return False
-        return (
-            info.cleaned_to < self.cleaned_to
-            or info.key_id != self._around.key_id
-            or self._is_horizon_due(info)
-        )
-
-    def _is_horizon_due(self, info: SegmentInfo) -> bool:
-        since_ms, settings = info.horizon_ms, self._around.settings
-        return since_ms > 0 and is_due(since_ms, settings, self._plan.now_ms)
+        return info.cleaned_to < self.cleaned_to or info.key_id != self._around.key_id
 
     def _clean(self, info: SegmentInfo) -> None:
         """Rewrite a segment if there is something to take out, else say that it is clean."""
-        before = info.horizon_offset if self._is_horizon_due(info) else 0
-        rules = Rules(
-            self._keys,
-            self._around.producers,
-            self.cleaned_to,
-            self._around.log.start_offset,
-            Offset(min(before, self._plan.clean_point)),
-        )
-        if info.key_id == self._around.key_id:
+        rules = self._rules_for(info)
+        # Where both slots of the mark are damaged there is none that could be changed.
+        if info.key_id == self._around.key_id and info.segment.mark is not None:
             outcome = _Outcome()
             for batch in self._rewriter.batches(info):
                 outcome.add(batch, self._thinned(info, batch, rules))
@@ -187,6 +195,19 @@ class Pass:
         thinned = self._thin_all(info, rules, outcome)
         self._rewrite([info], thinned, lambda: self._state_of(info, outcome))
         self.totals.records_dropped += outcome.dropped
+
+    def _rules_for(self, info: SegmentInfo) -> Rules:
+        since_ms, settings = info.horizon_ms, self._around.settings
+        before = 0
+        if since_ms and has_stood(since_ms, settings, self._plan.now_ms):
+            before = min(info.horizon_offset, self._plan.clean_point)
+        return Rules(
+            self._keys,
+            self._around.producers,
+            max(self.cleaned_to, info.cleaned_to),
+            self._around.log.start_offset,
+            Offset(before),
+        )
 
     def _thin_all(
         self, info: SegmentInfo, rules: Rules, outcome: _Outcome
@@ -207,13 +228,17 @@ class Pass:
 
     def _state_of(self, info: SegmentInfo, outcome: _Outcome) -> CleanState:
         """What the mark of a segment says once it was looked at."""
-        cleaned_to = max(info.cleaned_to, self.cleaned_to) if outcome.is_clean else info.cleaned_to
+        cleaned_to = info.cleaned_to
+        # What was not clean as far as the map begins may hold what that does not know of.
+        if outcome.is_clean and max(cleaned_to, info.base_offset) >= self._plan.learn_from:
+            cleaned_to = max(cleaned_to, self.cleaned_to)
         if not outcome.tombstones:
             return CleanState(cleaned_to, NO_HORIZON)
         horizon = self._plan.horizon
         if horizon is None:
             # As of now, not of the pass's beginning: only now are the older records gone.
-            horizon = Horizon(self.cleaned_to, self._around.clock.wall_ms())
+            # Never 0, which says that there are none.
+            horizon = Horizon(self.cleaned_to, max(self._around.clock.wall_ms(), 1))
         return CleanState(cleaned_to, horizon)
 
     def _set_cleaned(self, info: SegmentInfo, state: CleanState) -> None:
@@ -232,7 +257,9 @@ class Pass:
         sizes = [info.size_bytes - DATA_START for info in clean]
         runs = list(runs_to_join(sizes, segment_bytes))
         for begin, end in runs:
-            self._join(clean[begin:end])
+            self._between()
+            with suppress(SegmentChanged):
+                self._join(clean[begin:end])
         return bool(runs)
 
     def _join(self, run: Sequence[SegmentInfo]) -> None:

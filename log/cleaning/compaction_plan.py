@@ -9,11 +9,13 @@ brings the others as far.
 A tombstone goes when it has stood in clean log for the delay, so that a reader who saw an older
 record of its key had that long to come by. The segments that hold tombstones say since when, in
 their *horizon*. A pass sets a new one only where the old one is due, so frequent passes do not put
-it off; it is a log's rather than a segment's, since new segments would put it off as well.
+it off; it is a log's rather than a segment's, since new segments would put it off as well. One
+that a clock set which was ahead would keep tombstones for ever: it is set anew.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final, Protocol
 
 from quorumlog.errors import ConfigError
@@ -120,7 +122,9 @@ class Plan:
 
     Attributes:
         ready: how many segments from the oldest on may be looked at and rewritten.
-        clean_point: before it every key has one record; the map begins here.
+        clean_point: before it every key has one record.
+        learn_from: the map begins here; behind the clean point where that cannot move on and the
+            map was full before it came further.
         goal: the offset up to which the pass cleans, if the map has room.
         horizon: to be kept; None: the pass sets a new one.
         now_ms: when the pass began.
@@ -128,6 +132,7 @@ class Plan:
 
     ready: int
     clean_point: Offset
+    learn_from: Offset
     goal: Offset
     horizon: Horizon | None
     now_ms: int
@@ -140,6 +145,7 @@ def plan_pass(
     commit_floor: int,
     finished_to: int = 0,
     key_id: str = "",
+    full_at: int = 0,
 ) -> Plan | None:
     """The pass that is due now, or None.
 
@@ -151,6 +157,7 @@ def plan_pass(
         finished_to: the last pass came to its end, at this offset: what is not clean as far could
             not be cleaned.
         key_id: segments encrypted with another key, or plain where this is not empty, are due.
+        full_at: the map of the last pass was full at this offset; 0: it was not.
     """
     ready = _ready(segments, settings, now_ms, commit_floor)
     if not ready:
@@ -159,23 +166,28 @@ def plan_pass(
     furthest = max(segment.cleaned_to for segment in ready)
     end = ready[-1].next_offset
     was_interrupted = furthest > max(clean_point, finished_to)
-    since_ms = max(segment.horizon_ms for segment in ready)
-    is_horizon_due = since_ms and is_due(since_ms, settings, now_ms)
     if not (
         was_interrupted
-        or is_horizon_due
+        or any(is_horizon_due(segment, settings, now_ms) for segment in ready)
         or any(segment.key_id != key_id for segment in ready)
         or _is_dirty(ready, max(clean_point, finished_to), settings, now_ms)
     ):
         return None
-    horizon = None
-    if since_ms and not is_horizon_due:
-        horizon = Horizon(min(joined_state(ready).horizon.offset, clean_point), since_ms)
-    goal = min(furthest, end) if was_interrupted else end
-    return Plan(len(ready), clean_point, max(goal, clean_point), horizon, now_ms)
+    goal = max(min(furthest, end) if was_interrupted else end, clean_point)
+    learn_from = Offset(max(min(full_at, goal), clean_point))
+    horizon = _horizon_to_keep(ready, clean_point, settings, now_ms)
+    return Plan(len(ready), clean_point, learn_from, goal, horizon, now_ms)
 
 
-def is_due(since_ms: int, settings: Compaction, now_ms: int) -> bool:
+def is_horizon_due(segment: CleanableSegment, settings: Compaction, now_ms: int) -> bool:
+    """Whether a segment has tombstones that may go, or that have to be dated anew."""
+    since_ms = segment.horizon_ms
+    return since_ms > 0 and (
+        has_stood(since_ms, settings, now_ms) or _is_ahead(since_ms, settings, now_ms)
+    )
+
+
+def has_stood(since_ms: int, settings: Compaction, now_ms: int) -> bool:
     """Whether tombstones have stood in clean log for long enough."""
     return now_ms - since_ms >= settings.tombstone_delay_s * 1000
 
@@ -208,7 +220,8 @@ def _ready(
     segments: Sequence[CleanableSegment], settings: Compaction, now_ms: int, commit_floor: int
 ) -> Sequence[CleanableSegment]:
     """The sealed segments, oldest first, that are committed and old enough."""
-    youngest_ms = now_ms - settings.min_lag_s * 1000
+    # Without a lag the time does not matter: batches keep that of a clock which was ahead.
+    youngest_ms = now_ms - settings.min_lag_s * 1000 if settings.min_lag_s else inf
     for number, segment in enumerate(segments):
         if (
             segment.is_active
@@ -217,6 +230,25 @@ def _ready(
         ):
             return segments[:number]
     return segments
+
+
+def _horizon_to_keep(
+    ready: Sequence[CleanableSegment], clean_point: Offset, settings: Compaction, now_ms: int
+) -> Horizon | None:
+    horizon = joined_state(ready).horizon
+    since_ms = [segment.horizon_ms for segment in ready if segment.horizon_ms]
+    if (
+        not since_ms
+        or has_stood(horizon.since_ms, settings, now_ms)
+        or any(_is_ahead(each, settings, now_ms) for each in since_ms)
+    ):
+        return None
+    return Horizon(min(horizon.offset, clean_point), horizon.since_ms)
+
+
+def _is_ahead(since_ms: int, settings: Compaction, now_ms: int) -> bool:
+    """Whether a time lies so far ahead that the clock must have been wrong when it was taken."""
+    return since_ms - now_ms > settings.tombstone_delay_s * 1000
 
 
 def _is_dirty(

@@ -15,6 +15,8 @@ from quorumlog.types import Offset
 
 _FIRST_PAUSE_S: Final = 60.0
 _LONGEST_PAUSE_S: Final = 600.0
+_DELETION_PAUSE_S: Final = 10.0
+"""How often, at most, a pass is interrupted to delete."""
 
 T = TypeVar("T")
 
@@ -28,9 +30,9 @@ class HousekeepingReport:
         segments_removed: files that were deleted.
         is_rolled: the active segment was sealed, for it was old or large enough.
         compaction: what the pass did; None when there was none.
-        errors: what went wrong, in order. Nothing is lost by it. The next turn tries again, a pass
-            that failed only after a pause of one to ten minutes: it may have read much before.
-            Until then its error is in every report.
+        errors: what went wrong, in order, when it was tried last. Nothing is lost by it. The next
+            turn tries again, a pass that failed only after a pause of one to ten minutes: it may
+            have read much before. Until then its error is in every report.
     """
 
     start_offset: Offset
@@ -65,6 +67,9 @@ class Housekeeper:
         self._clock = clock
         self._flush = flush or log.flush
         self._errors: list[QuorumlogError] = []
+        self._is_rolled = False
+        self._removed = 0
+        self._delete_again_at_s = 0.0
         self._pass_error: QuorumlogError | None = None
         self._pause_s = _FIRST_PAUSE_S
         self._retry_at_s = 0.0
@@ -73,20 +78,32 @@ class Housekeeper:
         """Delete what need not stay, then make the compaction pass that is due. Blocks.
 
         One part that fails does not keep the others from being tried: deletion is what makes space
-        on a full disk.
+        on a full disk. It goes on during the pass, which may take hours.
 
         Raises:
             LogFenced, Closed: nothing can be done any more.
             InvariantViolation
         """
-        self._errors = []
-        is_rolled = bool(self._try(self._roll))
-        self._try(self._advance_start)
-        removed = self._try(self._log.remove_deleted) or 0
-        compaction = None if self._compactor is None else self._compact(self._compactor)
+        self._is_rolled, self._removed = False, 0
+        self._delete()
+        compaction, pass_error = None, None
+        if self._compactor is not None:
+            compaction, pass_error = self._compact(self._compactor)
+        errors = self._errors if pass_error is None else [*self._errors, pass_error]
         return HousekeepingReport(
-            self._log.start_offset, removed, is_rolled, compaction, tuple(self._errors)
+            self._log.start_offset, self._removed, self._is_rolled, compaction, tuple(errors)
         )
+
+    def _delete(self) -> None:
+        self._errors = []
+        self._is_rolled |= bool(self._try(self._roll))
+        self._try(self._advance_start)
+        self._removed += self._try(self._log.remove_deleted) or 0
+        self._delete_again_at_s = self._clock.monotonic_s() + _DELETION_PAUSE_S
+
+    def _delete_if_due(self) -> None:
+        if self._clock.monotonic_s() >= self._delete_again_at_s:
+            self._delete()
 
     def _roll(self) -> bool:
         """Seal the active segment if what it holds has to go, or be compacted, some time soon."""
@@ -116,19 +133,23 @@ class Housekeeper:
             # lost its first segments begins with the next one, whatever the mark says.
             self._flush()
 
-    def _compact(self, compactor: Compactor) -> CompactionReport | None:
+    def _compact(
+        self, compactor: Compactor
+    ) -> tuple[CompactionReport | None, QuorumlogError | None]:
+        """What the pass did, if there was one, and the error that ended it or a former one."""
         if self._pass_error is not None and self._clock.monotonic_s() < self._retry_at_s:
-            self._errors.append(self._pass_error)
-            return None
-        told = len(self._errors)
-        report = self._try(compactor.run)
-        if len(self._errors) == told:
-            self._pass_error, self._pause_s = None, _FIRST_PAUSE_S
-        else:
-            self._pass_error = self._errors[-1]
+            return None, self._pass_error
+        try:
+            report = compactor.run(self._delete_if_due)
+        except (LogFenced, Closed, InvariantViolation):
+            raise
+        except QuorumlogError as error:
+            self._pass_error = error
             self._retry_at_s = self._clock.monotonic_s() + self._pause_s
             self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
-        return report
+            return None, error
+        self._pass_error, self._pause_s = None, _FIRST_PAUSE_S
+        return report, None
 
     def _committed_offset(self, segments: list[SegmentInfo]) -> Offset:
         """Before this offset everything is committed: the end of a segment."""

@@ -16,12 +16,12 @@ from quorumlog.log.pacer import Pacer
 from quorumlog.log.paths import parent_of
 from quorumlog.log.reader import Range, read_batches
 from quorumlog.log.segment import DATA_START
-from quorumlog.log.segment_files import SegmentFiles
+from quorumlog.log.segment_files import OpenSegment, SegmentChanged, SegmentFiles
 from quorumlog.log.segment_header import SegmentHeader
 from quorumlog.log.sparse_index import Entry
 from quorumlog.log.upkeep import SegmentInfo
 from quorumlog.ports import Clock, Disk
-from quorumlog.types import Index, Term
+from quorumlog.types import Index, Offset, Term
 
 if TYPE_CHECKING:
     from quorumlog.log.key_ring import KeyRing
@@ -60,12 +60,13 @@ class SegmentRewriter:
         From its file, never from the log's memory: that may hold what compaction took out before.
 
         Raises:
-            SegmentChanged: the segment was deleted meanwhile.
-            Corrupt, StorageError, Stopped
+            SegmentChanged: the segment was deleted before the first one was read.
+            Corrupt: also where its file is gone, and nobody deleted it.
+            StorageError, Stopped
         """
         index, offset = info.first_index, info.base_offset
         start = Entry(index, DATA_START, offset, 0, 0)
-        with self._files.acquire(info.segment) as opened:
+        with self._acquire(info) as opened:
             while index < info.next_index:
                 where = Range(start, index, info.next_index - 1, info.size_bytes)
                 for batch in read_batches(opened, where, _READ_BYTES):
@@ -75,6 +76,14 @@ class SegmentRewriter:
                     self._pacer.spend(batch.size_bytes)
                     yield batch
         _check_place(info, info.next_index, info.next_offset, offset)
+
+    def _acquire(self, info: SegmentInfo) -> OpenSegment:
+        try:
+            return self._files.acquire(info.segment)
+        except SegmentChanged as error:
+            if self._log.upkeep.holds(info):
+                raise Corrupt(info.path, 0, "the segment", "no such file") from error
+            raise
 
     def rewrite(
         self,
@@ -128,7 +137,8 @@ class SegmentRewriter:
             term,
             last.last_timestamp_ms,
             last_index,
-            self._log.start_offset,
+            # All of it may be deleted, and a log does not begin behind its end.
+            Offset(min(self._log.start_offset, last.next_offset)),
             state.cleaned_to,
             state.horizon.offset,
             state.horizon.since_ms,

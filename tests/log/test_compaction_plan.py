@@ -60,7 +60,7 @@ def planned(segments: list[Info], settings: Compaction = NEVER_BY_RATIO) -> Plan
 
 
 def test_a_log_that_was_never_cleaned_is_cleaned_from_its_start() -> None:
-    assert planned(infos(0, 0, 0)) == Plan(3, Offset(0), Offset(30), None, NOW_MS)
+    assert planned(infos(0, 0, 0)) == Plan(3, Offset(0), Offset(0), Offset(30), None, NOW_MS)
 
 
 def test_a_log_without_a_sealed_segment_needs_no_pass() -> None:

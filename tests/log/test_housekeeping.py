@@ -158,7 +158,7 @@ def test_a_reader_reads_on_in_the_segment_it_is_in() -> None:
     assert [record.offset for record in records_in(rest)] == [59]
 
 
-def test_a_segment_that_is_removed_under_a_pass_ends_the_pass() -> None:
+def test_a_pass_goes_on_behind_a_segment_that_is_removed_under_it() -> None:
     keyed = KeyedLog(SimDisk(Random(1)))
     for number in range(120):
         keyed.append((b"k%d" % (number % 9), b"%d" % number))
@@ -183,9 +183,7 @@ def test_a_segment_that_is_removed_under_a_pass_ends_the_pass() -> None:
     compactor = Compactor(log, keyed.disk, "data", 1024, keyed.settings, keyed.clock, Deletes())
     report = compactor.run()
     assert report is not None
-    assert not report.is_complete
-    keyed.check()
-    assert compactor.run() is not None
+    assert report.is_complete
     keyed.check()
     assert sorted(keyed.records()) == list(range(111, 120))
 
