@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from quorumlog.client.client import AsyncClient
     from quorumlog.client.sync import Client
     from quorumlog.embedded import EmbeddedLog, open
-    from quorumlog.embedded.aio import AsyncLog, open_async
+    from quorumlog.embedded.aio import AsyncLog
+    from quorumlog.embedded.aio_opening import open_async
     from quorumlog.embedded.following import LogFollower, follow
     from quorumlog.log.cleaning.compaction_plan import Compaction
     from quorumlog.log.cleaning.retention import Retention
@@ -58,7 +59,7 @@ _LAZY = {
     "Retention": "quorumlog.log.cleaning.retention",
     "follow": "quorumlog.embedded.following",
     "open": "quorumlog.embedded",
-    "open_async": "quorumlog.embedded.aio",
+    "open_async": "quorumlog.embedded.aio_opening",
 }
 
 

@@ -66,7 +66,8 @@ class Bench:
         self.read = StepWorker()
         config = LogConfig(segment_bytes=2048, index_interval_bytes=256, tail_cache_bytes=300)
         embedded = EmbeddedLog(self.disk, DIRECTORY, config, FixedClock(), options)
-        workers = Workers(self.flush, self.read, StepWorker())
+        self.compress = StepWorker()
+        workers = Workers(self.flush, self.read, StepWorker(), self.compress)
         self.log = AsyncLog(embedded, workers, max_waiting_bytes)
 
 
@@ -367,6 +368,81 @@ async def test_deletion_and_compaction_from_a_task() -> None:
     with pytest.raises(OffsetOutOfRange):
         await bench.log.delete_before(91)
     await bench.log.close()
+
+
+async def test_compressing_holds_up_neither_the_loop_nor_the_order_of_appends() -> None:
+    bench = Bench(options=Options(compression="zstd"))
+    bench.compress.is_free = False
+    large = [b"%d" % number * 9000 for number in range(5)]
+    appends = [
+        asyncio.create_task(bench.log.append(value))
+        for pair in zip(large, [b"small"] * 5, strict=True)
+        for value in pair
+    ]
+    await turns()
+    assert (bench.log._log.commits.waiting, bench.log.end_offset) == (0, 0)
+    # One that is compressed now, one that waits for its turn.
+    appends[0].cancel()
+    appends[4].cancel()
+    await turns()
+    while bench.compress.waiting:
+        bench.compress.step()
+        await turns()
+    outcomes = await asyncio.gather(*appends, return_exceptions=True)
+    assert [each for each in outcomes if isinstance(each, int)] == list(range(8))
+    expected = [b"small", large[1], b"small", b"small", large[3], b"small", large[4], b"small"]
+    assert await values(bench.log) == expected
+    assert bench.disk.content(f"{DIRECTORY}/{1:020d}.log").count(b"4" * 9000) == 0
+    await bench.log.close()
+
+
+async def test_closing_refuses_what_is_still_being_compressed() -> None:
+    bench = Bench(options=Options(compression="zstd"))
+    bench.compress.is_free = False
+    appends = [asyncio.create_task(bench.log.append(b"x" * 9000)) for _ in range(3)]
+    await turns()
+    await bench.log.close()
+    while bench.compress.waiting:
+        bench.compress.step()
+        await turns()
+    outcomes = await asyncio.gather(*appends, return_exceptions=True)
+    assert [type(each) for each in outcomes] == [Closed] * 3
+    assert bench.compress.runs == 1
+    assert bench.log._room.used_bytes == 0
+
+
+async def test_a_follower_hears_that_the_log_is_fenced() -> None:
+    uses: list[Callable[[AsyncLog], Any]] = [
+        lambda log: log.append(b"y"),
+        lambda log: log.delete_before(1),
+        # As the thread does that syncs when an interval is over.
+        lambda log: asyncio.to_thread(log._log.append, b"y"),
+    ]
+    for use in uses:
+        bench = Bench()
+        await bench.log.append(b"x")
+        follower = asyncio.create_task(_follow(bench.log))
+        await turns()
+        bench.disk.fail_at(1)
+        with pytest.raises(LogFenced):
+            await use(bench.log)
+        async with asyncio.timeout(10):
+            with pytest.raises(LogFenced):
+                await follower
+        await bench.log.close()
+
+
+async def _follow(log: AsyncLog) -> list[bytes | None]:
+    return [record.value async for record in log.read(follow=True)]
+
+
+async def test_a_log_that_is_closed_cannot_be_entered_again(tmp_path: Path) -> None:
+    async with quorumlog.open_async(tmp_path / "log") as log, log:
+        assert log.recovery.cut_bytes == 0
+        assert log.last_housekeeping is None
+        assert log.housekeeping_failure is None
+    with pytest.raises(Closed):
+        await log.__aenter__()
 
 
 async def test_a_cancelled_opening_leaves_the_directory_free(tmp_path: Path) -> None:

@@ -1,33 +1,31 @@
 """``quorumlog.open_async``: an embedded log for the tasks of one event loop.
 
 Whatever touches the disk runs on threads of the log's own: one flushes, one reads, one deletes and
-compacts. Appends are put into memory by the loop; all that came in one turn of it, and all that
-came while the disk was busy, share the next flush.
+compacts; another one compresses what is not small. Appends are put into memory by the loop; all
+that came in one turn of it, and all that came while the disk was busy, share the next flush.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import TypeVar, Unpack
+from typing import TypeVar
 
-from quorumlog.embedded.arguments import Path, directory_of, whole
+from quorumlog.embedded.arguments import whole
 from quorumlog.embedded.commit import Ticket
 from quorumlog.embedded.log import EmbeddedLog
-from quorumlog.embedded.opening import Settings
-from quorumlog.embedded.opening import open as open_log
 from quorumlog.embedded.reading import Cursor, batches_before, checked_range, newest_first
 from quorumlog.embedded.room import Room
 from quorumlog.embedded.values import Value
 from quorumlog.errors import Closed
 from quorumlog.log.batch import HEADER_SIZE, Draft
 from quorumlog.log.cleaning.housekeeping import HousekeepingReport
-from quorumlog.log.config import check_whole
 from quorumlog.log.inspection.damage import Finding
+from quorumlog.log.records import encode_record
 from quorumlog.log.recovery import RecoveryReport
 from quorumlog.ports import Worker
 from quorumlog.system import ThreadWorker
@@ -35,27 +33,8 @@ from quorumlog.types import Offset, Record, RecordData
 
 T = TypeVar("T")
 
-DEFAULT_MAX_WAITING_BYTES = 8 * 1024 * 1024
-
-
-def open_async(
-    path: Path,
-    *,
-    max_waiting_bytes: int = DEFAULT_MAX_WAITING_BYTES,
-    **settings: Unpack[Settings],
-) -> "Opening":
-    """Open the log in directory ``path``; settings and errors are those of :func:`quorumlog.open`.
-
-    ``async with quorumlog.open_async(path) as log`` closes it in the end; ``await`` it instead, and
-    that is up to you.
-
-    Args:
-        max_waiting_bytes: what may wait for the disk; more appends wait before they enter the log
-            (4 KiB to 16 GiB).
-    """
-    check_whole("max_waiting_bytes", max_waiting_bytes, 4096, 16 * 1024**3)
-    directory = directory_of(path)
-    return Opening(lambda: open_log(directory, **settings), max_waiting_bytes)
+_COMPRESSED_HERE_BYTES = 4096
+"""Less is compressed by the loop: that takes less time than another thread does to begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,52 +44,7 @@ class Workers:
     flush: Worker
     read: Worker
     upkeep: Worker
-
-
-class Opening:
-    """A log that is about to be opened: ``await`` it, or use it in ``async with``."""
-
-    def __init__(self, opener: Callable[[], EmbeddedLog], max_waiting_bytes: int) -> None:
-        self._opener = opener
-        self._max_waiting_bytes = max_waiting_bytes
-        self._log: AsyncLog | None = None
-
-    def __await__(self) -> Generator[object, None, "AsyncLog"]:
-        return self._open().__await__()
-
-    async def __aenter__(self) -> "AsyncLog":
-        self._log = await self._open()
-        return self._log
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._log is not None:
-            await self._log.close()
-
-    async def _open(self) -> "AsyncLog":
-        threads = [ThreadWorker(1) for _ in range(3)]
-        workers = Workers(*threads)
-        opened: list[EmbeddedLog] = []
-        try:
-            await workers.flush.run(lambda: opened.append(self._opener()))
-        except asyncio.CancelledError:
-            # It may be open in a moment, and nobody would know.
-            _ = workers.flush.run(lambda: _close_all(opened))
-            raise
-        except BaseException:
-            for thread in threads:
-                thread.close()
-            raise
-        return AsyncLog(opened[0], workers, self._max_waiting_bytes, threads)
-
-
-def _close_all(logs: Iterable[EmbeddedLog]) -> None:
-    for log in logs:
-        log.close()
+    compress: Worker
 
 
 @dataclass(slots=True, eq=False)
@@ -142,6 +76,8 @@ class AsyncLog:
         self._workers = workers
         self._threads = threads
         self._room = Room(max_waiting_bytes)
+        self._turn = asyncio.Lock()
+        """Held by the append that is being compressed: others may not get in before it."""
         self._waiting: deque[_Append] = deque()
         self._flushing: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -195,12 +131,12 @@ class AsyncLog:
             InvalidArgument, DiskFull, LogFenced, Closed: as of :meth:`EmbeddedLog.append`.
         """
         self._check_open()
-        return await self._append(self._log.drafter.of_record(RecordData(value, key, headers)))
+        return await self._append(encode_record(RecordData(value, key, headers)), 1)
 
     async def append_batch(self, records: Iterable[Value]) -> Offset:
         """Append ``records`` as one atomic batch and return the first offset; as ``append``."""
         self._check_open()
-        return await self._append(self._log.drafter.of_values(records))
+        return await self._append(*self._log.drafter.joined(records))
 
     def read(
         self,
@@ -267,7 +203,22 @@ class AsyncLog:
     ) -> None:
         await self.close()
 
-    async def _append(self, draft: Draft) -> Offset:
+    async def _append(self, body: bytes, count: int) -> Offset:
+        drafter = self._log.drafter
+        if not drafter.is_compressed:
+            append = await self._enter(drafter.draft(body, count))
+        else:
+            async with self._turn:
+                self._check_open()
+                if len(body) < _COMPRESSED_HERE_BYTES:
+                    draft = drafter.draft(body, count)
+                else:
+                    draft = await self._workers.compress.run(lambda: drafter.draft(body, count))
+                append = await self._enter(draft)
+        return await append.outcome
+
+    async def _enter(self, draft: Draft) -> _Append:
+        """Put ``draft`` into the log when there is room; the next flush writes it."""
         size_bytes = HEADER_SIZE + len(draft.body)
         await self._room.enter(size_bytes)
         try:
@@ -281,7 +232,7 @@ class AsyncLog:
         if self._flushing is None:
             # It begins in the next turn of the loop, with all that is appended in this one.
             self._flushing = self._loop.create_task(self._flush_all())
-        return await append.outcome
+        return append
 
     async def _flush_all(self) -> None:
         """Flush until nothing waits."""
