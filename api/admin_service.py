@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Final
 
 from quorumlog.api._pb import quorumlog_pb2, quorumlog_pb2_grpc
-from quorumlog.api.convert import node_message, topic_message
+from quorumlog.api.convert import node_message, topic_config, topic_message
 from quorumlog.api.status import CallContext, aborting
 from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.metadata import MetadataState, raise_for
@@ -43,7 +43,7 @@ class AdminService(quorumlog_pb2_grpc.AdminServicer):
         command = metadata_pb2.AlterTopic(
             name=request.name,
             partitions=request.partitions,
-            config=metadata_pb2.TopicConfig(fsync=request.config.fsync),
+            config=topic_config(request.config),
             candidates=self._broker.alive_nodes(),
         )
         await self._propose(metadata_pb2.Command(alter_topic=command))
@@ -194,7 +194,7 @@ def create_topic(
         name=request.name,
         partitions=request.partitions or 1,
         replicas=replicas,
-        config=metadata_pb2.TopicConfig(fsync=request.config.fsync),
+        config=topic_config(request.config),
         candidates=candidates,
     )
     return metadata_pb2.Command(create_topic=command)

@@ -1,9 +1,12 @@
 """Between the messages of ``quorumlog.v1`` and the values of the broker; checks what comes in."""
 
+from dataclasses import asdict
+
 from fastcrc.crc32 import iscsi as crc32c
 
 from quorumlog.api._pb import quorumlog_pb2
 from quorumlog.api.limits import Limits
+from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.port import (
     At,
     BrokerPort,
@@ -13,6 +16,7 @@ from quorumlog.broker.port import (
     Since,
     Start,
 )
+from quorumlog.broker.topic_config import check_cleanup
 from quorumlog.broker.topics import NodeInfo, Topic
 from quorumlog.errors import CodecUnavailable, InvalidArgument, InvalidBatch, QuorumlogError
 from quorumlog.log.batch import MAX_RECORDS_PER_BATCH, Draft
@@ -134,8 +138,19 @@ def topic_message(broker: BrokerPort, topic: Topic) -> quorumlog_pb2.Topic:
         name=topic.name,
         partitions=partitions,
         replicas=topic.replicas,
-        config=quorumlog_pb2.TopicConfig(fsync=topic.config.fsync),
+        config=quorumlog_pb2.TopicConfig(**asdict(topic.config), cleanup="delete"),
     )
+
+
+def topic_config(message: quorumlog_pb2.TopicConfig) -> metadata_pb2.TopicConfig:
+    """The settings that ``message`` names, as a command has them; their values are not checked.
+
+    Raises:
+        InvalidArgument: a clean-up that topics do not have.
+    """
+    check_cleanup(message.cleanup)
+    named = {field.name: value for field, value in message.ListFields() if field.name != "cleanup"}
+    return metadata_pb2.TopicConfig(**named)
 
 
 def node_message(node: NodeInfo) -> quorumlog_pb2.Node:

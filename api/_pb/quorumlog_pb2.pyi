@@ -152,10 +152,20 @@ class InitProducerResponse(_message.Message):
     def __init__(self, producer_id: _Optional[int] = ..., producer_epoch: _Optional[int] = ...) -> None: ...
 
 class TopicConfig(_message.Message):
-    __slots__ = ("fsync",)
+    __slots__ = ("fsync", "retention_ms", "retention_bytes", "retention_records", "segment_bytes", "cleanup")
     FSYNC_FIELD_NUMBER: _ClassVar[int]
+    RETENTION_MS_FIELD_NUMBER: _ClassVar[int]
+    RETENTION_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RETENTION_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CLEANUP_FIELD_NUMBER: _ClassVar[int]
     fsync: str
-    def __init__(self, fsync: _Optional[str] = ...) -> None: ...
+    retention_ms: int
+    retention_bytes: int
+    retention_records: int
+    segment_bytes: int
+    cleanup: str
+    def __init__(self, fsync: _Optional[str] = ..., retention_ms: _Optional[int] = ..., retention_bytes: _Optional[int] = ..., retention_records: _Optional[int] = ..., segment_bytes: _Optional[int] = ..., cleanup: _Optional[str] = ...) -> None: ...
 
 class CreateTopicRequest(_message.Message):
     __slots__ = ("name", "partitions", "replicas", "config")

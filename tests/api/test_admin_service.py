@@ -94,6 +94,52 @@ async def test_what_cannot_be_is_refused_before_it_is_proposed(
     assert broker.leader_metadata.applied_index == before
 
 
+async def test_limits_travel_to_the_metadata_and_back(
+    service: AdminService, context: FakeContext
+) -> None:
+    config = pb.TopicConfig(retention_ms=1, retention_bytes=2, cleanup="delete")
+    made = await service.CreateTopic(pb.CreateTopicRequest(name="v", config=config), context)
+    assert made.config == pb.TopicConfig(
+        fsync="always",
+        retention_ms=1,
+        retention_bytes=2,
+        retention_records=-1,
+        segment_bytes=-1,
+        cleanup="delete",
+    )
+    config = pb.TopicConfig(retention_ms=-1, retention_records=3)
+    altered = await service.AlterTopic(pb.AlterTopicRequest(name="v", config=config), context)
+    assert (altered.config.retention_ms, altered.config.retention_bytes) == (-1, 2)
+    assert altered.config.retention_records == 3
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (pb.TopicConfig(cleanup="compact"), "not compacted yet"),
+        (pb.TopicConfig(cleanup="both"), "cleanup is delete"),
+        (pb.TopicConfig(retention_ms=0), "retention_ms goes from 1"),
+        (pb.TopicConfig(segment_bytes=1), "segment_bytes goes from 65536"),
+    ],
+)
+async def test_settings_that_cannot_be_are_refused_before_anything_is_proposed(
+    broker: FakeBroker,
+    service: AdminService,
+    context: FakeContext,
+    config: pb.TopicConfig,
+    says: str,
+) -> None:
+    before = broker.leader_metadata.applied_index
+    for call in (
+        service.CreateTopic(pb.CreateTopicRequest(name="v", config=config), context),
+        service.AlterTopic(pb.AlterTopicRequest(name="t", config=config), context),
+    ):
+        error = await failure(call)
+        assert type(error) is InvalidArgument
+        assert says in str(error)
+    assert broker.leader_metadata.applied_index == before
+
+
 async def test_what_exists_or_not_is_a_typed_error(
     service: AdminService, context: FakeContext
 ) -> None:

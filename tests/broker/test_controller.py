@@ -52,7 +52,7 @@ def test_a_bug_in_a_controllers_task_is_reported_and_not_retried() -> None:
             host=host,
             membership=StaticMembership([member(node, "n1:7400")]),
             calls=peers,
-            log_config=lambda fsync: LogConfig(segment_bytes=1 << 20, fsync=fsync),
+            log_config=lambda topic: LogConfig(segment_bytes=1 << 20, fsync=topic.fsync),
             on_failure=failures.append,
         )
         controller._keeper.reconcile = broken  # type: ignore[method-assign]

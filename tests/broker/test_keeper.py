@@ -4,6 +4,7 @@ import asyncio
 import errno
 import random
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from quorumlog.broker._pb import metadata_pb2 as pb
 from quorumlog.broker.keeper import PartitionKeeper
 from quorumlog.broker.metadata import MetadataState
+from quorumlog.broker.topic_config import TopicConfig
 from quorumlog.log.config import LogConfig
 from quorumlog.replication.host import GroupHost
 from quorumlog.types import Buffer, GroupId, NodeId
@@ -31,7 +33,7 @@ def simulated(scenario: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[],
         finally:
             loop.dispose()
 
-    run.__name__ = scenario.__name__
+    run.__name__ = getattr(scenario, "__name__", "scenario")
     return run
 
 
@@ -59,6 +61,10 @@ class BadDisk(SimDisk):
             raise OSError(errno.EIO, "Input/output error", path)
 
 
+def log_config(topic: TopicConfig) -> LogConfig:
+    return LogConfig(max(topic.segment_bytes, 1 << 20), fsync=topic.fsync)
+
+
 class Kept:
     """A keeper with all it needs, on a disk that can go bad."""
 
@@ -79,7 +85,7 @@ class Kept:
             node_id=NODE,
             host=self.host,
             metadata=self.metadata,
-            log_config=lambda fsync: LogConfig(fsync=fsync),
+            log_config=log_config,
         )
         self.metadata.on_change(self.keeper.note)
 
@@ -129,15 +135,25 @@ async def test_a_partition_that_cannot_be_removed_is_tried_again_and_keeps_no_ot
     await kept.host.close()
 
 
-@simulated
-async def test_another_fsync_policy_opens_the_replica_anew_with_its_records() -> None:
+@pytest.mark.parametrize(
+    "config", [pb.TopicConfig(fsync="interval"), pb.TopicConfig(segment_bytes=2 << 20)]
+)
+def test_other_settings_of_the_log_open_the_replica_anew_with_its_records(
+    config: pb.TopicConfig,
+) -> None:
+    simulated(partial(alter_while_open, config))()
+
+
+async def alter_while_open(config: pb.TopicConfig) -> None:
     kept = Kept()
     kept.create("t", 1)
     await kept.keeper.reconcile()
     before = kept.host.replicas[GroupId(1)]
     await asyncio.sleep(2)
     assert before.serving
-    config = pb.TopicConfig(fsync="interval")
+    kept.apply(pb.Command(alter_topic=pb.AlterTopic(name="t", config={"retention_ms": 5})))
+    await kept.keeper.reconcile()
+    assert kept.host.replicas[GroupId(1)] is before
     kept.apply(pb.Command(alter_topic=pb.AlterTopic(name="t", config=config)))
     await kept.keeper.reconcile()
     after = kept.host.replicas[GroupId(1)]

@@ -14,6 +14,12 @@ from quorumlog.broker.metadata_changes import (
     TopicRemoved,
 )
 from quorumlog.broker.metadata_command import check_command, parse_command
+from quorumlog.broker.topic_config import (
+    MAX_RETENTION_MS,
+    MAX_SEGMENT_BYTES,
+    MIN_SEGMENT_BYTES,
+    TopicConfig,
+)
 from quorumlog.broker.topics import MAX_PARTITIONS, NodeInfo
 from quorumlog.errors import (
     InvalidArgument,
@@ -23,6 +29,7 @@ from quorumlog.errors import (
     TopicExists,
     UnknownTopic,
 )
+from quorumlog.log.cleaning.retention import Retention
 from quorumlog.types import GroupId, NodeId
 
 NODES = ("n1", "n2", "n3")
@@ -280,6 +287,98 @@ def test_a_command_of_another_release_is_never_skipped(machine: Machine, command
     assert machine.state.snapshot() == before
 
 
+def test_what_an_alteration_does_not_name_stays(machine: Machine) -> None:
+    command = create("t", fsync="interval")
+    command.create_topic.config.MergeFrom(pb.TopicConfig(retention_ms=5, retention_bytes=-1))
+    machine.do(command)
+    assert machine.state.topic("t").config == TopicConfig("interval", retention_ms=5)
+    command = alter("t")
+    command.alter_topic.config.MergeFrom(pb.TopicConfig(retention_records=9, segment_bytes=1 << 20))
+    machine.do(command)
+    config = TopicConfig("interval", 5, retention_records=9, segment_bytes=1 << 20)
+    assert machine.state.topic("t").config == config
+    command = alter("t", fsync="always")
+    command.alter_topic.config.MergeFrom(pb.TopicConfig(retention_ms=-1, retention_bytes=7))
+    machine.do(command)
+    config = TopicConfig("always", -1, 7, 9, 1 << 20)
+    assert machine.state.topic("t").config == config
+    assert config.retention == Retention(bytes=7, records=9)
+
+
+def test_no_limit_is_no_limit() -> None:
+    assert not TopicConfig().retention.is_limited
+    assert TopicConfig(retention_ms=1_500).retention == Retention(age_s=1.5)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(
+            {name: value}
+            for name in ("retention_ms", "retention_bytes", "retention_records", "segment_bytes")
+            for value in (0, -2, -(2**63))
+        ),
+        {"retention_ms": MAX_RETENTION_MS + 1},
+        {"segment_bytes": MIN_SEGMENT_BYTES - 1},
+        {"segment_bytes": MAX_SEGMENT_BYTES + 1},
+    ],
+)
+def test_impossible_limits_are_refused_and_change_nothing(
+    machine: Machine, config: dict[str, int]
+) -> None:
+    machine.do(create("t"))
+    for command in (create("new"), alter("t")):
+        topic = command.create_topic if command.HasField("create_topic") else command.alter_topic
+        topic.config.MergeFrom(pb.TopicConfig(**config))
+        before = machine.state.topics()
+        with pytest.raises(InvalidArgument, match=next(iter(config))):
+            machine.do(command)
+        assert machine.state.topics() == before
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"retention_ms": 1, "retention_bytes": 1, "retention_records": 1},
+        {"retention_ms": MAX_RETENTION_MS, "retention_bytes": 2**63 - 1},
+        {"segment_bytes": MIN_SEGMENT_BYTES},
+        {"segment_bytes": MAX_SEGMENT_BYTES},
+    ],
+)
+def test_limits_at_their_bounds_are_taken(machine: Machine, config: dict[str, int]) -> None:
+    command = create("t")
+    command.create_topic.config.MergeFrom(pb.TopicConfig(**config))
+    machine.do(command)
+    assert machine.state.topic("t").config.retention is not None
+
+
+SNAPSHOT_1 = (
+    b'{"applied_index":4,"format":1,"next_group":2,"next_producer_id":1,"nodes":[["n1","N1",'
+    b'"n1:7400","1.0"]],"topics":[{"fsync":"interval","name":"t","partitions":[[1,["n1"]]],'
+    b'"replicas":1}]}'
+)
+SNAPSHOT_2 = (
+    b'{"applied_index":4,"format":2,"next_group":2,"next_producer_id":1,"nodes":[["n1","N1",'
+    b'"n1:7400","1.0"]],"topics":[{"config":{"fsync":"interval","retention_bytes":%s,'
+    b'"retention_ms":-1,"retention_records":-1,"segment_bytes":-1},"name":"t",'
+    b'"partitions":[[1,["n1"]]],"replicas":1}]}'
+)
+
+
+def test_the_bytes_of_a_snapshot_are_those_of_format_2() -> None:
+    state = MetadataState()
+    state.restore(SNAPSHOT_2 % b"700")
+    assert state.topic("t").config == TopicConfig("interval", retention_bytes=700)
+    assert state.snapshot() == SNAPSHOT_2 % b"700"
+
+
+def test_a_snapshot_of_format_1_is_read_and_its_topics_have_no_limits() -> None:
+    state = MetadataState()
+    state.restore(SNAPSHOT_1)
+    assert state.topic("t").config == TopicConfig("interval")
+    assert state.snapshot() == SNAPSHOT_2 % b"-1"
+
+
 def test_a_leader_can_refuse_before_proposing() -> None:
     check_command(parse_command(create("t").SerializeToString()))
     with pytest.raises(InvalidArgument):
@@ -366,7 +465,7 @@ def test_a_topic_made_anew_while_away_is_another_one(machine: Machine) -> None:
     ]
 
 
-@pytest.mark.parametrize("snapshot", [b"", b"{}", b"[]", b'{"format":2}', b'{"format":1}', b"\xff"])
+@pytest.mark.parametrize("snapshot", [b"", b"{}", b"[]", b'{"format":2}', b'{"format":3}', b"\xff"])
 def test_what_is_no_snapshot_is_refused_and_changes_nothing(
     machine: Machine, snapshot: bytes
 ) -> None:

@@ -38,9 +38,9 @@ def test_list_is_a_table_or_json(cluster: FakeCluster) -> None:
     cluster.add_topic("b")
     outcome = invoke(cluster, "topic", "list")
     assert [line.split() for line in outcome.out.splitlines()] == [
-        ["TOPIC", "PARTITIONS", "REPLICAS", "FSYNC"],
-        ["a", "2", "3", "always"],
-        ["b", "1", "3", "always"],
+        ["TOPIC", "PARTITIONS", "REPLICAS", "FSYNC", "RETENTION"],
+        ["a", "2", "3", "always", "-"],
+        ["b", "1", "3", "always", "-"],
     ]
     assert [item["name"] for item in json_of(cluster, "topic", "list")] == ["a", "b"]
 
@@ -87,6 +87,36 @@ def test_alter_changes_what_is_given_and_wants_something(cluster: FakeCluster) -
     outcome = invoke(cluster, "topic", "alter", "t")
     assert outcome.code == 2
     assert "nothing to change: give --partitions or --fsync" in outcome.err
+
+
+def test_limits_are_shown_set_and_taken_off(cluster: FakeCluster) -> None:
+    limits = ("--retention-ms", "1000", "--retention-bytes", "70", "--segment-bytes", "65536")
+    made = invoke(cluster, "topic", "create", "t", *limits, "--cleanup", "delete")
+    assert made.out == (
+        "topic t: 1 partition, 3 replicas, fsync always, segments of 65536 bytes, "
+        "keeps 1000 ms / 70 bytes\n"
+    )
+    listed = invoke(cluster, "topic", "list").out.splitlines()[1]
+    assert listed.split(maxsplit=4)[4] == "1000 ms / 70 bytes"
+    changed = json_of(
+        cluster, "topic", "alter", "t", "--retention-ms", "-1", "--retention-records", "9"
+    )
+    limits_now = {name: value for name, value in changed.items() if name.endswith(("ms", "s"))}
+    assert limits_now == {
+        "replicas": 3,
+        "partitions": changed["partitions"],
+        "retention_ms": -1,
+        "retention_bytes": 70,
+        "retention_records": 9,
+        "segment_bytes": 65536,
+    }
+    assert json_of(cluster, "topic", "describe", "t") == changed
+
+
+def test_a_limit_that_is_none_is_a_usage_error(cluster: FakeCluster) -> None:
+    outcome = invoke(cluster, "topic", "create", "t", "--retention-ms", "-2")
+    assert outcome.code == 2
+    assert "--retention-ms" in outcome.err
 
 
 def test_delete_asks_on_a_terminal_only(

@@ -177,7 +177,7 @@ class FakeCluster:
         if "/" in request.name:
             raise InvalidArgument(f"{request.name!r} is no name for a topic")
         self.add_topic(request.name, request.partitions or 1)
-        self.configs[request.name] = pb.TopicConfig(fsync=request.config.fsync or "always")
+        self.configs[request.name].MergeFrom(request.config)
         return self.topic_message(request.name)
 
     def _AlterTopic(self, address: str, request: pb.AlterTopicRequest) -> pb.Topic:
@@ -187,8 +187,7 @@ class FakeCluster:
             partitions.append(
                 FakePartition(request.name, number, self.addresses, self.addresses[0])
             )
-        if request.config.fsync:
-            self.configs[request.name] = pb.TopicConfig(fsync=request.config.fsync)
+        self.configs[request.name].MergeFrom(request.config)
         return self.topic_message(request.name)
 
     def _DeleteTopic(self, address: str, request: pb.DeleteTopicRequest) -> pb.DeleteTopicResponse:

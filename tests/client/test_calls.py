@@ -30,6 +30,11 @@ def test_topics_are_created_altered_listed_described_and_deleted() -> None:
             assert [topic.name for topic in await client.list_topics()] == ["a", "b"]
             assert len((await client.alter_topic("b", partitions=5)).partitions) == 5
             assert (await client.alter_topic("b", fsync="always")).fsync == "always"
+            limited = await client.alter_topic("b", retention_ms=5, segment_bytes=1 << 20)
+            assert (limited.retention_ms, limited.segment_bytes) == (5, 1 << 20)
+            assert (await client.alter_topic("b", retention_ms=-1)).retention_ms == -1
+            with pytest.raises(InvalidArgument, match="retention_ms"):
+                await client.alter_topic("b", retention_ms=1 << 63)
             assert (await client.describe_topic("b")).partitions[0].leader == "node1"
             await client.delete_topic("b")
             with pytest.raises(UnknownTopic):

@@ -18,7 +18,8 @@ from quorumlog.broker.producer_snapshot import (
     split_entries,
     with_batch,
 )
-from quorumlog.broker.topics import NodeInfo, PartitionInfo, Topic, TopicConfig
+from quorumlog.broker.topic_config import TopicConfig
+from quorumlog.broker.topics import NodeInfo, PartitionInfo, Topic
 from quorumlog.discovery.wire.codec import encode_message, encode_push_pull
 from quorumlog.discovery.wire.messages import (
     Ack,

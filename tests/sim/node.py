@@ -216,7 +216,7 @@ class SimNode:
             host=host,
             membership=membership,
             calls=SimPeerCalls(world.fabric, process, addresses),
-            log_config=lambda fsync: replace(world.settings.log, fsync=fsync),
+            log_config=lambda topic: replace(world.settings.log, fsync=topic.fsync),
         )
         self.host, self._controller = host, controller
         broker = Broker(

@@ -16,6 +16,7 @@ from quorumlog.broker.metadata import MetadataState, raise_for
 from quorumlog.broker.metadata_changes import Applied, Change
 from quorumlog.broker.metadata_command import check_command, parse_command
 from quorumlog.broker.registrar import Registrar
+from quorumlog.broker.topic_config import TopicConfig
 from quorumlog.errors import (
     InvariantViolation,
     NotLeader,
@@ -89,13 +90,13 @@ class Controller:
         host: GroupHost,
         membership: Membership,
         calls: PeerCalls,
-        log_config: Callable[[str], LogConfig],
+        log_config: Callable[[TopicConfig], LogConfig],
         on_failure: Callable[[BaseException], None] | None = None,
     ) -> None:
         """Nothing runs before :meth:`start`.
 
         Args:
-            log_config: makes the settings of a partition's log from its topic's fsync policy.
+            log_config: makes the settings of a partition's log from those of its topic.
             on_failure: told of a bug that ended a task of this controller, which cannot go on then.
         """
         self.node_id = node_id
@@ -126,7 +127,7 @@ class Controller:
             METADATA_GROUP,
             members,
             MetadataMachine(self.metadata, self._batch_applied),
-            self._log_config("always"),
+            self._log_config(TopicConfig()),
         )
         self._first_last_index = self._replica.log.last_index
         self._membership.on_change(lambda member: self._tend.set())

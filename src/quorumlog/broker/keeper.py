@@ -8,6 +8,7 @@ import structlog
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.metadata_changes import Change, PartitionRemoved
 from quorumlog.broker.partition import PartitionMachine
+from quorumlog.broker.topic_config import TopicConfig
 from quorumlog.broker.topics import PartitionInfo
 from quorumlog.errors import Corrupt, QuorumlogError
 from quorumlog.log.config import LogConfig
@@ -36,15 +37,15 @@ class PartitionKeeper:
         node_id: NodeId,
         host: GroupHost,
         metadata: MetadataState,
-        log_config: Callable[[str], LogConfig],
+        log_config: Callable[[TopicConfig], LogConfig],
     ) -> None:
-        """``log_config`` makes the settings of a partition's log from its topic's fsync policy."""
+        """``log_config`` makes the settings of a partition's log from those of its topic."""
         self.machines: dict[GroupId, PartitionMachine] = {}
         self._node_id = node_id
         self._host = host
         self._metadata = metadata
         self._log_config = log_config
-        self._fsync: dict[GroupId, str] = {}
+        self._opened_with: dict[GroupId, LogConfig] = {}
         self._removed: list[GroupId] = []
         self._damaged: set[GroupId] = set()
         self._looked_for_removed = False
@@ -73,7 +74,7 @@ class PartitionKeeper:
                 failures.append(error)
         for topic, partition in self._metadata.groups_of(self._node_id):
             try:
-                await self._keep(partition, topic.config.fsync)
+                await self._keep(partition, self._log_config(topic.config))
             except (QuorumlogError, OSError) as error:
                 failures.append(error)
         if failures:
@@ -95,22 +96,22 @@ class PartitionKeeper:
         await self._host.remove_group(group)
         self._removed.remove(group)
 
-    async def _keep(self, partition: PartitionInfo, fsync: str) -> None:
+    async def _keep(self, partition: PartitionInfo, config: LogConfig) -> None:
         group = partition.group
         if self._metadata.group(group) is None:
             return  # deleted while others were opened: the next round removes it
-        if group in self._host.replicas and self._fsync[group] != fsync:
+        if group in self._host.replicas and self._opened_with[group] != config:
             await self._host.close_group(group)
         if group not in self._host.replicas and group not in self._damaged:
-            await self._open(partition, fsync)
+            await self._open(partition, config)
 
-    async def _open(self, partition: PartitionInfo, fsync: str) -> None:
+    async def _open(self, partition: PartitionInfo, config: LogConfig) -> None:
         group = partition.group
         self.machines[group] = machine = PartitionMachine()
-        self._fsync[group] = fsync
+        self._opened_with[group] = config
         try:
             replica = await self._host.open_group(
-                group, Members(partition.replicas), machine, self._log_config(fsync)
+                group, Members(partition.replicas), machine, config
             )
         except Corrupt as error:
             self._damaged.add(group)

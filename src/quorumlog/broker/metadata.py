@@ -22,12 +22,12 @@ from quorumlog.broker.metadata_changes import (
 from quorumlog.broker.metadata_command import check_command, parse_command
 from quorumlog.broker.metadata_snapshot import Contents
 from quorumlog.broker.placement import Load, place
+from quorumlog.broker.topic_config import TopicConfig
 from quorumlog.broker.topics import (
     MAX_PARTITIONS,
     NodeInfo,
     PartitionInfo,
     Topic,
-    TopicConfig,
     check_replica_count,
 )
 from quorumlog.errors import (
@@ -170,7 +170,7 @@ class MetadataState:
     def _create_topic(self, message: metadata_pb2.CreateTopic) -> list[Change]:
         if message.name in self._topics:
             raise TopicExists(message.name)
-        config = TopicConfig(message.config.fsync or TopicConfig().fsync)
+        config = TopicConfig().changed_by(message.config)
         topic = Topic(message.name, message.replicas, config, ())
         return self._grow(topic, message.partitions, message.candidates)
 
@@ -182,8 +182,7 @@ class MetadataState:
                 f"topic {topic.name!r} has {len(topic.partitions)} partitions and cannot have "
                 f"fewer: records would be lost"
             )
-        config = TopicConfig(message.config.fsync or topic.config.fsync)
-        altered = replace(topic, config=config)
+        altered = replace(topic, config=topic.config.changed_by(message.config))
         if altered == topic and partitions == len(topic.partitions):
             return []
         return self._grow(altered, partitions, message.candidates)

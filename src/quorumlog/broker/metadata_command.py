@@ -3,7 +3,8 @@
 from google.protobuf.message import DecodeError
 
 from quorumlog.broker._pb import metadata_pb2
-from quorumlog.broker.topics import check_fsync, check_partition_count, check_topic_name
+from quorumlog.broker.topic_config import check_topic_config
+from quorumlog.broker.topics import check_partition_count, check_topic_name
 from quorumlog.errors import InvalidArgument
 
 
@@ -35,13 +36,11 @@ def check_command(command: metadata_pb2.Command) -> None:
         case "create_topic":
             check_topic_name(command.create_topic.name)
             check_partition_count(command.create_topic.partitions)
-            if command.create_topic.config.fsync:
-                check_fsync(command.create_topic.config.fsync)
+            check_topic_config(command.create_topic.config)
         case "alter_topic":
             check_topic_name(command.alter_topic.name)
             if command.alter_topic.partitions:
                 check_partition_count(command.alter_topic.partitions)
-            if command.alter_topic.config.fsync:
-                check_fsync(command.alter_topic.config.fsync)
+            check_topic_config(command.alter_topic.config)
         case "delete_topic":
             check_topic_name(command.delete_topic.name)

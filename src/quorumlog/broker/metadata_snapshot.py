@@ -1,20 +1,24 @@
 """The metadata group's state as bytes: JSON, its keys sorted, so equal states give equal bytes.
 
-Keys: ``format`` (1), ``applied_index``, ``next_group``, ``next_producer_id``, ``nodes`` (a list of
-``[id, name, address, version]``) and ``topics`` (a list of ``{name, replicas, fsync, partitions}``,
-a partition being ``[group, [node, ...]]`` and its place its number). Whoever stores the bytes adds
-a checksum.
+Keys: ``format`` (2), ``applied_index``, ``next_group``, ``next_producer_id``, ``nodes`` (a list of
+``[id, name, address, version]``) and ``topics`` (a list of ``{name, replicas, config,
+partitions}``, ``config`` holding every field of :class:`TopicConfig` and a partition being
+``[group, [node, ...]]``, its place its number). Format 1 had ``fsync`` in the place of ``config``,
+and is still read. Whoever stores the bytes adds a checksum.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from quorumlog.broker.topics import NodeInfo, PartitionInfo, Topic, TopicConfig
+from quorumlog.broker.topic_config import TopicConfig
+from quorumlog.broker.topics import NodeInfo, PartitionInfo, Topic
 from quorumlog.errors import ProtocolError
 from quorumlog.types import GroupId, NodeId
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+
+_READABLE: Final = (1, FORMAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ def encode(contents: Contents) -> bytes:
             {
                 "name": topic.name,
                 "replicas": topic.replicas,
-                "fsync": topic.config.fsync,
+                "config": asdict(topic.config),
                 "partitions": [[each.group, list(each.replicas)] for each in topic.partitions],
             }
             for topic in contents.topics
@@ -52,9 +56,9 @@ def decode(encoded: bytes) -> Contents:
     """Raises ProtocolError for anything ``encode`` of this format did not make."""
     try:
         tree = json.loads(encoded)
-        if tree["format"] != FORMAT:
+        if tree["format"] not in _READABLE:
             raise ProtocolError(
-                f"metadata snapshot format {tree['format']}; this release knows {FORMAT}"
+                f"metadata snapshot format {tree['format']}; this release knows {_READABLE}"
             )
         return Contents(
             int(tree["applied_index"]),
@@ -64,19 +68,31 @@ def decode(encoded: bytes) -> Contents:
                 NodeInfo(NodeId(node_id), str(name), str(address), str(version))
                 for node_id, name, address, version in tree["nodes"]
             ),
-            tuple(_decode_topic(topic) for topic in tree["topics"]),
+            tuple(_decode_topic(topic, tree["format"]) for topic in tree["topics"]),
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ProtocolError(f"not a metadata snapshot: {error!r}") from error
 
 
-def _decode_topic(tree: dict[str, Any]) -> Topic:
+def _decode_topic(tree: dict[str, Any], format_number: int) -> Topic:
+    config = TopicConfig(str(tree["fsync"])) if format_number == 1 else _decode_config(tree)
     return Topic(
         str(tree["name"]),
         int(tree["replicas"]),
-        TopicConfig(str(tree["fsync"])),
+        config,
         tuple(
             PartitionInfo(number, GroupId(group), tuple(NodeId(node) for node in replicas))
             for number, (group, replicas) in enumerate(tree["partitions"])
         ),
+    )
+
+
+def _decode_config(tree: dict[str, Any]) -> TopicConfig:
+    config = tree["config"]
+    return TopicConfig(
+        str(config["fsync"]),
+        int(config["retention_ms"]),
+        int(config["retention_bytes"]),
+        int(config["retention_records"]),
+        int(config["segment_bytes"]),
     )

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from quorumlog.broker.topic_config import TopicConfig
 from quorumlog.errors import InvalidArgument
 from quorumlog.types import GroupId, NodeId
 
@@ -13,8 +14,6 @@ MAX_PARTITIONS: Final = 50_000
 """Limit of partitions in a cluster: what one answer about all of them can hold (16 MiB)."""
 
 MAX_NAME_CHARACTERS: Final = 249
-
-FSYNC_MODES: Final = ("always", "interval")
 
 _NAME = re.compile(rf"[a-zA-Z0-9._-]{{1,{MAX_NAME_CHARACTERS}}}")
 
@@ -27,13 +26,6 @@ class NodeInfo:
     name: str
     address: str
     version: str
-
-
-@dataclass(frozen=True, slots=True)
-class TopicConfig:
-    """``fsync``: ``always``, or ``interval`` (acknowledged from the memory of a majority)."""
-
-    fsync: str = "always"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +77,3 @@ def check_replica_count(replicas: int, candidates: int) -> None:
             f"{replicas} replicas need as many live nodes, and {nodes} there: "
             "ask for fewer replicas or start more nodes"
         )
-
-
-def check_fsync(fsync: str) -> None:
-    if fsync not in FSYNC_MODES:
-        raise InvalidArgument(f"fsync is {' or '.join(FSYNC_MODES)}, not {fsync!r}")

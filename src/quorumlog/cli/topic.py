@@ -3,7 +3,8 @@
 import asyncio
 import dataclasses
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,6 +19,47 @@ if TYPE_CHECKING:
 EXACT_OFFSETS_TIMEOUT_S = 3.0
 
 fsync_choice = click.Choice(["always", "interval"])
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_LIMIT = click.IntRange(-1, 2**63 - 1)
+_KEPT_OPTIONS = (
+    click.option(
+        "--retention-ms",
+        type=_LIMIT,
+        metavar="MS",
+        help="Records of the last MS milliseconds stay, older segments are deleted; -1: no limit.",
+    ),
+    click.option(
+        "--retention-bytes",
+        type=_LIMIT,
+        metavar="BYTES",
+        help="The newest BYTES of each partition stay; -1: no limit.",
+    ),
+    click.option(
+        "--retention-records",
+        type=_LIMIT,
+        metavar="N",
+        help="The newest N records of each partition stay; -1: no limit.",
+    ),
+    click.option(
+        "--segment-bytes",
+        type=_LIMIT,
+        metavar="BYTES",
+        help="Size of a file, and of what is deleted at once; -1: what the nodes are set to.",
+    ),
+    click.option(
+        "--cleanup",
+        type=click.Choice(["delete", "compact"]),
+        help="What becomes of old records. Only delete works so far.",
+    ),
+)
+
+
+def kept_options(command: Command) -> Command:
+    """Add the options that say how long records stay, and in which files."""
+    for option in reversed(_KEPT_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -40,22 +82,25 @@ def topic() -> None:
     show_default=True,
     help="always: acknowledged records are on the disks of a majority; interval: in their memory.",
 )
+@kept_options
 @click.option("--if-not-exists", is_flag=True, help="It is fine when the topic exists.")
 @client_options
 @pass_context
 def create(
     context: CliContext,
+    /,
     name: str,
     partitions: int,
     replicas: int | None,
     fsync: str,
     if_not_exists: bool,
+    **kept: Any,
 ) -> None:
     """Create a topic."""
     made = with_client(
         context,
         lambda client: client.create_topic(
-            name, partitions, replicas or 0, fsync, exist_ok=if_not_exists
+            name, partitions, replicas or 0, fsync, exist_ok=if_not_exists, **kept
         ),
     )
     _print_topic(context, made)
@@ -71,8 +116,11 @@ def list_topics(context: CliContext) -> None:
         print_json([dataclasses.asdict(item) for item in topics])
         return
     print_table(
-        ["TOPIC", "PARTITIONS", "REPLICAS", "FSYNC"],
-        [[item.name, len(item.partitions), item.replicas, item.fsync] for item in topics],
+        ["TOPIC", "PARTITIONS", "REPLICAS", "FSYNC", "RETENTION"],
+        [
+            [item.name, len(item.partitions), item.replicas, item.fsync, _retention(item)]
+            for item in topics
+        ],
     )
 
 
@@ -134,16 +182,23 @@ async def _describe(client: "AsyncClient", name: str) -> "tuple[TopicInfo, dict[
 @click.argument("name")
 @click.option("--partitions", type=click.IntRange(1, 10_000), help="More than there are now.")
 @click.option("--fsync", type=fsync_choice)
+@kept_options
 @client_options
 @pass_context
-def alter(context: CliContext, name: str, partitions: int | None, fsync: str | None) -> None:
+def alter(
+    context: CliContext, /, name: str, partitions: int | None, fsync: str | None, **kept: Any
+) -> None:
     """Change a topic's settings, or add partitions.
 
     New partitions move keys: a record's partition is its key modulo their number.
     """
-    if partitions is None and fsync is None:
-        raise click.UsageError("nothing to change: give --partitions or --fsync")
-    altered = with_client(context, lambda client: client.alter_topic(name, partitions, fsync))
+    if all(value is None for value in (partitions, fsync, *kept.values())):
+        raise click.UsageError(
+            "nothing to change: give --partitions or --fsync, a --retention or --segment-bytes"
+        )
+    altered = with_client(
+        context, lambda client: client.alter_topic(name, partitions, fsync, **kept)
+    )
     _print_topic(context, altered)
 
 
@@ -173,4 +228,18 @@ def _print_topic(context: CliContext, item: "TopicInfo") -> None:
 def _headline(item: "TopicInfo") -> str:
     partitions = plural(len(item.partitions), "partition")
     replicas = plural(item.replicas, "replica")
-    return f"topic {item.name}: {partitions}, {replicas}, fsync {item.fsync}"
+    headline = f"topic {item.name}: {partitions}, {replicas}, fsync {item.fsync}"
+    if item.segment_bytes != -1:
+        headline += f", segments of {item.segment_bytes} bytes"
+    retention = _retention(item)
+    return headline if retention is None else f"{headline}, keeps {retention}"
+
+
+def _retention(item: "TopicInfo") -> str | None:
+    """The limits of ``item``; None where there are none."""
+    limits = (
+        (item.retention_ms, "ms"),
+        (item.retention_bytes, "bytes"),
+        (item.retention_records, "records"),
+    )
+    return " / ".join(f"{limit} {unit}" for limit, unit in limits if limit != -1) or None

@@ -26,9 +26,8 @@ from quorumlog.client.models import (
     OffsetRange,
     TopicInfo,
     cluster_info,
-    topic_info,
 )
-from quorumlog.client.nodes import Doubt, Nodes
+from quorumlog.client.nodes import Nodes
 from quorumlog.client.producer import (
     DEFAULT_BUFFER_BYTES,
     DEFAULT_DELIVERY_TIMEOUT_S,
@@ -39,8 +38,9 @@ from quorumlog.client.reader import ReaderServices
 from quorumlog.client.routes import Routes
 from quorumlog.client.starts import Start, start_message
 from quorumlog.client.tasks import Tasks
+from quorumlog.client.topic_calls import TopicCalls, TopicSettings, count_of
 from quorumlog.client.transport import ADMIN_SERVICE, LOG_SERVICE, Connector
-from quorumlog.errors import InvalidArgument, TopicExists, UnknownTopic
+from quorumlog.errors import InvalidArgument
 from quorumlog.log.batch import Kind, iterate_batches
 from quorumlog.log.compression import DEFAULT_LEVEL
 
@@ -78,6 +78,7 @@ class AsyncClient:
         self._nodes = Nodes(addresses, connector or GrpcConnector(), rng, connect_timeout_s)
         self._routes = Routes(self._nodes, self._tasks)
         self._leader_calls = LeaderCalls(self._nodes, self._routes, rng)
+        self._topics = TopicCalls(self._nodes, self._routes, self._leader_calls, request_timeout_s)
         self._links = ProduceLinks(self._nodes, self._tasks)
         self._lane_services = LaneServices(
             self._links,
@@ -125,6 +126,12 @@ class AsyncClient:
         replicas: int = 0,
         fsync: str = "always",
         exist_ok: bool = False,
+        *,
+        retention_ms: int | None = None,
+        retention_bytes: int | None = None,
+        retention_records: int | None = None,
+        segment_bytes: int | None = None,
+        cleanup: str | None = None,
     ) -> TopicInfo:
         """Create a topic and return it once it can be used.
 
@@ -133,91 +140,56 @@ class AsyncClient:
             fsync: ``always`` (an acknowledged record is on the disks of a majority) or
                 ``interval``.
             exist_ok: return the topic as it is when there is one of that name.
+            retention_ms, retention_bytes, retention_records: what of each partition has to stay:
+                records of the last so many milliseconds, the newest so many bytes of segments, the
+                newest so many records. Older segments go as soon as one limit lets them go. -1 or
+                None: no limit.
+            segment_bytes: size of a file, and so of what is deleted at once; -1 or None: what the
+                nodes are set to.
+            cleanup: ``delete``; ``compact`` is refused.
 
         Raises:
             TopicExists, InvalidArgument.
             OutcomeUnknown: tried until the time was over; it may have been created.
         """
-        doubt = Doubt()
-        try:
-            topic = await self._nodes.call(
-                ADMIN_SERVICE + "CreateTopic",
-                pb.CreateTopicRequest(
-                    name=name,
-                    partitions=_count(partitions, "partitions"),
-                    replicas=_count(replicas, "replicas"),
-                    config=pb.TopicConfig(fsync=fsync),
-                ),
-                pb.Topic,
-                self._request_timeout_s,
-                doubt,
-            )
-        except TopicExists:
-            existing = await self.describe_topic(name)
-            # When the answer to an earlier attempt was lost, it may be our own topic that exists.
-            ours = len(existing.partitions) == partitions and existing.fsync == fsync
-            if exist_ok or (doubt.exists and ours and replicas in (0, existing.replicas)):
-                return existing
-            raise
-        self._routes.forget(name)
-        return topic_info(topic)
+        settings = TopicSettings(
+            fsync, retention_ms, retention_bytes, retention_records, segment_bytes, cleanup
+        )
+        return await self._topics.create(name, partitions, replicas, settings, exist_ok)
 
     async def alter_topic(
-        self, name: str, partitions: int | None = None, fsync: str | None = None
+        self,
+        name: str,
+        partitions: int | None = None,
+        fsync: str | None = None,
+        *,
+        retention_ms: int | None = None,
+        retention_bytes: int | None = None,
+        retention_records: int | None = None,
+        segment_bytes: int | None = None,
+        cleanup: str | None = None,
     ) -> TopicInfo:
-        """Change what is given; partitions can only be added.
+        """Change what is given (see :meth:`create_topic`; -1 takes a limit off), leave the rest.
 
-        More partitions move keys: a record's partition is its key modulo their number.
+        Partitions can only be added. More of them move keys: a record's partition is its key modulo
+        their number.
         """
-        topic = await self._nodes.call(
-            ADMIN_SERVICE + "AlterTopic",
-            pb.AlterTopicRequest(
-                name=name,
-                partitions=_count(partitions or 0, "partitions"),
-                config=pb.TopicConfig(fsync=fsync or ""),
-            ),
-            pb.Topic,
-            self._request_timeout_s,
+        settings = TopicSettings(
+            fsync, retention_ms, retention_bytes, retention_records, segment_bytes, cleanup
         )
-        self._routes.forget(name)
-        return topic_info(topic)
+        return await self._topics.alter(name, partitions or 0, settings)
 
     async def delete_topic(self, name: str) -> None:
         """Delete a topic and all of its records, for good. Raises UnknownTopic."""
-        doubt = Doubt()
-        try:
-            await self._nodes.call(
-                ADMIN_SERVICE + "DeleteTopic",
-                pb.DeleteTopicRequest(name=name),
-                pb.DeleteTopicResponse,
-                self._request_timeout_s,
-                doubt,
-            )
-        except UnknownTopic:
-            if not doubt.exists:
-                raise
-        self._routes.forget(name)
+        await self._topics.delete(name)
 
     async def describe_topic(self, name: str) -> TopicInfo:
         """Raises UnknownTopic. Offsets are exact where the answering node leads."""
-        topic = await self._nodes.call(
-            ADMIN_SERVICE + "DescribeTopic",
-            pb.DescribeTopicRequest(name=name),
-            pb.Topic,
-            self._request_timeout_s,
-        )
-        return topic_info(topic)
+        return await self._topics.describe(name)
 
     async def list_topics(self) -> list[TopicInfo]:
         """All topics, sorted by name."""
-        response = await self._nodes.call(
-            ADMIN_SERVICE + "ListTopics",
-            pb.ListTopicsRequest(),
-            pb.ListTopicsResponse,
-            self._request_timeout_s,
-        )
-        topics = [topic_info(topic) for topic in response.topics]
-        return sorted(topics, key=lambda topic: topic.name)
+        return await self._topics.list()
 
     async def cluster_status(self) -> ClusterInfo:
         """The cluster as one of its nodes knows it."""
@@ -241,7 +213,7 @@ class AsyncClient:
             partition,
             ADMIN_SERVICE + "TransferLeadership",
             pb.TransferLeadershipRequest(
-                topic=topic, partition=_count(partition, "partition"), target=target or ""
+                topic=topic, partition=count_of(partition, "partition"), target=target or ""
             ),
             pb.TransferLeadershipResponse,
             self._request_timeout_s,
@@ -325,9 +297,9 @@ class AsyncClient:
         while True:
             request = pb.FetchRequest(
                 topic=topic,
-                partition=_count(partition, "partition"),
+                partition=count_of(partition, "partition"),
                 start=start_message(offset),
-                max_bytes=_count(max_bytes, "max_bytes"),
+                max_bytes=count_of(max_bytes, "max_bytes"),
                 max_wait_ms=round(max_wait_s * 1000),
             )
             response = await self._leader_calls.call(
@@ -372,7 +344,7 @@ class AsyncClient:
             partition,
             LOG_SERVICE + "ListOffsets",
             pb.ListOffsetsRequest(
-                topic=topic, partition=_count(partition, "partition"), start=start_message(start)
+                topic=topic, partition=count_of(partition, "partition"), start=start_message(start)
             ),
             pb.ListOffsetsResponse,
             self._request_timeout_s,
@@ -386,10 +358,3 @@ class AsyncClient:
             self._request_timeout_s,
         )
         return ProducerIdentity(response.producer_id, response.producer_epoch)
-
-
-def _count(number: int, name: str) -> int:
-    """``number`` when it fits its field on the wire."""
-    if not isinstance(number, int) or not 0 <= number < 1 << 32:
-        raise InvalidArgument(f"{name} is {number!r}, not a number from 0 to 2^32 - 1")
-    return number

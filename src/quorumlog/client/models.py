@@ -87,10 +87,19 @@ class PartitionInfo:
 
 @dataclass(frozen=True, slots=True)
 class TopicInfo:
+    """A topic and its settings; what they mean: ``AsyncClient.create_topic``.
+
+    A limit of -1 is none; ``segment_bytes`` -1 is what the nodes are set to.
+    """
+
     name: str
     replicas: int
     fsync: str
     partitions: tuple[PartitionInfo, ...]
+    retention_ms: int = -1
+    retention_bytes: int = -1
+    retention_records: int = -1
+    segment_bytes: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +146,16 @@ def partition_info(message: pb.Partition) -> PartitionInfo:
 
 
 def topic_info(message: pb.Topic) -> TopicInfo:
+    config = message.config
     return TopicInfo(
         message.name,
         message.replicas,
-        message.config.fsync,
+        config.fsync,
         tuple(partition_info(partition) for partition in message.partitions),
+        config.retention_ms if config.HasField("retention_ms") else -1,
+        config.retention_bytes if config.HasField("retention_bytes") else -1,
+        config.retention_records if config.HasField("retention_records") else -1,
+        config.segment_bytes if config.HasField("segment_bytes") else -1,
     )
 
 

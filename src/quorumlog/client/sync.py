@@ -73,15 +73,52 @@ class Client:
         replicas: int = 0,
         fsync: str = "always",
         exist_ok: bool = False,
+        *,
+        retention_ms: int | None = None,
+        retention_bytes: int | None = None,
+        retention_records: int | None = None,
+        segment_bytes: int | None = None,
+        cleanup: str | None = None,
     ) -> TopicInfo:
         return self._background.run(
-            self._client.create_topic(name, partitions, replicas, fsync, exist_ok)
+            self._client.create_topic(
+                name,
+                partitions,
+                replicas,
+                fsync,
+                exist_ok,
+                retention_ms=retention_ms,
+                retention_bytes=retention_bytes,
+                retention_records=retention_records,
+                segment_bytes=segment_bytes,
+                cleanup=cleanup,
+            )
         )
 
     def alter_topic(
-        self, name: str, partitions: int | None = None, fsync: str | None = None
+        self,
+        name: str,
+        partitions: int | None = None,
+        fsync: str | None = None,
+        *,
+        retention_ms: int | None = None,
+        retention_bytes: int | None = None,
+        retention_records: int | None = None,
+        segment_bytes: int | None = None,
+        cleanup: str | None = None,
     ) -> TopicInfo:
-        return self._background.run(self._client.alter_topic(name, partitions, fsync))
+        return self._background.run(
+            self._client.alter_topic(
+                name,
+                partitions,
+                fsync,
+                retention_ms=retention_ms,
+                retention_bytes=retention_bytes,
+                retention_records=retention_records,
+                segment_bytes=segment_bytes,
+                cleanup=cleanup,
+            )
+        )
 
     def delete_topic(self, name: str) -> None:
         self._background.run(self._client.delete_topic(name))

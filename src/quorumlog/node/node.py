@@ -22,6 +22,7 @@ from quorumlog.api.peer_calls import GrpcPeerCalls
 from quorumlog.api.peers import GrpcPeers
 from quorumlog.broker.broker import Broker
 from quorumlog.broker.controller import Controller
+from quorumlog.broker.topic_config import UNSET, TopicConfig
 from quorumlog.discovery.gossip import Gossip
 from quorumlog.errors import DuplicateNode, InvariantViolation, QuorumlogError, WrongCluster
 from quorumlog.log.cipher import check_library
@@ -388,10 +389,11 @@ class Node:
     def _logs(self) -> dict[GroupId, Log]:
         return {group: replica.log for group, replica in self.host.replicas.items()}
 
-    def _log_config(self, fsync: str) -> LogConfig:
+    def _log_config(self, topic: TopicConfig) -> LogConfig:
+        has_own_size = topic.segment_bytes != UNSET
         return LogConfig(
-            segment_bytes=self.config.segment_bytes,
-            fsync=fsync,
+            segment_bytes=topic.segment_bytes if has_own_size else self.config.segment_bytes,
+            fsync=topic.fsync,
             fsync_interval_s=self.config.fsync_interval_ms / 1000,
             keys=self._keys,
         )

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#quorumlog/broker/_pb/metadata.proto\x12\x15quorumlog.metadata.v1\"B\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\"9\n\x0cRegisterNode\x12)\n\x04node\x18\x01 \x01(\x0b\x32\x1b.quorumlog.metadata.v1.Node\"\x1c\n\x0bTopicConfig\x12\r\n\x05\x66sync\x18\x01 \x01(\t\"\x89\x01\n\x0b\x43reateTopic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12\x10\n\x08replicas\x18\x03 \x01(\r\x12\x32\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\".quorumlog.metadata.v1.TopicConfig\x12\x12\n\ncandidates\x18\x05 \x03(\t\"v\n\nAlterTopic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12\x32\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\".quorumlog.metadata.v1.TopicConfig\x12\x12\n\ncandidates\x18\x04 \x03(\t\"\x1b\n\x0b\x44\x65leteTopic\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x12\n\x10\x41llocateProducer\"\xca\x02\n\x07\x43ommand\x12<\n\rregister_node\x18\x01 \x01(\x0b\x32#.quorumlog.metadata.v1.RegisterNodeH\x00\x12:\n\x0c\x63reate_topic\x18\x02 \x01(\x0b\x32\".quorumlog.metadata.v1.CreateTopicH\x00\x12\x38\n\x0b\x61lter_topic\x18\x03 \x01(\x0b\x32!.quorumlog.metadata.v1.AlterTopicH\x00\x12:\n\x0c\x64\x65lete_topic\x18\x04 \x01(\x0b\x32\".quorumlog.metadata.v1.DeleteTopicH\x00\x12\x44\n\x11\x61llocate_producer\x18\x05 \x01(\x0b\x32\'.quorumlog.metadata.v1.AllocateProducerH\x00\x42\t\n\x07\x63ommand\"\xb9\x01\n\x06Result\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12;\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32*.quorumlog.metadata.v1.Result.DetailsEntry\x12\x13\n\x0bproducer_id\x18\x04 \x01(\x04\x12\r\n\x05index\x18\x05 \x01(\x04\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#quorumlog/broker/_pb/metadata.proto\x12\x15quorumlog.metadata.v1\"B\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\"9\n\x0cRegisterNode\x12)\n\x04node\x18\x01 \x01(\x0b\x32\x1b.quorumlog.metadata.v1.Node\"\xde\x01\n\x0bTopicConfig\x12\r\n\x05\x66sync\x18\x01 \x01(\t\x12\x19\n\x0cretention_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x0fretention_bytes\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x1e\n\x11retention_records\x18\x04 \x01(\x03H\x02\x88\x01\x01\x12\x1a\n\rsegment_bytes\x18\x05 \x01(\x03H\x03\x88\x01\x01\x42\x0f\n\r_retention_msB\x12\n\x10_retention_bytesB\x14\n\x12_retention_recordsB\x10\n\x0e_segment_bytes\"\x89\x01\n\x0b\x43reateTopic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12\x10\n\x08replicas\x18\x03 \x01(\r\x12\x32\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\".quorumlog.metadata.v1.TopicConfig\x12\x12\n\ncandidates\x18\x05 \x03(\t\"v\n\nAlterTopic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12\x32\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\".quorumlog.metadata.v1.TopicConfig\x12\x12\n\ncandidates\x18\x04 \x03(\t\"\x1b\n\x0b\x44\x65leteTopic\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x12\n\x10\x41llocateProducer\"\xca\x02\n\x07\x43ommand\x12<\n\rregister_node\x18\x01 \x01(\x0b\x32#.quorumlog.metadata.v1.RegisterNodeH\x00\x12:\n\x0c\x63reate_topic\x18\x02 \x01(\x0b\x32\".quorumlog.metadata.v1.CreateTopicH\x00\x12\x38\n\x0b\x61lter_topic\x18\x03 \x01(\x0b\x32!.quorumlog.metadata.v1.AlterTopicH\x00\x12:\n\x0c\x64\x65lete_topic\x18\x04 \x01(\x0b\x32\".quorumlog.metadata.v1.DeleteTopicH\x00\x12\x44\n\x11\x61llocate_producer\x18\x05 \x01(\x0b\x32\'.quorumlog.metadata.v1.AllocateProducerH\x00\x42\t\n\x07\x63ommand\"\xb9\x01\n\x06Result\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12;\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32*.quorumlog.metadata.v1.Result.DetailsEntry\x12\x13\n\x0bproducer_id\x18\x04 \x01(\x04\x12\r\n\x05index\x18\x05 \x01(\x04\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,20 +37,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODE']._serialized_end=128
   _globals['_REGISTERNODE']._serialized_start=130
   _globals['_REGISTERNODE']._serialized_end=187
-  _globals['_TOPICCONFIG']._serialized_start=189
-  _globals['_TOPICCONFIG']._serialized_end=217
-  _globals['_CREATETOPIC']._serialized_start=220
-  _globals['_CREATETOPIC']._serialized_end=357
-  _globals['_ALTERTOPIC']._serialized_start=359
-  _globals['_ALTERTOPIC']._serialized_end=477
-  _globals['_DELETETOPIC']._serialized_start=479
-  _globals['_DELETETOPIC']._serialized_end=506
-  _globals['_ALLOCATEPRODUCER']._serialized_start=508
-  _globals['_ALLOCATEPRODUCER']._serialized_end=526
-  _globals['_COMMAND']._serialized_start=529
-  _globals['_COMMAND']._serialized_end=859
-  _globals['_RESULT']._serialized_start=862
-  _globals['_RESULT']._serialized_end=1047
-  _globals['_RESULT_DETAILSENTRY']._serialized_start=1001
-  _globals['_RESULT_DETAILSENTRY']._serialized_end=1047
+  _globals['_TOPICCONFIG']._serialized_start=190
+  _globals['_TOPICCONFIG']._serialized_end=412
+  _globals['_CREATETOPIC']._serialized_start=415
+  _globals['_CREATETOPIC']._serialized_end=552
+  _globals['_ALTERTOPIC']._serialized_start=554
+  _globals['_ALTERTOPIC']._serialized_end=672
+  _globals['_DELETETOPIC']._serialized_start=674
+  _globals['_DELETETOPIC']._serialized_end=701
+  _globals['_ALLOCATEPRODUCER']._serialized_start=703
+  _globals['_ALLOCATEPRODUCER']._serialized_end=721
+  _globals['_COMMAND']._serialized_start=724
+  _globals['_COMMAND']._serialized_end=1054
+  _globals['_RESULT']._serialized_start=1057
+  _globals['_RESULT']._serialized_end=1242
+  _globals['_RESULT_DETAILSENTRY']._serialized_start=1196
+  _globals['_RESULT_DETAILSENTRY']._serialized_end=1242
 # @@protoc_insertion_point(module_scope)
