@@ -12,6 +12,7 @@ from quorumlog.log.reader import Fetched
 from quorumlog.log.recovery import RecoveryReport, recover
 from quorumlog.log.segment_files import SegmentFiles
 from quorumlog.log.state import LogState
+from quorumlog.log.state_snapshot import LogStart
 from quorumlog.log.upkeep import SegmentInfo, Upkeep
 from quorumlog.log.view import LogView
 from quorumlog.log.writer import SegmentWriter
@@ -106,6 +107,18 @@ class Log:
     @property
     def last_term(self) -> Term:
         return self._layout.last_term
+
+    @property
+    def begins_at(self) -> LogStart:
+        """Where the first segment begins, deleted records included, and what comes before it."""
+        header = self._layout.segments[0].header
+        return LogStart(
+            header.first_index,
+            header.base_offset,
+            header.prev_term,
+            header.prev_timestamp_ms,
+            self.start_offset,
+        )
 
     @property
     def start_offset(self) -> Offset:

@@ -14,6 +14,7 @@ from quorumlog.errors import Corrupt, UnusableDirectory
 from quorumlog.log.batch import HEADER_SIZE, BatchHeader
 from quorumlog.log.cipher import SegmentCipher, check_library
 from quorumlog.log.config import LogConfig
+from quorumlog.log.install import WHOLE_LOG, create_first_segment, settle_install
 from quorumlog.log.leftovers import settle_leftovers
 from quorumlog.log.mark import MARKS_START, Mark, MarkPages
 from quorumlog.log.paths import count_without_index, first_indexes_of, segment_name
@@ -24,8 +25,6 @@ from quorumlog.log.segment import (
     first_mark,
     header_at_mark,
     header_before,
-    reserve_segment,
-    write_first_pages,
 )
 from quorumlog.log.segment_files import (
     SegmentChanged,
@@ -38,7 +37,7 @@ from quorumlog.log.segment_files import (
 from quorumlog.log.segment_header import SegmentHeader, decode_segment_header
 from quorumlog.log.sparse_index import SparseIndex
 from quorumlog.ports import Clock, Disk, File
-from quorumlog.types import Index, Offset, Term
+from quorumlog.types import Index, Offset
 
 _REWRITE_BYTES: Final = 1024 * 1024
 
@@ -56,6 +55,7 @@ class RecoveryReport:
         compactions_finished: compactions that a crash had cut short after they were decided.
         indexes_missing: sealed segments without an index file; made again when first needed.
         scanned_bytes: bytes of the last segment that were read and checked.
+        was_emptied: it begins anew, where the log of another replica did (log/install.py).
     """
 
     was_closed: bool = False
@@ -66,6 +66,7 @@ class RecoveryReport:
     compactions_finished: int = 0
     indexes_missing: int = 0
     scanned_bytes: int = 0
+    was_emptied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +102,13 @@ def recover(
     try:
         disk.make_directory(directory)
         names, finished = settle_leftovers(disk, directory)
+        was_emptied = settle_install(disk, directory, names, clock, config)
+        if was_emptied:
+            names = disk.list_directory(directory)
         firsts = first_indexes_of(names)
         removed = _remove_unborn(disk, directory, firsts)
         if not firsts:
-            _create_first(disk, directory, clock, config)
+            create_first_segment(disk, directory, clock, config, WHOLE_LOG)
             firsts.append(Index(1))
         found = _recover(disk, directory, firsts, config, files)
         report = replace(
@@ -112,6 +116,7 @@ def recover(
             removed_segment=removed,
             compactions_finished=finished,
             indexes_missing=count_without_index(names, firsts[-1]),
+            was_emptied=was_emptied,
         )
         return replace(found, report=report)
     except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError) as error:
@@ -147,18 +152,6 @@ def _remove_unborn(disk: Disk, directory: str, firsts: list[Index]) -> str:
     disk.sync_directory(directory)
     firsts.pop()
     return path
-
-
-def _create_first(disk: Disk, directory: str, clock: Clock, config: LogConfig) -> None:
-    path = f"{directory}/{segment_name(1)}"
-    file = reserve_segment(disk, path)
-    try:
-        header = SegmentHeader(Index(1), Offset(0), Term(0), 0, clock.wall_ms())
-        _, header = SegmentCipher.create(config.keys, header)
-        write_first_pages(file, header, first_mark(header, Index(0), Offset(0)), file.sync)
-    finally:
-        file.close()
-    disk.sync_directory(directory)
 
 
 def _recover(

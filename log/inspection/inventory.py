@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from quorumlog.errors import Corrupt
-from quorumlog.log.inspection.damage import Finding, Flaw, Severity
-from quorumlog.log.leftovers import is_left_behind
+from quorumlog.log.inspection.damage import Finding, Flaw, Severity, Span
+from quorumlog.log.install import DRAFT_NAME, find_damage, install_index_of, is_emptied
+from quorumlog.log.leftovers import indexed_end, is_left_behind
 from quorumlog.log.mark import MarkPages
 from quorumlog.log.paths import (
     INDEX_SUFFIX,
@@ -30,8 +31,7 @@ KEPT_PREFIX: Final = "removed-"
 PARKED_SUFFIX: Final = ".misplaced"
 """Behind a segment's name: a whole segment that waits for its place (see the repair)."""
 
-_STATE_SUFFIX: Final = ".state"
-_DRAFTS: Final = ("state.new", f"{HARD_STATE_NAME}.new")
+_DRAFTS: Final = ("state.new", f"{HARD_STATE_NAME}.new", DRAFT_NAME)
 _KNOWN: Final = ("lock", HARD_STATE_NAME)
 
 
@@ -101,6 +101,7 @@ def take_inventory(disk: Disk, directory: str, *, is_open: bool = False) -> Inve
     for path in sorted(inventory.indexes - known):
         inventory.findings.append(
             _note(Flaw.UNKNOWN_FILE, path, "a segment beside it", "an index without a segment")
+    names = _without_emptied(disk, inventory, names, is_open=is_open)
         )
     return inventory
 
@@ -126,6 +127,32 @@ def _sort_in(
     strays: dict[Index, list[str]],
     is_open: bool,
 ) -> None:
+def _without_emptied(
+    disk: Disk, inventory: Inventory, names: list[str], *, is_open: bool
+) -> list[str]:
+    """``names`` without what the next open removes, where an install is decided."""
+    decided = [name for name in names if install_index_of(name) is not None]
+    if not decided:
+        return names
+    others = [name for name in names if name not in decided]
+    if is_open:
+        return others
+    damage = find_damage(disk, inventory.directory, decided)
+    if damage is not None:
+        path, found = damage
+        expected = "the state that takes the log's place"
+        inventory.findings.append(
+            Finding(Severity.DAMAGE, Flaw.STATE_SNAPSHOT, path, 0, expected, found)
+        )
+        return others
+    found = "the state of another replica: the next open empties the log for it"
+    inventory.findings += [
+        _note(Flaw.UNFINISHED, f"{inventory.directory}/{name}", "no install under way", found)
+        for name in decided
+    ]
+    return [name for name in others if not is_emptied(name)]
+
+
     """Put one name where it belongs."""
     path = f"{inventory.directory}/{name}"
     first_index = first_index_of(name)

@@ -15,10 +15,16 @@ from quorumlog.log.batch import CODEC_ZSTD, Draft, Kind
 from quorumlog.log.compression import compress
 from quorumlog.log.config import LogConfig
 from quorumlog.log.hard_state import HardState, HardStateFile
+from quorumlog.log.install import DRAFT_NAME, decide_install
 from quorumlog.log.key_ring import KeyRing
 from quorumlog.log.log import Log
 from quorumlog.log.records import decode_records, encode_body
-from quorumlog.log.state_snapshot import StateSnapshot, save_snapshot
+from quorumlog.log.state_snapshot import (
+    LogStart,
+    StateSnapshot,
+    encode_snapshot,
+    save_snapshot,
+)
 from quorumlog.types import Index, NodeId, Offset, RecordData, Term
 from sim.disk import SimDisk, SimulatedCrash
 from stored.batches import DIRECTORY, FixedClock, open_log
@@ -168,6 +174,21 @@ def _state() -> Files:
     return _files(disk)
 
 
+def _installed() -> Files:
+    """Decided, and not carried out."""
+    disk = SimDisk(Random(1))
+    disk.make_directory(DIRECTORY)
+    start = LogStart(Index(7), Offset(50), Term(1), 1_050, Offset(53))
+    snapshot = StateSnapshot(
+        Index(9), Term(2), Offset(64), 1_080, b"configuration", b"state" * 9, start
+    )
+    file = disk.open(f"{DIRECTORY}/{DRAFT_NAME}", create=True)
+    file.write_at(0, [encode_snapshot(snapshot, DIRECTORY)])
+    file.close()
+    decide_install(disk, DIRECTORY)
+    return _files(disk)
+
+
 LOGS: Final[dict[str, Callable[[], Files]]] = {
     "plain": _plain,
     "killed": _killed,
@@ -180,6 +201,7 @@ STRUCTURES: Final[dict[str, Callable[[], Files]]] = {
     **LOGS,
     "hard-state": _hard_state,
     "state": _state,
+    "installed": _installed,
 }
 READ_ONLY: Final = ("compressed",)
 
