@@ -86,16 +86,18 @@ class SegmentCipher:
     ) -> "tuple[SegmentCipher | None, SegmentHeader]":
         """The cipher of a new segment, with the active key, and its header with the stamp.
 
+        None, and a header without one, where no key is active.
+
         The stamp fits no other header: a field that changes takes a new one.
 
         Args:
-            ring: None: there are no keys, the segment is not encrypted.
+            ring: None: there are no keys.
             header: of the new segment; a stamp it has is not kept.
 
         Raises:
             ConfigError: the library that encrypts is not installed.
         """
-        if ring is None:
+        if ring is None or not ring.active:
             return None, replace(header, key=None)
         key = ring.key(ring.active)
         if key is None:

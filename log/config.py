@@ -38,7 +38,7 @@ class LogConfig:
         fsync_interval_s: seconds (above 0, at most 3600), for ``interval``.
         max_open_segments: file handles kept for reading (1 to 10,000).
         keys: new segments are encrypted with the active one, and encrypted ones are read with
-            the key they name; None: no segment is encrypted that begins now.
+            the key they name; None, or none active: no segment is encrypted that begins now.
     """
 
     segment_bytes: int = DEFAULT_SEGMENT_BYTES

@@ -9,6 +9,8 @@ bytes in Base64::
     2026-05 = "…"
     2026-11 = "…"
 
+With ``active = ""`` nothing more is encrypted, and what is can still be read.
+
 It is configuration: read once, at start, with the operating system's own calls, for the disk port
 knows no owners and permissions. No error, text or representation made here shows a key.
 """
@@ -54,7 +56,8 @@ class KeyRing:
     ) -> None:
         """
         Args:
-            active: name of the key that new segments are encrypted with.
+            active: name of the key that new segments are encrypted with; empty: they are not
+                encrypted, and the keys are there to read what is.
             keys: by name; ``KEY_BYTES`` bytes each, no two the same.
             random_bytes: gives so many bytes that nobody can foretell, from any thread.
 
@@ -63,8 +66,10 @@ class KeyRing:
         """
         names: dict[bytes, str] = {}
         for name, key in keys.items():
-            if not _NAME.fullmatch(name):
-                raise ConfigError(f"the key name {_shown(name)} cannot be: use {_NAME_RULE}")
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
+                raise ConfigError(f"the key name {_shown(str(name))} cannot be: use {_NAME_RULE}")
+            if not isinstance(key, bytes):
+                raise ConfigError(f"key {name!r} is bytes, not {type(key).__name__}")
             if len(key) != KEY_BYTES:
                 raise ConfigError(
                     f"key {name!r} has {len(key)} bytes and AES-256 needs {KEY_BYTES}: "
@@ -76,10 +81,10 @@ class KeyRing:
                     "`quorumlog log new-key`"
                 )
             names[key] = name
-        if active not in keys:
+        if not isinstance(active, str) or (active and active not in keys):
             raise ConfigError(
-                f"the active key {_shown(active)} is not among the keys: "
-                f"set active to one of {_listed(keys) or 'them, there are none'}"
+                f"the active key {_shown(str(active))} is not among the keys: set active to one of "
+                f"{_listed(keys) or 'them, there are none'}; or to nothing, to encrypt no more"
             )
         self._active = active
         self._keys = MappingProxyType(dict(keys))
@@ -90,7 +95,7 @@ class KeyRing:
 
     @property
     def active(self) -> str:
-        """The name of the key that new segments are encrypted with."""
+        """The name of the key that new segments are encrypted with; empty: they are not."""
         return self._active
 
     @property

@@ -45,7 +45,7 @@ class Layout:
     ) -> None:
         self._directory = directory
         self._config = config
-        self._key_id = None if config.keys is None else config.keys.active
+        self._key_id = None if config.keys is None else config.keys.active or None
         self.segments = segments
         self.next_index = last.next_index
         self.end_offset = last.next_offset

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from quorumlog.embedded import EmbeddedLog
+from quorumlog.embedded.options import Options
 from quorumlog.errors import (
     ConfigError,
     Corrupt,
@@ -28,6 +29,7 @@ from quorumlog.log.batch import (
     iterate_batches,
 )
 from quorumlog.log.cipher import SegmentCipher
+from quorumlog.log.cleaning.compaction_plan import Compaction
 from quorumlog.log.config import LogConfig
 from quorumlog.log.key_ring import KeyRing
 from quorumlog.log.log import Log
@@ -580,4 +582,74 @@ def test_a_log_that_is_closed_on_a_full_disk_before_it_was_written_to_has_lost_n
     disk.capacity_bytes = 0
     with pytest.raises(DiskFull):
         log.append(b"x")
+    log.close()
+
+
+NONE_ACTIVE = KeyRing("", {"old": OLD.key("old") or b""})
+
+
+def test_without_an_active_key_the_next_append_begins_a_plain_segment_and_all_is_readable() -> None:
+    disk = SimDisk(Random(1))
+    log = opened_with(disk, OLD)
+    log.append(b"hidden" * 10, key=b"k")
+    log.close()
+    for number in range(2):
+        log = opened_with(disk, NONE_ACTIVE)
+        assert len(log.source.segments()) == 1 + bool(number)
+        log.append(b"in clear" * 10)
+        assert [info.key_id for info in log.source.segments()] == ["old", ""]
+        log.close()
+    stored = b"".join(files_of(disk).values())
+    assert (b"hidden" in stored, stored.count(b"in clear" * 10)) == (False, 2)
+    log = opened_with(disk, NONE_ACTIVE)
+    expected = [b"hidden" * 10, b"in clear" * 10, b"in clear" * 10]
+    assert [record.value for record in log.read()] == expected
+    log.close()
+    # The last segment is plain now: it takes no keys to go on, only to read what came before.
+    log = opened_with(disk, None)
+    log.append(b"plain")
+    with pytest.raises(KeyMissing):
+        list(log.read())
+    log.close()
+    log = opened_with(disk, OLD)
+    log.append(b"again")
+    assert [info.key_id for info in log.source.segments()] == ["old", "", "old"]
+    log.close()
+
+
+def test_an_empty_encrypted_segment_is_begun_again_in_clear_without_an_active_key() -> None:
+    disk = SimDisk(Random(1))
+    opened_with(disk, OLD).close()
+    log = opened_with(disk, NONE_ACTIVE)
+    log.append(b"in clear")
+    assert [info.key_id for info in log.source.segments()] == [""]
+    log.close()
+    log = opened_with(disk, None)
+    assert [record.value for record in log.read()] == [b"in clear"]
+    log.close()
+
+
+def test_a_new_log_without_an_active_key_is_plain() -> None:
+    disk = SimDisk(Random(1))
+    log = opened_with(disk, NONE_ACTIVE)
+    log.append(b"in clear")
+    log.close()
+    opened_with(disk, None).close()
+
+
+def test_compaction_without_an_active_key_takes_the_encryption_away() -> None:
+    disk = SimDisk(Random(1))
+    settings = Options(compaction=Compaction(min_dirty_ratio=1.0))
+    for keys in (OLD, NONE_ACTIVE):
+        config = replace(SMALL, keys=keys, tail_cache_bytes=0)
+        log = EmbeddedLog(disk, DIRECTORY, config, FixedClock(), settings)
+        for number in range(40):
+            log.append(b"%d" % number * 40, key=b"%d" % number)
+        assert log.housekeep().errors == ()
+        before = list(log.read())
+        log.close()
+    assert len(before) >= 40
+    assert b"1" * 40 in b"".join(files_of(disk).values())
+    log = opened_with(disk, None)
+    assert list(log.read()) == before
     log.close()

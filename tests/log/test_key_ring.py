@@ -7,6 +7,7 @@ import tomllib
 from datetime import date
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -263,3 +264,28 @@ def test_the_written_file_is_plain_toml(tmp_path: Path) -> None:
     assert key is not None
     assert len(key) == KEY_BYTES
     assert tomllib.loads(Path(path).read_text()) == {"active": "a", "keys": {"a": encoded(key)}}
+
+
+def test_a_file_may_have_no_active_key_and_a_new_one_becomes_active(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    write_new_key(str(path), "old", TODAY)
+    path.write_text(path.read_text().replace('active = "old"', 'active = ""'))
+    ring = KeyRing.load(str(path))
+    assert (ring.active, ring.names) == ("", ("old",))
+    write_new_key(str(path), "new", TODAY)
+    assert KeyRing.load(str(path)).active == "new"
+
+
+@pytest.mark.parametrize(
+    ("active", "keys"),
+    [
+        ("a", {"a": "x" * 32}),
+        ("a", {"a": bytearray(32)}),
+        ("a", {"a": None}),
+        (5, {5: bytes(32)}),
+        (None, {"a": bytes(32)}),
+    ],
+)
+def test_a_ring_of_wrong_types_is_refused(active: Any, keys: Any) -> None:
+    with pytest.raises(ConfigError):
+        KeyRing(active, keys)
