@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from quorumlog.errors import Corrupt
-from quorumlog.log.inspection.damage import Finding, Flaw, Severity, Span
+from quorumlog.log.inspection.damage import Finding, Flaw, Severity
 from quorumlog.log.install import DRAFT_NAME, find_damage, install_index_of, is_emptied
-from quorumlog.log.leftovers import indexed_end, is_left_behind
+from quorumlog.log.leftovers import is_left_behind
 from quorumlog.log.mark import MarkPages
 from quorumlog.log.paths import (
     INDEX_SUFFIX,
@@ -31,6 +31,7 @@ KEPT_PREFIX: Final = "removed-"
 PARKED_SUFFIX: Final = ".misplaced"
 """Behind a segment's name: a whole segment that waits for its place (see the repair)."""
 
+_STATE_SUFFIX: Final = ".state"
 _DRAFTS: Final = ("state.new", f"{HARD_STATE_NAME}.new", DRAFT_NAME)
 _KNOWN: Final = ("lock", HARD_STATE_NAME)
 
@@ -86,6 +87,7 @@ def take_inventory(disk: Disk, directory: str, *, is_open: bool = False) -> Inve
     """
     names = disk.list_directory(directory)
     inventory = Inventory(directory, is_replica=HARD_STATE_NAME in names)
+    names = _without_emptied(disk, inventory, names, is_open=is_open)
     places: dict[Index, SegmentFile] = {}
     strays: dict[Index, list[str]] = {}
     for name in names:
@@ -101,32 +103,10 @@ def take_inventory(disk: Disk, directory: str, *, is_open: bool = False) -> Inve
     for path in sorted(inventory.indexes - known):
         inventory.findings.append(
             _note(Flaw.UNKNOWN_FILE, path, "a segment beside it", "an index without a segment")
-    names = _without_emptied(disk, inventory, names, is_open=is_open)
         )
     return inventory
 
 
-def header_in(disk: Disk, path: str) -> SegmentHeader | None:
-    """The segment header in the file at ``path``; None where it has no valid one."""
-    with suppress(OSError):
-        file = disk.open_readonly(path)
-        try:
-            return decode_segment_header(file.read_at(0, HEADER_BYTES), path)
-        except Corrupt:
-            return None
-        finally:
-            file.close()
-    return None
-
-
-def _sort_in(
-    disk: Disk,
-    inventory: Inventory,
-    name: str,
-    places: dict[Index, SegmentFile],
-    strays: dict[Index, list[str]],
-    is_open: bool,
-) -> None:
 def _without_emptied(
     disk: Disk, inventory: Inventory, names: list[str], *, is_open: bool
 ) -> list[str]:
@@ -153,6 +133,27 @@ def _without_emptied(
     return [name for name in others if not is_emptied(name)]
 
 
+def header_in(disk: Disk, path: str) -> SegmentHeader | None:
+    """The segment header in the file at ``path``; None where it has no valid one."""
+    with suppress(OSError):
+        file = disk.open_readonly(path)
+        try:
+            return decode_segment_header(file.read_at(0, HEADER_BYTES), path)
+        except Corrupt:
+            return None
+        finally:
+            file.close()
+    return None
+
+
+def _sort_in(
+    disk: Disk,
+    inventory: Inventory,
+    name: str,
+    places: dict[Index, SegmentFile],
+    strays: dict[Index, list[str]],
+    is_open: bool,
+) -> None:
     """Put one name where it belongs."""
     path = f"{inventory.directory}/{name}"
     first_index = first_index_of(name)
