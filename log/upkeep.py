@@ -86,22 +86,41 @@ class Upkeep:
 
     def segments(self) -> list[SegmentInfo]:
         """See :meth:`quorumlog.log.log.Log.segments`."""
+        infos, damage = self.segments_before_damage()
+        if damage is not None:
+            raise damage
+        return infos
+
+    def segments_before_damage(self) -> tuple[list[SegmentInfo], StorageError | None]:
+        """As ``segments``; where one cannot be read, those before it, and the error.
+
+        The last of them stands for all the rest of the log then: where its own segment ends is not
+        known. What of the rest cannot be read counts as empty in ``size_bytes``.
+
+        Raises:
+            Corrupt, StorageError: of the first segment.
+            LogFenced, Closed
+        """
         while True:
             with self._state.lock:
                 self._state.check_usable()
                 layout = self._layout
                 segments = layout.segments
                 end = (layout.next_index, layout.end_offset, layout.last_timestamp_ms)
-                active_bytes = segments[-1].end
                 written_next = layout.written_index + 1
-            try:
-                for segment in segments:
-                    self._files.load(segment)
-            except SegmentChanged as error:
+                active_bytes = segments[-1].end
+            damage: StorageError | None = None
+            known = len(segments)
+            for number, segment in enumerate(segments):
+                error = self._load_error(segment)
+                if error is not None and damage is None:
+                    damage, known = error, number
+            if damage is not None:
                 with self._state.lock:
-                    if layout.segments is segments:
-                        raise Corrupt(str(error), 0, "the segment", "no such file") from error
-                continue
+                    if layout.segments is not segments:
+                        continue
+                if not known:
+                    raise damage
             infos = [
                 _info(
                     segment,
@@ -110,17 +129,42 @@ class Upkeep:
                     # While a flush that sealed it goes on, its batches are read from memory.
                     is_active=not segment.is_sealed or behind.first_index > written_next,
                 )
-                for segment, behind in pairwise(segments)
+                for segment, behind in pairwise(segments[:known])
             ]
-            return [*infos, _info(segments[-1], end, active_bytes, is_active=True)]
+            rest_bytes = sum(segment.end for segment in segments[known - 1 : -1]) + active_bytes
+            return [*infos, _info(segments[known - 1], end, rest_bytes, is_active=True)], damage
 
-    def remove_deleted(self) -> int:
+    def active(self) -> SegmentInfo:
+        """The last segment; nothing is read for it. Raises LogFenced, Closed."""
+        with self._state.lock:
+            self._state.check_usable()
+            layout = self._layout
+            end = (layout.next_index, layout.end_offset, layout.last_timestamp_ms)
+            segment = layout.segments[-1]
+            return _info(segment, end, segment.end, is_active=True)
+
+    def _load_error(self, segment: Segment) -> StorageError | None:
+        """Load a segment; the error if it cannot be read."""
+        try:
+            self._files.load(segment)
+        except SegmentChanged as error:
+            missing = Corrupt(str(error), 0, "the segment", "no such file")
+            missing.__cause__ = error
+            return missing
+        except StorageError as error:
+            return error
+        return None
+
+    def remove_deleted(self, through_index: int | None = None) -> int:
         """See :meth:`quorumlog.log.log.Log.remove_deleted`."""
         with self._lock:
             self._finish_replacement()
             removed = len(self._doomed)
             committed_next = self._state.commit_floor + 1
-            for info in self.segments():
+            if through_index is not None:
+                committed_next = min(committed_next, through_index + 1)
+            infos, damage = self.segments_before_damage()
+            for info in infos:
                 # A segment of no-ops has no offset of its own, and may yet be truncated.
                 is_deleted = info.next_offset <= self._state.start_offset
                 if info.is_active or not is_deleted or info.next_index > committed_next:
@@ -137,6 +181,8 @@ class Upkeep:
                     f"{self._doomed[0].path} cannot be removed ({error.strerror or error}): "
                     "check the disk"
                 ) from error
+            if damage is not None and infos[-1].base_offset < self._state.start_offset:
+                raise damage
             return removed
 
     def holds(self, info: SegmentInfo) -> bool:

@@ -171,12 +171,14 @@ class Pass:
         return True
 
     def _has_to_visit(self, info: SegmentInfo) -> bool:
-        if is_horizon_due(info, self._around.settings, self._plan.now_ms):
-            return True
         # One without records lies at an offset and takes none: the last ones of all begin there.
         if info.base_offset >= self.cleaned_to and info.next_offset > self.cleaned_to:
             return False
-        return info.cleaned_to < self.cleaned_to or info.key_id != self._around.key_id
+        return (
+            info.cleaned_to < self.cleaned_to
+            or info.key_id != self._around.key_id
+            or is_horizon_due(info, self._around.settings, self._plan.now_ms)
+        )
 
     def _clean(self, info: SegmentInfo) -> None:
         """Rewrite a segment if there is something to take out, else say that it is clean."""

@@ -109,7 +109,7 @@ class Housekeeper:
         """Seal the active segment if what it holds has to go, or be compacted, some time soon."""
         if not self._retention.is_limited and self._compactor is None:
             return False
-        active = self._log.segments()[-1]
+        active = self._log.upkeep.active()
         now_ms = self._clock.wall_ms()
         is_due = should_roll(active, self._retention, now_ms) or (
             self._compactor is not None
@@ -123,7 +123,7 @@ class Housekeeper:
     def _advance_start(self) -> None:
         if not self._retention.is_limited:
             return
-        segments = self._log.segments()
+        segments, damage = self._log.upkeep.segments_before_damage()
         offset = first_offset_to_keep(
             segments, self._retention, self._clock.wall_ms(), self._committed_offset(segments)
         )
@@ -132,6 +132,8 @@ class Housekeeper:
             # It may fail on a full disk, and what is deleted is removed all the same: a log that
             # lost its first segments begins with the next one, whatever the mark says.
             self._flush()
+        if damage is not None:
+            raise damage
 
     def _compact(
         self, compactor: Compactor

@@ -13,7 +13,8 @@ from quorumlog.log.cleaning.housekeeping import Housekeeper
 from quorumlog.log.cleaning.retention import Retention
 from quorumlog.log.cleaning.thinning import thin
 from quorumlog.log.key_ring import KeyRing
-from quorumlog.log.mark import MarkPages
+from quorumlog.log.mark import Mark, MarkPages
+from quorumlog.log.segment import DATA_START
 from sim.disk import SimDisk
 from stored.keyed import ALWAYS, CONFIG, KeyedLog
 
@@ -139,6 +140,7 @@ def test_a_tombstone_keeps_a_date_where_a_full_map_ends_a_pass_before_it() -> No
     report = keyed.compact()
     assert report is not None
     assert report.cleaned_to < 150
+    assert {info.cleaned_to for info in keyed.log.segments()[-4:-1]} == {200}
     for _ in range(3):
         keyed.compact()
         keyed.clock.now_s += 100
@@ -317,6 +319,17 @@ def test_nothing_is_noted_in_a_log_that_is_closed_or_fenced() -> None:
     assert disk.changes == changes
 
 
+def marks_of(keyed: KeyedLog) -> list[Mark]:
+    marks = []
+    for info in keyed.log.segments()[:-1]:
+        file = keyed.disk.open_readonly(info.path)
+        mark = MarkPages().load(file)
+        file.close()
+        assert mark is not None
+        marks.append(mark)
+    return marks
+
+
 def test_no_mark_of_a_compacted_segment_begins_behind_its_end() -> None:
     keyed = a_log()
     for number in range(40):
@@ -325,9 +338,115 @@ def test_no_mark_of_a_compacted_segment_begins_behind_its_end() -> None:
     keyed.log.advance_start(30)
     keyed.log.flush()
     keyed.compact()
-    for info in keyed.log.segments()[:-1]:
-        file = keyed.disk.open_readonly(info.path)
-        mark = MarkPages().load(file)
-        file.close()
-        assert mark is not None
-        assert mark.start_offset <= mark.next_offset
+    assert all(mark.start_offset <= mark.next_offset for mark in marks_of(keyed))
+
+
+def test_the_mark_of_a_compacted_segment_stands_behind_its_last_batch() -> None:
+    keyed = a_log()
+    for number in range(60):
+        keyed.append((b"k%d" % (number % 20), b"%060d" % number), term=1 + number // 5)
+        keyed.clock.now_s += 1
+    keyed.seal()
+    keyed.compact()
+    infos = keyed.log.segments()[:-1]
+    assert any(info.generation for info in infos)
+    for info, mark in zip(infos, marks_of(keyed), strict=True):
+        last = [each.header for each in keyed.stored() if each.header.index < info.next_index][-1]
+        assert (mark.index, mark.position) == (info.next_index - 1, info.size_bytes)
+        assert mark.next_offset == last.next_offset
+        assert (mark.term, mark.timestamp_ms) == (last.term, last.timestamp_ms)
+
+
+# -- damage --------------------------------------------------------------------------------------
+
+
+def with_damaged_header(position: int) -> KeyedLog:
+    """Nine segments of seven records; the header page, or the first batch, of the fifth is rotten.
+
+    Nothing of it is known yet.
+    """
+    keyed = a_log()
+    for number in range(60):
+        keyed.append((None, b"%060d" % number))
+        keyed.clock.now_s += 1
+    keyed.flush()
+    path = keyed.log.segments()[4].path
+    keyed.log.close()
+    disk = keyed.disk
+    assert isinstance(disk, SimDisk)
+    disk.flip_bit(path, position, 3)
+    keyed.open()
+    keyed.flush()
+    return keyed
+
+
+@pytest.mark.parametrize("position", [20, DATA_START + 20])
+@pytest.mark.parametrize(
+    "limits", [Retention(records=10), Retention(bytes=45_000), Retention(age_s=15)]
+)
+def test_deletion_goes_on_up_to_a_segment_that_cannot_be_read(
+    position: int, limits: Retention
+) -> None:
+    keyed = with_damaged_header(position)
+    report = Housekeeper(keyed.log, limits, None, keyed.clock).run_once()
+    assert (report.segments_removed, report.start_offset) == (3, 21)
+    assert {type(error) for error in report.errors} == {Corrupt}
+    assert keyed.log.slice(22, 1)[0].header.base_offset == 21
+    assert keyed.log.fetch(45, 1, 60).next_offset == 46
+
+
+def test_a_limit_that_is_kept_removes_nothing_where_a_segment_cannot_be_read() -> None:
+    keyed = with_damaged_header(20)
+    for limits in (Retention(records=60), Retention(bytes=10**6), Retention(age_s=61)):
+        report = Housekeeper(keyed.log, limits, None, keyed.clock).run_once()
+        assert (report.segments_removed, report.start_offset) == (0, 0)
+        assert {type(error) for error in report.errors} == {Corrupt}
+
+
+def test_a_log_of_which_a_segment_cannot_be_read_is_still_rolled() -> None:
+    keyed = with_damaged_header(20)
+    active = keyed.log.upkeep.active()
+    report = Housekeeper(keyed.log, Retention(age_s=1), None, keyed.clock).run_once()
+    assert report.is_rolled
+    assert keyed.log.upkeep.active().first_index == active.next_index
+
+
+def test_what_is_deleted_and_cannot_be_removed_for_damage_is_said() -> None:
+    keyed = with_damaged_header(20)
+    keyed.log.advance_start(14)
+    assert keyed.log.remove_deleted() == 2
+    keyed.log.advance_start(45)
+    with pytest.raises(Corrupt):
+        keyed.log.remove_deleted()
+    assert keyed.log.start_index == 22
+    with pytest.raises(Corrupt):
+        keyed.log.segments()
+
+
+def of_five_batches(last_records: int) -> KeyedLog:
+    keyed = a_log()
+    for number in range(4):
+        keyed.append((b"k", b"%d" % number))
+    keyed.append(*[(b"k", b"last")] * last_records)
+    keyed.seal()
+    keyed.append((b"k", b"newest"))
+    keyed.seal()
+    return keyed
+
+
+def test_a_segment_that_is_whole_and_ends_at_another_offset_is_not_compacted() -> None:
+    keyed, foreign = of_five_batches(1), of_five_batches(2)
+    path = keyed.log.segments()[0].path
+    file = foreign.disk.open_readonly(path)
+    content = file.read_at(0, file.size_bytes())
+    keyed.log.close()
+    file = keyed.disk.open(path)
+    file.write_at(0, [content])
+    file.truncate(len(content))
+    file.sync()
+    keyed.open()
+    keyed.flush()
+    with pytest.raises(Corrupt) as caught:
+        keyed.compactor.run()
+    assert caught.value.file == path
+    assert [info.generation for info in keyed.log.segments()] == [0, 0, 0]

@@ -1,5 +1,6 @@
 """A compacted log beside a model of everything ever appended, in any order of operations."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from random import Random
 
@@ -21,15 +22,23 @@ batches = st.lists(st.tuples(keys, values), max_size=6)
 
 
 class StopsAfter:
-    """A stop signal that is set once it was asked ``left`` times; never while that is None."""
+    """A stop signal that is set once it was asked ``left`` times; never while that is None.
+
+    With ``meanwhile`` it calls that then, and is not set.
+    """
 
     def __init__(self) -> None:
         self.left: int | None = None
+        self.meanwhile: Callable[[], None] | None = None
 
     def is_set(self) -> bool:
         if self.left is None:
             return False
         self.left -= 1
+        if self.left < 0 and self.meanwhile is not None:
+            self.left = None
+            self.meanwhile()
+            return False
         return self.left < 0
 
     def wait(self, timeout: float) -> bool:
@@ -72,6 +81,13 @@ class CompactedLog(RuleBasedStateMachine):
         self.keyed.compact()
         self.stop.left = None
 
+    @rule(batches=st.integers(0, 40), data=st.data())
+    def compact_and_delete_meanwhile(self, batches: int, data: st.DataObject) -> None:
+        self.stop.left, self.stop.meanwhile = batches, lambda: self.delete(data)
+        report = self.keyed.compact()
+        assert report is None or report.is_complete
+        self.stop.left = self.stop.meanwhile = None
+
     @rule(change=st.integers(1, 40), kill=st.booleans(), seed=st.integers(0, 1000))
     def compact_and_die(self, change: int, kill: bool, seed: int) -> None:
         self.disk.rng.seed(seed)
@@ -97,6 +113,9 @@ class CompactedLog(RuleBasedStateMachine):
     @precondition(lambda self: self.keyed.log.end_offset > self.keyed.log.start_offset)
     @rule(data=st.data())
     def delete_before(self, data: st.DataObject) -> None:
+        self.delete(data)
+
+    def delete(self, data: st.DataObject) -> None:
         log = self.keyed.log
         log.advance_start(data.draw(st.integers(log.start_offset, log.end_offset)))
         log.flush()

@@ -3,9 +3,11 @@
 import tracemalloc
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quorumlog.log.cleaning import key_map
 from quorumlog.log.cleaning.key_map import PRODUCER_BYTES, SLOT_BYTES, KeyMap, NewestBatches
 
 
@@ -83,3 +85,15 @@ def test_a_producer_takes_no_more_memory_than_it_is_counted_with() -> None:
     finally:
         tracemalloc.stop()
     assert taken <= PRODUCER_BYTES * len(ids)
+
+
+def test_keys_of_which_half_a_digest_is_the_same_are_different_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for halves in ((lambda key: (7, key[0])), (lambda key: (key[0], 7))):
+        monkeypatch.setattr(key_map, "_digest", halves)
+        keys = KeyMap(4096, 100)
+        for offset, key in enumerate((b"a", b"b", b"c")):
+            assert keys.newest(key) == -1
+            assert keys.put(key, offset)
+        assert [keys.newest(key) for key in (b"a", b"b", b"c", b"d")] == [0, 1, 2, -1]

@@ -255,3 +255,26 @@ def test_a_log_that_is_closed_takes_no_replacement() -> None:
     again = Log.open(disk, DIRECTORY, CONFIG, FixedClock())
     assert again.recovery.compactions_finished == 1
     assert again.segments()[0].generation == 1
+
+
+def test_a_damaged_compacted_file_that_cannot_be_removed_is_not_forgotten() -> None:
+    """Its header is valid: the next open would take it for what was decided."""
+    disk, log = filled()
+    whole = records(log)
+    old = log.segments()[:3]
+    path = write_compacted(disk, log, old)
+    disk.flip_bit(path, DATA_START + 9, 3)
+    disk.fail_at(1)
+    with pytest.raises(StorageError) as caught:
+        log.upkeep.replace(old)
+    assert not isinstance(caught.value, Corrupt)
+    assert disk.exists(path)
+    log.advance_start(old[0].next_offset)
+    with pytest.raises(Corrupt):
+        log.remove_deleted()
+    assert not disk.exists(path)
+    assert log.start_index == 1
+    assert log.remove_deleted() == 1
+    log.close()
+    again = Log.open(disk, DIRECTORY, CONFIG, FixedClock())
+    assert records(again) == whole[old[0].next_index - 1 :]
