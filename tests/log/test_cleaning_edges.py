@@ -357,6 +357,19 @@ def test_the_mark_of_a_compacted_segment_stands_behind_its_last_batch() -> None:
         assert (mark.term, mark.timestamp_ms) == (last.term, last.timestamp_ms)
 
 
+def test_what_is_rewritten_is_of_a_generation_that_none_of_its_parts_was() -> None:
+    """By that a reader with an open file, in this process or another, knows that it is old."""
+    keyed = a_log()
+    overwritten(keyed, 60)
+    keyed.compact()
+    (first, *_) = keyed.log.segments()
+    # Thinned each for itself, then joined.
+    assert first.generation > 1
+    overwritten(keyed, 60)
+    keyed.compact()
+    assert keyed.log.segments()[0].generation > first.generation
+
+
 # -- damage --------------------------------------------------------------------------------------
 
 

@@ -171,6 +171,33 @@ def test_compaction_keeps_the_newest_of_each_key_and_every_offset() -> None:
     again.close()
 
 
+def test_records_are_deleted_while_a_compaction_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may take hours; a thread that deletes is played by the stop signal that the pass asks."""
+    _, log = filled(200, Options(compaction=Compaction(min_dirty_ratio=0.0)))
+    asked = count(1)
+
+    class Deletes:
+        def is_set(self) -> bool:
+            if next(asked) == 20:
+                assert log.delete_before(100) > 0
+            return False
+
+        def wait(self, timeout: float) -> bool:
+            return False
+
+    compactor = log._housekeeper._compactor
+    assert compactor is not None
+    monkeypatch.setattr(compactor, "_stop", Deletes())
+    report = log.housekeep()
+    assert report.errors == ()
+    assert report.compaction is not None
+    assert report.compaction.is_complete
+    assert next(asked) > 20
+    assert log.start_offset == 100
+    assert {record.key for record in log.read()} == {b"0", b"1", b"2"}
+    log.close()
+
+
 def test_housekeeping_goes_on_in_the_background(tmp_path: Path) -> None:
     with quorumlog.open(
         tmp_path / "log",

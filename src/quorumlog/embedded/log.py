@@ -66,6 +66,8 @@ class EmbeddedLog:
         self._syncer: Syncer | None = None
         self._housekeeping: HousekeepingThread | None = None
         self._housekeeping_mutex = Lock()
+        self._deletion_mutex = Lock()
+        """Not the one before: a compaction may hold that for hours."""
         self._scrubbing: ScrubThread | None = None
         self.last_housekeeping: HousekeepingReport | None = None
         """What the last turn of deletion and compaction did; look at its ``errors``."""
@@ -255,7 +257,7 @@ class EmbeddedLog:
         begin = whole("offset", offset)
         if begin > self.end_offset:
             raise OffsetOutOfRange(begin, self.start_offset, self.end_offset)
-        with self._housekeeping_mutex:
+        with self._deletion_mutex:
             return self._waking(lambda: delete_before(self._log, self._commits, begin))
 
     def housekeep(self) -> HousekeepingReport:
@@ -290,7 +292,7 @@ class EmbeddedLog:
         with self._closing:
             self._end_threads()
             # A turn that another thread is in ends first: it may be removing files.
-            with self._housekeeping_mutex, commits.flush_mutex:
+            with self._housekeeping_mutex, self._deletion_mutex, commits.flush_mutex:
                 try:
                     self._log.close()
                 finally:
