@@ -28,8 +28,15 @@ from quorumlog.log.paths import (
     remade_name,
     segment_name,
 )
-from quorumlog.log.segment import reserve_segment, write_first_pages
+from quorumlog.log.scan import end_of_data
+from quorumlog.log.segment import (
+    DATA_START,
+    RESERVED_BYTES,
+    reserve_segment,
+    write_first_pages,
+)
 from quorumlog.log.segment_header import HEADER_BYTES, SegmentHeader, decode_segment_header
+from quorumlog.log.sparse_index import decode_seal, read_index
 from quorumlog.ports import Disk, File
 from quorumlog.types import Index
 
@@ -71,6 +78,43 @@ def is_left_behind(firsts: Sequence[Index], next_index: Index) -> bool:
         next_index: as its name says.
     """
     return bool(firsts) and min(firsts) > next_index
+
+
+def is_unborn(disk: Disk, file: File, path: str, first_index: int, *, is_alone: bool) -> bool:
+    """Whether the last segment's ``file``, which has no valid header, is one never made.
+
+    Its header was synced before the first batch was written. So a crash leaves no mark, nothing but
+    zeros where batches stand, no more space than is reserved first, and no index beside it.
+
+    Args:
+        is_alone: there is no segment before it.
+
+    Raises:
+        OSError
+    """
+    mark = MarkPages().load(file)
+    was_written = mark is not None and mark.index >= first_index
+    if was_written or (is_alone and first_index != 1) or file.size_bytes() > RESERVED_BYTES:
+        return False
+    is_empty = end_of_data(file, DATA_START) == DATA_START
+    return is_empty and indexed_end(disk, path, first_index) is None
+
+
+def indexed_end(disk: Disk, segment_path: str, first_index: int) -> int | None:
+    """The last batch of segment ``first_index`` as a valid index beside it says; None without one.
+
+    The index of a last segment is written when the log is closed, and removed before the segment
+    is: where there is one, the segment was there and held batches.
+    """
+    with suppress(OSError):
+        stored = disk.open_readonly(index_path_of(segment_path))
+        try:
+            seal = decode_seal(read_index(stored))
+        finally:
+            stored.close()
+        if seal is not None and seal.first_index == first_index:
+            return seal.last_index
+    return None
 
 
 def take_place(

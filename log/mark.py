@@ -27,7 +27,7 @@ from typing import Final
 
 from quorumlog.log.fast_dataclass import fast_dataclass
 from quorumlog.log.slots import SlotPair
-from quorumlog.ports import File
+from quorumlog.ports import File, Readable
 from quorumlog.types import Index, Offset, Term
 
 _MAGIC = b"QLM\x01"
@@ -67,7 +67,7 @@ class MarkPages:
     def __init__(self) -> None:
         self._slots = SlotPair(_MAGIC, MARKS_START, _MARK.size)
 
-    def load(self, file: File) -> Mark | None:
+    def load(self, file: Readable) -> Mark | None:
         payload = self._slots.load(file)
         return None if payload is None else _mark_of(payload)
 
@@ -76,7 +76,7 @@ class MarkPages:
         """What a slot takes of its page."""
         return self._slots.slot_bytes
 
-    def damaged(self, file: File) -> list[int]:
+    def damaged(self, file: Readable) -> list[int]:
         """Where a slot stands that was written and is not valid."""
         return self._slots.damaged(file)
 

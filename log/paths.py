@@ -35,6 +35,11 @@ def index_path_of(segment_path: str) -> str:
     return segment_path.removesuffix(SEGMENT_SUFFIX) + INDEX_SUFFIX
 
 
+def first_index_of_index(name: str) -> Index | None:
+    """The first index of the segment that an index file's name says, or None."""
+    return _number(name[: -len(INDEX_SUFFIX)]) if name.endswith(INDEX_SUFFIX) else None
+
+
 def compacted_name(first_index: int, next_index: int) -> str:
     """The file that is to stand for all segments from ``first_index`` up to ``next_index``."""
     return f"{first_index:0{_DIGITS}d}.{next_index:0{_DIGITS}d}{COMPACTED_SUFFIX}"

@@ -15,7 +15,7 @@ from quorumlog.log.batch import HEADER_SIZE, BatchHeader
 from quorumlog.log.cipher import SegmentCipher, check_library
 from quorumlog.log.config import LogConfig
 from quorumlog.log.install import WHOLE_LOG, create_first_segment, settle_install
-from quorumlog.log.leftovers import settle_leftovers
+from quorumlog.log.leftovers import is_unborn, settle_leftovers
 from quorumlog.log.mark import MARKS_START, Mark, MarkPages
 from quorumlog.log.paths import count_without_index, first_indexes_of, segment_name
 from quorumlog.log.scan import Scan, count_intact_headers, end_of_data, header_at
@@ -127,11 +127,7 @@ def recover(
 
 
 def _remove_unborn(disk: Disk, directory: str, firsts: list[Index]) -> str:
-    """Remove the last segment file if a crash cut its making short; returns its path.
-
-    Only a file without a valid header, without a mark and with nothing but zeros where batches
-    stand is that: its header was synced before the first batch was written.
-    """
+    """Remove the last segment file if a crash cut its making short; returns its path."""
     if not firsts:
         return ""
     path = f"{directory}/{segment_name(firsts[-1])}"
@@ -141,10 +137,7 @@ def _remove_unborn(disk: Disk, directory: str, firsts: list[Index]) -> str:
             decode_segment_header(file.read_at(0, DATA_START), path)
             return ""
         except Corrupt:
-            mark = MarkPages().load(file)
-            was_written = mark is not None and mark.index >= firsts[-1]
-            is_first = firsts[-1] == 1 or len(firsts) > 1
-            if was_written or not is_first or end_of_data(file, DATA_START) > DATA_START:
+            if not is_unborn(disk, file, path, firsts[-1], is_alone=len(firsts) == 1):
                 raise
     finally:
         file.close()
@@ -272,6 +265,9 @@ def _write_again(file: File, position: int, end: int) -> None:
     """Write the bytes ``[position, end)`` as they read now, so that the next sync takes them."""
     while position < end:
         chunk = file.read_at(position, min(_REWRITE_BYTES, end - position))
+        if not chunk:
+            # A file without batches may end before the place where they begin.
+            return
         file.write_at(position, [chunk])
         position += len(chunk)
 

@@ -20,7 +20,7 @@ from quorumlog.log.batch import (
     decode_header,
     header_of,
 )
-from quorumlog.ports import File
+from quorumlog.ports import File, Readable
 
 _PLACE: Final = struct.Struct("<I4xIIQ8xQ28xBxHI4x")
 """Of a batch header: magic, body_length, record_count, index, base_offset, kind, flags,
@@ -215,7 +215,7 @@ class Scan:
             raise ProtocolError("the timestamp is before that of the batch before")
 
 
-def end_of_data(file: File, position: int) -> int:
+def end_of_data(file: Readable, position: int) -> int:
     """The position behind the last byte from ``position`` on that is not zero."""
     end = position
     while chunk := file.read_at(position, _SCAN_BYTES):

@@ -29,6 +29,9 @@ DATA_START: Final = MARKS_END
 PREALLOCATION_STEP_BYTES: Final = 64 * 1024
 """What a new segment file has room for; it grows in larger steps."""
 
+RESERVED_BYTES: Final = DATA_START + PREALLOCATION_STEP_BYTES
+"""Size of a new segment file."""
+
 
 class Segment:
     """What is kept in memory of a segment, whether its file exists yet or not.
@@ -115,7 +118,7 @@ def reserve_segment(disk: Disk, path: str) -> File:
     file = disk.open(path, create=True)
     try:
         file.truncate(0)
-        file.allocate(DATA_START + PREALLOCATION_STEP_BYTES)
+        file.allocate(RESERVED_BYTES)
     except BaseException:
         file.close()
         raise

@@ -13,7 +13,7 @@ from quorumlog.log.paths import index_path_of
 from quorumlog.log.scan import header_at, walk_headers
 from quorumlog.log.segment import DATA_START, Segment
 from quorumlog.log.segment_header import HEADER_BYTES, SegmentHeader, decode_segment_header
-from quorumlog.log.sparse_index import Entry, Seal, SparseIndex, decode_index
+from quorumlog.log.sparse_index import Entry, Seal, SparseIndex, decode_index, read_index
 from quorumlog.ports import Disk, File
 
 if TYPE_CHECKING:
@@ -321,7 +321,7 @@ def load_index(
     with suppress(OSError):
         stored = disk.open_readonly(index_path_of(segment_path))
         try:
-            return decode_index(stored.read_at(0, stored.size_bytes()), seal, interval_bytes)
+            return decode_index(read_index(stored), seal, interval_bytes)
         finally:
             stored.close()
     return None

@@ -18,7 +18,7 @@ from typing import Final
 
 from fastcrc.crc32 import iscsi as crc32c
 
-from quorumlog.ports import File
+from quorumlog.ports import File, Readable
 
 SLOT_STRIDE: Final = 4096
 """Bytes from one slot to the other: the largest unit a disk writes at once."""
@@ -45,7 +45,7 @@ class SlotPair:
         """The first byte behind both pages."""
         return self._position + 2 * SLOT_STRIDE
 
-    def load(self, file: File) -> bytes | None:
+    def load(self, file: Readable) -> bytes | None:
         """The newest valid payload, or None when neither slot is valid."""
         newest: bytes | None = None
         self._number = 0
@@ -56,7 +56,7 @@ class SlotPair:
                 self._number, newest = found
         return newest
 
-    def damaged(self, file: File) -> list[int]:
+    def damaged(self, file: Readable) -> list[int]:
         """Where slots stand that were written and are not valid: torn by a power cut, or rotten."""
         places = [self._position + parity * SLOT_STRIDE for parity in (0, 1)]
         raws = [(place, file.read_at(place, self.slot_bytes)) for place in places]

@@ -32,6 +32,8 @@ from dataclasses import dataclass
 from fastcrc.crc32 import iscsi as crc32c
 
 from quorumlog.log.batch import BatchHeader
+from quorumlog.log.fast_dataclass import fast_dataclass
+from quorumlog.ports import File
 from quorumlog.types import Buffer
 
 _MAGIC = b"QLI\x01"
@@ -52,7 +54,7 @@ class Seal:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Entry:
     """A batch's number, where it stands, and what its header says of offset, time and term."""
 
@@ -134,8 +136,23 @@ class SparseIndex:
         return Entry(*[column[max(at, 0)] for column in self._columns])
 
 
-def decode_index(raw: bytes, seal: Seal, interval_bytes: int) -> SparseIndex | None:
-    """The index in ``raw``, or None when it is damaged or of another segment or state."""
+def read_index(file: File) -> bytes:
+    """All bytes of an index file; none where its length is not what its head says.
+
+    So no more memory is taken than an index of that many entries needs.
+    """
+    size_bytes = file.size_bytes()
+    head = file.read_at(0, _HEAD.size + _SEAL.size)
+    if len(head) < _HEAD.size + _SEAL.size:
+        return b""
+    *_, count = _SEAL.unpack_from(head, _HEAD.size)
+    if size_bytes != len(head) + count * _COLUMNS * _WIDTH:
+        return b""
+    return file.read_at(0, size_bytes)
+
+
+def decode_seal(raw: bytes) -> Seal | None:
+    """Of which segment, in which state, the index in ``raw`` is; None when it is damaged."""
     if len(raw) < _HEAD.size + _SEAL.size:
         return None
     magic, crc = _HEAD.unpack_from(raw)
@@ -143,9 +160,16 @@ def decode_index(raw: bytes, seal: Seal, interval_bytes: int) -> SparseIndex | N
     if magic != _MAGIC or crc != crc32c(body):
         return None
     *state, count = _SEAL.unpack_from(body)
-    entries = body[_SEAL.size :]
-    if Seal(*state) != seal or not count or len(entries) != count * _COLUMNS * _WIDTH:
+    is_whole = count and len(body) - _SEAL.size == count * _COLUMNS * _WIDTH
+    return Seal(*state) if is_whole else None
+
+
+def decode_index(raw: bytes, seal: Seal, interval_bytes: int) -> SparseIndex | None:
+    """The index in ``raw``, or None when it is damaged or of another segment or state."""
+    if decode_seal(raw) != seal:
         return None
+    entries = memoryview(raw)[_HEAD.size + _SEAL.size :]
+    count = len(entries) // (_COLUMNS * _WIDTH)
     index = SparseIndex(interval_bytes)
     for number, column in enumerate(index._columns):
         begin = number * count * _WIDTH

@@ -3,11 +3,18 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from quorumlog.errors import ConfigError, Corrupt, StorageError, UnusableDirectory
+from quorumlog.errors import (
+    ConfigError,
+    Corrupt,
+    ProtocolError,
+    StorageError,
+    UnusableDirectory,
+)
 from quorumlog.log.batch import ENCRYPTED, HEADER_SIZE, Batch, Kind, decode_header
 from quorumlog.log.cipher import SegmentCipher
 from quorumlog.log.inspection.damage import Finding, Flaw, Point, Severity, Span
-from quorumlog.log.inspection.examine import Examined, Task, begin_of, examine
+from quorumlog.log.inspection.examine import begin_of, examine
+from quorumlog.log.inspection.examined import Examined, Task
 from quorumlog.log.inspection.find_logs import is_locked
 from quorumlog.log.inspection.inventory import SegmentFile, take_inventory
 from quorumlog.log.inspection.survey import Run
@@ -65,7 +72,7 @@ def dump(
         raise UnusableDirectory(
             f"{directory} cannot be read ({error.strerror}): give the directory of a log"
         ) from error
-    if not inventory.is_log:
+    if not (inventory.segments or inventory.unborn or inventory.lost_end or inventory.is_replica):
         raise UnusableDirectory(f"there is no log in {directory}: give the directory of a log")
     begins = [begin_of(disk, source) for source in inventory.segments]
     before: Point | None = None
@@ -84,7 +91,14 @@ def dump(
             yield Finding(Severity.DAMAGE, Flaw.UNREADABLE, source.path, 0, "a segment", found)
             before = None
             continue
-        yield from _in_segment(disk, examined, start_offset, ring)
+        try:
+            yield from _in_segment(disk, examined, start_offset, ring)
+        except (OSError, ProtocolError) as error:
+            # Deleted or compacted since it was looked at, or a disk that reads one time only.
+            found = f"another file, or an error: {error}"
+            yield Finding(Severity.DAMAGE, Flaw.UNREADABLE, source.path, 0, "what was there", found)
+            before = None
+            continue
         before = examined.after
 
 
@@ -154,7 +168,12 @@ def _dumped(
 
 
 def batches_of(file: File, run: Run) -> Iterator[tuple[int, Batch]]:
-    """The batches of a run, which were found to be good, as views of what is read at once."""
+    """The batches of a run, which were found to be good, as views of what is read at once.
+
+    Raises:
+        ProtocolError: they are not there any more: the file was changed meanwhile.
+        OSError
+    """
     position = run.position
     size_bytes = _READ_BYTES
     while position < run.end:
@@ -163,6 +182,8 @@ def batches_of(file: File, run: Run) -> Iterator[tuple[int, Batch]]:
         for batch in _whole_batches(data):
             yield position, batch
             position += batch.size_bytes
+        if position == begin and size_bytes > _READ_BYTES:
+            raise ProtocolError(f"no batch of {run.end - position} bytes at byte {position}")
         # Not one fits: it has to be read with more.
         size_bytes = _READ_BYTES if position > begin else 8 * _READ_BYTES
 

@@ -3,7 +3,7 @@
 from typing import Final
 
 from quorumlog.errors import UnusableDirectory
-from quorumlog.log.inspection.inventory import KEPT_PREFIX, take_inventory
+from quorumlog.log.inspection.inventory import KEPT_PREFIX, is_log
 from quorumlog.log.paths import parent_of
 from quorumlog.ports import Disk
 
@@ -11,10 +11,13 @@ MAX_DEPTH: Final = 4
 """How deep below the directory given logs are looked for: a cluster, a node, groups, a group."""
 
 _LOCKS: Final = ("lock", "node.lock")
+_GROUPS: Final = "groups"
 
 
 def find_logs(disk: Disk, directory: str) -> list[str]:
     """The directories of logs: ``directory`` itself, or those below it, in order.
+
+    Also what cannot be read and stands where a log may be: to open it says so.
 
     Raises:
         UnusableDirectory: it cannot be read, or there is none.
@@ -39,10 +42,15 @@ def find_logs(disk: Disk, directory: str) -> list[str]:
 def _logs_below(disk: Disk, directory: str, depth: int) -> list[str]:
     try:
         names = disk.list_directory(directory)
-    except OSError:
-        # A file, or a directory of somebody else.
+    except (NotADirectoryError, FileNotFoundError):
         return []
-    if take_inventory(disk, directory).is_log:
+    except OSError as error:
+        # Of somebody else, unless it stands where the logs of a node do; a failing disk is no
+        # reason to pass over what may be a log either.
+        is_of_others = isinstance(error, PermissionError)
+        is_group = parent_of(directory).rpartition("/")[2] == _GROUPS
+        return [] if is_of_others and not is_group else [directory]
+    if is_log(names):
         return [directory]
     if not depth:
         return []

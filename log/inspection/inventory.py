@@ -1,26 +1,25 @@
 """What stands in a log's directory, as the next open would use it. Changes nothing."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 from quorumlog.errors import Corrupt
-from quorumlog.log.inspection.damage import Finding, Flaw, Severity
+from quorumlog.log.inspection.damage import Finding, Flaw, Severity, Span
 from quorumlog.log.install import DRAFT_NAME, find_damage, install_index_of, is_emptied
-from quorumlog.log.leftovers import is_left_behind
-from quorumlog.log.mark import MarkPages
+from quorumlog.log.leftovers import indexed_end, is_left_behind, is_unborn
 from quorumlog.log.paths import (
-    INDEX_SUFFIX,
     compacted_range_of,
     first_index_of,
+    first_index_of_index,
     first_indexes_of,
     index_path_of,
     is_remade_name,
     segment_name,
 )
-from quorumlog.log.scan import end_of_data
-from quorumlog.log.segment import DATA_START
 from quorumlog.log.segment_header import HEADER_BYTES, SegmentHeader, decode_segment_header
+from quorumlog.log.state_snapshot import snapshot_index_of
 from quorumlog.ports import Disk
 from quorumlog.types import Index
 
@@ -31,7 +30,6 @@ KEPT_PREFIX: Final = "removed-"
 PARKED_SUFFIX: Final = ".misplaced"
 """Behind a segment's name: a whole segment that waits for its place (see the repair)."""
 
-_STATE_SUFFIX: Final = ".state"
 _DRAFTS: Final = ("state.new", f"{HARD_STATE_NAME}.new", DRAFT_NAME)
 _KNOWN: Final = ("lock", HARD_STATE_NAME)
 
@@ -45,6 +43,7 @@ class SegmentFile:
         home: the path it has to have: another one for a compacted or misplaced file.
         next_index: of a compacted file: behind its last batch.
         hidden: files that the next open removes in favour of this one.
+        has_header: its header is valid.
     """
 
     first_index: Index
@@ -52,6 +51,7 @@ class SegmentFile:
     home: str
     next_index: Index | None = None
     hidden: tuple[str, ...] = ()
+    has_header: bool = True
 
 
 @dataclass(slots=True)
@@ -59,21 +59,32 @@ class Inventory:
     """What was found. ``segments`` are in order.
 
     ``compactions`` are the complete compacted files: the next open puts them in their places.
+    ``attempts`` are those that came to nothing: it removes them.
     """
 
     directory: str
     segments: list[SegmentFile] = field(default_factory=list)
     indexes: set[str] = field(default_factory=set)
     compactions: list[SegmentFile] = field(default_factory=list)
+    attempts: list[str] = field(default_factory=list)
     unborn: SegmentFile | None = None
     """A last file whose making was cut short: it is not among the segments."""
+    lost_end: str = ""
+    """The path of a segment behind the others that is not there, though its index is."""
     snapshots: list[tuple[str, int]] = field(default_factory=list)
     is_replica: bool = False
     findings: list[Finding] = field(default_factory=list)
 
-    @property
-    def is_log(self) -> bool:
-        return bool(self.segments or self.unborn or self.is_replica)
+
+def is_log(names: Iterable[str]) -> bool:
+    """Whether a directory with files of these names is that of a log, whole or not."""
+    return any(
+        name == HARD_STATE_NAME
+        or first_index_of(name.removesuffix(PARKED_SUFFIX)) is not None
+        or first_index_of_index(name) is not None
+        or compacted_range_of(name) is not None
+        for name in names
+    )
 
 
 def take_inventory(disk: Disk, directory: str, *, is_open: bool = False) -> Inventory:
@@ -85,9 +96,9 @@ def take_inventory(disk: Disk, directory: str, *, is_open: bool = False) -> Inve
     Raises:
         OSError: the directory cannot be listed.
     """
-    names = disk.list_directory(directory)
-    inventory = Inventory(directory, is_replica=HARD_STATE_NAME in names)
-    names = _without_emptied(disk, inventory, names, is_open=is_open)
+    listed = disk.list_directory(directory)
+    inventory = Inventory(directory, is_replica=HARD_STATE_NAME in listed)
+    names = _without_emptied(disk, inventory, listed, is_open=is_open)
     places: dict[Index, SegmentFile] = {}
     strays: dict[Index, list[str]] = {}
     for name in names:
@@ -98,11 +109,18 @@ def take_inventory(disk: Disk, directory: str, *, is_open: bool = False) -> Inve
         _hide_behind(compacted, places)
     inventory.segments = [places[first] for first in sorted(places)]
     _leave_out_unborn(disk, inventory, is_open)
-    known = {index_path_of(each.home) for each in inventory.segments}
-    known |= {index_path_of(path) for each in inventory.segments for path in each.hidden}
-    for path in sorted(inventory.indexes - known):
+    _sort_lone_indexes(disk, inventory, is_open)
+    is_empty = not (inventory.segments or inventory.unborn or inventory.lost_end)
+    if inventory.is_replica and is_empty and names == listed:
         inventory.findings.append(
-            _note(Flaw.UNKNOWN_FILE, path, "a segment beside it", "an index without a segment")
+            Finding(
+                Severity.DAMAGE,
+                Flaw.MISSING_SEGMENT,
+                directory,
+                0,
+                "a segment: there is a hard state",
+                "none",
+            )
         )
     return inventory
 
@@ -157,20 +175,22 @@ def _sort_in(
     """Put one name where it belongs."""
     path = f"{inventory.directory}/{name}"
     first_index = first_index_of(name)
-    parked = first_index_of(name.removesuffix(PARKED_SUFFIX))
-    if first_index is not None or (parked is not None and name.endswith(PARKED_SUFFIX)):
+    said = first_index_of(name.removesuffix(PARKED_SUFFIX))
+    snapshot_index = snapshot_index_of(name)
+    if said is not None:
         header = header_in(disk, path)
-        place = first_index if header is None else header.first_index
-        if first_index is not None and place == first_index:
-            places[first_index] = SegmentFile(first_index, path, path)
-        elif place is not None:
+        place = said if header is None else header.first_index
+        if place == first_index:
+            has_header = header is not None
+            places[first_index] = SegmentFile(first_index, path, path, has_header=has_header)
+        else:
             strays.setdefault(place, []).append(path)
     elif compacted_range_of(name) is not None:
         return
-    elif name.endswith(INDEX_SUFFIX):
+    elif first_index_of_index(name) is not None:
         inventory.indexes.add(path)
-    elif name.endswith(_STATE_SUFFIX) and name.removesuffix(_STATE_SUFFIX).isdigit():
-        inventory.snapshots.append((path, int(name.removesuffix(_STATE_SUFFIX))))
+    elif snapshot_index is not None:
+        inventory.snapshots.append((path, snapshot_index))
     elif name in _DRAFTS or is_remade_name(name):
         if not is_open:
             found = "a draft that a crash left: it is removed, or written again"
@@ -196,6 +216,7 @@ def _sort_compacted(disk: Disk, inventory: Inventory, names: list[str], *, is_op
             inventory.compactions.append(SegmentFile(first_index, path, home, next_index))
             found = "a complete one: the next open puts it in the place of its segments"
         else:
+            inventory.attempts.append(path)
             found = "an attempt that came to nothing: the next open removes it"
         if not is_open:
             expected = "no compaction under way"
@@ -211,14 +232,20 @@ def _find_homes(
             home = f"{inventory.directory}/{segment_name(first_index)}"
             found = f"segment {first_index}"
             severity = Severity.REPAIRABLE
-            if first_index in places:
+            there = places.get(first_index)
+            if there is None or not there.has_header:
+                if there is not None:
+                    instead = f"a damaged one, and {path} holds it"
+                    inventory.findings.append(_misplaced(Severity.DAMAGE, there.path, instead))
+                places[first_index] = SegmentFile(first_index, path, home)
+            else:
                 found += ", which is there under its own name too"
                 severity = Severity.DAMAGE
-            else:
-                places[first_index] = SegmentFile(first_index, path, home)
-            inventory.findings.append(
-                Finding(severity, Flaw.MISPLACED, path, 8, "the segment of its name", found)
-            )
+            inventory.findings.append(_misplaced(severity, path, found))
+
+
+def _misplaced(severity: Severity, path: str, found: str) -> Finding:
+    return Finding(severity, Flaw.MISPLACED, path, 8, "the segment of its name", found)
 
 
 def _hide_behind(compacted: SegmentFile, places: dict[Index, SegmentFile]) -> None:
@@ -241,21 +268,52 @@ def _leave_out_unborn(disk: Disk, inventory: Inventory, is_open: bool) -> None:
     try:
         file = disk.open_readonly(last.path)
         try:
-            mark = MarkPages().load(file)
-            is_empty = end_of_data(file, DATA_START) == DATA_START
+            is_alone = len(inventory.segments) == 1
+            if not is_unborn(disk, file, last.path, last.first_index, is_alone=is_alone):
+                return
         finally:
             file.close()
     except OSError:
-        return
-    was_written = mark is not None and mark.index >= last.first_index
-    could_be = last.first_index == 1 or len(inventory.segments) > 1
-    if was_written or not could_be or not is_empty:
         return
     inventory.segments.pop()
     inventory.unborn = last
     if not is_open:
         found = "one whose making was cut short: the next open removes it"
         inventory.findings.append(_note(Flaw.UNFINISHED, last.path, "a segment", found))
+
+
+def _sort_lone_indexes(disk: Disk, inventory: Inventory, is_open: bool) -> None:
+    """Indexes without their segment: behind all segments one says that the end of the log is lost.
+
+    For an index is written for batches, and removed before its segment is.
+    """
+    segments = inventory.segments
+    known = {index_path_of(each.home) for each in segments}
+    known |= {index_path_of(path) for each in segments for path in each.hidden}
+    end = segments[-1].first_index if segments else Index(0)
+    for path in sorted(inventory.indexes - known):
+        first_index = first_index_of_index(path.rpartition("/")[2])
+        last_index = None
+        home = path
+        if first_index is not None and first_index > end and not is_open:
+            home = f"{inventory.directory}/{segment_name(first_index)}"
+            last_index = indexed_end(disk, home, first_index)
+        if first_index is None or last_index is None:
+            found = "an index without a segment"
+            inventory.findings.append(_note(Flaw.UNKNOWN_FILE, path, "a segment beside it", found))
+            continue
+        inventory.lost_end = inventory.lost_end or home
+        inventory.findings.append(
+            Finding(
+                Severity.DAMAGE,
+                Flaw.MISSING_SEGMENT,
+                home,
+                0,
+                "a segment: its index is there",
+                "none",
+                Span(first_index, last_index + 1),
+            )
+        )
 
 
 def _note(flaw: Flaw, file: str, expected: str, found: str) -> Finding:

@@ -6,6 +6,7 @@ before anything is changed.
 """
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
@@ -44,7 +45,8 @@ class Kept:
     def copy(self, path: str, position: int, end: int | None, why: str) -> None:
         """Keep the bytes ``[position, end)`` of the file at ``path``; durable when it returns.
 
-        What the disk refuses to read is kept as zeros. A file that is not there is passed over.
+        What the disk refuses to read is kept as zeros. A file that is not there is passed over; one
+        that could not be copied leaves nothing but its line in the list.
 
         Raises:
             OSError
@@ -60,10 +62,16 @@ class Kept:
             name = _name_of(path) if is_whole else f"{_name_of(path)}.{position}"
             name = self._free_name(name)
             self._note(name, path, position, end - position, why)
-            target = self._disk.open(f"{self.path}/{name}", create=True)
+            target_path = f"{self.path}/{name}"
+            target = self._disk.open(target_path, create=True)
             try:
                 _copy(SafeReader(source, lambda size_bytes: None), target, position, end)
                 target.sync()
+            except OSError:
+                # Most likely the disk is full: half a copy only takes the space of the next one.
+                with suppress(OSError):
+                    self._disk.remove(target_path)
+                raise
             finally:
                 target.close()
             self._disk.sync_directory(self.path)
@@ -112,7 +120,7 @@ def _name_of(path: str) -> str:
 def _copy(reader: SafeReader, target: File, position: int, end: int) -> None:
     start = position
     while position < end:
-        data = reader.read(position, min(_COPY_BYTES, end - position))
+        data = reader.read_at(position, min(_COPY_BYTES, end - position))
         if not data:
             return
         target.write_at(position - start, [data])

@@ -7,7 +7,19 @@ from quorumlog.log.state_snapshot import load_newest
 from quorumlog.ports import Disk
 
 
-def check_hard_state(disk: Disk, path: str) -> list[Finding]:
+def check_hard_state(disk: Disk, path: str, attempts: int = 1) -> list[Finding]:
+    """What is wrong with a hard state.
+
+    Args:
+        attempts: how often it is read, where somebody may be writing it.
+    """
+    findings = _hard_state_findings(disk, path)
+    if findings and attempts > 1:
+        return check_hard_state(disk, path, attempts - 1)
+    return findings
+
+
+def _hard_state_findings(disk: Disk, path: str) -> list[Finding]:
     try:
         _, damaged = read_hard_state(disk, path)
     except Corrupt as error:

@@ -14,15 +14,17 @@ from typing import Final
 from fastcrc.crc32 import iscsi as crc32c
 
 from quorumlog.errors import DiskFull, InvariantViolation, LogLocked, StorageError
-from quorumlog.log.batch import MAX_GAP, Batch, BatchHeader, Kind
+from quorumlog.log.batch import Batch, BatchHeader, Kind
 from quorumlog.log.compacted_file import CompactedFile
 from quorumlog.log.config import LogConfig
 from quorumlog.log.disk_errors import is_full
 from quorumlog.log.hard_state import HardStateFile
+from quorumlog.log.inspection.damage import Point
 from quorumlog.log.inspection.dump import batches_of
 from quorumlog.log.inspection.find_logs import locks_of
 from quorumlog.log.inspection.inventory import PARKED_SUFFIX
 from quorumlog.log.inspection.kept import Kept
+from quorumlog.log.inspection.log_report import LogReport
 from quorumlog.log.inspection.repair_actions import (
     Action,
     CutTail,
@@ -38,7 +40,8 @@ from quorumlog.log.inspection.repair_actions import (
     WriteMark,
 )
 from quorumlog.log.inspection.repair_plan import plan_repair
-from quorumlog.log.inspection.verify import LogReport, verify_log
+from quorumlog.log.inspection.survey import SafeReader
+from quorumlog.log.inspection.verify import verify_log
 from quorumlog.log.key_ring import KeyRing
 from quorumlog.log.leftovers import settle_leftovers, take_place
 from quorumlog.log.mark import MARKS_END, MarkPages
@@ -162,6 +165,8 @@ class _Repair:
         """Do it; durable when it returns."""
         match action:
             case Settle():
+                for path in action.kept:
+                    self._kept.copy(path, 0, None, action.sentence)
                 settle_leftovers(self._disk, self._directory)
             case Place():
                 self._place(action)
@@ -222,7 +227,7 @@ class _Repair:
         file = self._disk.open(action.path)
         try:
             marks = MarkPages()
-            marks.load(file)
+            marks.load(SafeReader(file, lambda size_bytes: None))
             # Both slots: the older one may be the damaged one, or may be in the way.
             for _ in range(2):
                 marks.store(file, action.mark)
@@ -307,7 +312,7 @@ def gap_batches(gap: Gap) -> Iterator[Batch]:
     while index < gap.after.index:
         indexes, offsets = gap.after.index - index, gap.after.offset - offset
         # As many in each of the gaps to come: every one needs indexes and offsets.
-        parts = -(-max(indexes, offsets) // MAX_GAP) if offsets else indexes
+        parts = Gap(Point(index, offset, gap.after.term, 0), gap.after).parts
         header = BatchHeader(
             crc32c(b""),
             0,

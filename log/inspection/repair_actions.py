@@ -1,12 +1,19 @@
 """The steps of a repair, as values."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
+from quorumlog.log.batch import MAX_GAP
 from quorumlog.log.inspection.damage import ORIGIN, Point, Span
 from quorumlog.log.inspection.survey import Run
 from quorumlog.log.mark import Mark
 from quorumlog.log.segment_header import SegmentHeader
 from quorumlog.types import Index
+
+MAX_FILLERS: Final = 1_000_000
+"""Batches that may stand for one hole: more are no hole, but the file of another log."""
+
+_MAX: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +32,13 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Settle(Action):
-    """Finish, or take back, what a crash left of a compaction."""
+    """Finish a compaction that was decided.
+
+    Attributes:
+        kept: files it takes the place of that are copied before, for the new one is damaged.
+    """
+
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +89,25 @@ class Gap:
 
     before: Point
     after: Point
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether batches can stand for it, and not more than ``MAX_FILLERS``."""
+        before, after = self.before, self.after
+        indexes, offsets = after.index - before.index, after.offset - before.offset
+        is_forward = after.term >= before.term and after.timestamp_ms >= before.timestamp_ms
+        if indexes <= 0 or offsets < 0 or not is_forward or max(after.index, after.offset) > _MAX:
+            return False
+        return self.parts <= (min(indexes, offsets, MAX_FILLERS) if offsets else MAX_FILLERS)
+
+    @property
+    def parts(self) -> int:
+        """How many batches: without offsets one for each index, for a gap takes offsets."""
+        indexes, offsets = (
+            self.after.index - self.before.index,
+            self.after.offset - self.before.offset,
+        )
+        return -(-max(indexes, offsets) // MAX_GAP) if offsets else indexes
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ import structlog
 
 from quorumlog.errors import Closed, ConfigError, Corrupt, LogFenced, StorageError
 from quorumlog.log.inspection.damage import Finding, Flaw, Severity, Span
-from quorumlog.log.inspection.examine import Task, begin_of, examine
+from quorumlog.log.inspection.examine import begin_of, examine
+from quorumlog.log.inspection.examined import Task
 from quorumlog.log.inspection.inventory import SegmentFile
 from quorumlog.log.pacer import MIN_BYTES_S, Pacer, Stopped, StopSignal
 from quorumlog.log.paths import first_indexes_of, parent_of, segment_name

@@ -76,11 +76,19 @@ class SafeReader:
         self._file = file
         self._progress = progress
         self._told = 0
-        self.unreadable: list[tuple[int, str]] = []
+        self._unreadable: dict[int, str] = {}
+        """Why a sector cannot be read, by its position."""
 
-    def read(self, position: int, size_bytes: int) -> bytes:
+    def read_at(self, position: int, size_bytes: int) -> bytes:
+        """As of a file.
+
+        Raises:
+            IsADirectoryError: it is none.
+        """
         try:
             data = self._file.read_at(position, size_bytes)
+        except IsADirectoryError:
+            raise
         except OSError:
             data = self._read_by_sectors(position, size_bytes)
         if position + len(data) > self._told:
@@ -91,16 +99,30 @@ class SafeReader:
     def size_bytes(self) -> int:
         return self._file.size_bytes()
 
+    def unreadable(self) -> list[tuple[int, int, str]]:
+        """Position and size of what the disk refused, and why; adjoining sectors as one."""
+        places: list[tuple[int, int, str]] = []
+        for position in sorted(self._unreadable):
+            reason = self._unreadable[position]
+            size_bytes = min(_SECTOR_BYTES, self.size_bytes() - position)
+            if places and sum(places[-1][:2]) == position and places[-1][2] == reason:
+                begin, before, _ = places.pop()
+                places.append((begin, before + size_bytes, reason))
+            else:
+                places.append((position, size_bytes, reason))
+        return places
+
     def _read_by_sectors(self, position: int, size_bytes: int) -> bytes:
         parts = []
         end = min(position + size_bytes, self._file.size_bytes())
         while position < end:
-            length = min(_SECTOR_BYTES - position % _SECTOR_BYTES, end - position)
+            sector = position - position % _SECTOR_BYTES
+            length = min(sector + _SECTOR_BYTES, end) - position
             try:
                 parts.append(self._file.read_at(position, length))
             except OSError as error:
                 parts.append(bytes(length))
-                self.unreadable.append((position, error.strerror or str(error)))
+                self._unreadable[sector] = error.strerror or str(error)
             position += length
         return b"".join(parts)
 
@@ -227,7 +249,7 @@ class _Walk:
         at = position - self._chunk_position
         if at < 0 or at + size_bytes > len(self._chunk):
             wanted = max(size_bytes, min(_CHUNK_BYTES, self._end - position))
-            self._chunk = memoryview(self._reader.read(position, wanted))
+            self._chunk = memoryview(self._reader.read_at(position, wanted))
             self._chunk_position = position
             at = 0
         return self._chunk[at : at + size_bytes]
@@ -236,7 +258,7 @@ class _Walk:
         """Where the next batch stands that may continue the log behind a hole."""
         at = position
         while at < self._end:
-            chunk = self._reader.read(at, min(_CHUNK_BYTES, self._end - at))
+            chunk = self._reader.read_at(at, min(_CHUNK_BYTES, self._end - at))
             hit = chunk.find(_MAGIC_BYTES)
             while hit >= 0:
                 place = at + hit
@@ -255,7 +277,7 @@ class _Walk:
         A damaged one is skipped at least: its index is not the next one.
         """
         try:
-            fields = decode_fields(self._reader.read(place, HEADER_SIZE), 0)
+            fields = decode_fields(self._reader.read_at(place, HEADER_SIZE), 0)
         except ProtocolError:
             return None
         _, body_crc, body_length, count, index, term, offset, timestamp_ms, *_, indexes = fields
@@ -266,7 +288,7 @@ class _Walk:
         body_at = place + HEADER_SIZE
         if body_at + body_length > self._end or not self._is_within(after):
             return None
-        body = self._reader.read(body_at, body_length)
+        body = self._reader.read_at(body_at, body_length)
         if len(body) < body_length or crc32c(body) != body_crc:
             return None
         return Point(Index(index), Offset(offset), point.term, point.timestamp_ms)

@@ -22,6 +22,12 @@ class Clock(Protocol):
     def wall_ms(self) -> int: ...
 
 
+class Readable(Protocol):
+    """What reading a file takes; see :class:`File`."""
+
+    def read_at(self, position: int, size_bytes: int) -> bytes: ...
+
+
 class File(Protocol):
     """An open file. Every call blocks; errors are ``OSError`` as the kernel gave them."""
 

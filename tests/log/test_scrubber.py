@@ -180,7 +180,7 @@ def test_a_segment_that_is_written_meanwhile_is_looked_at_again(setting: Setting
     def mend() -> None:
         nonlocal looks
         looks += 1
-        if looks == 2:
+        if looks == 4:
             setting.disk.flip_bit(path, 4096 + 8, 1)
 
     slow = Scrubber(
@@ -192,7 +192,7 @@ def test_a_segment_that_is_written_meanwhile_is_looked_at_again(setting: Setting
         on_finding=setting.found.append,
     )
     setting.stop.on_wait = mend
-    # The first wait comes behind the header, the second one when the marks were looked at.
+    # A wait comes behind each of the first three pages; at the next one the mark was looked at.
     slow.check_next()
     assert looks > 5
     assert setting.found == []

@@ -16,7 +16,8 @@ from quorumlog.log.batch import HEADER_SIZE, Batch, Draft
 from quorumlog.log.hard_state import HardState, HardStateFile
 from quorumlog.log.inspection.damage import Finding, Flaw, Severity, Span
 from quorumlog.log.inspection.find_logs import find_logs
-from quorumlog.log.inspection.verify import LogReport, verify, verify_log
+from quorumlog.log.inspection.log_report import LogReport
+from quorumlog.log.inspection.verify import verify, verify_log
 from quorumlog.log.leftovers import take_place
 from quorumlog.log.mark import MarkPages
 from quorumlog.log.records import encode_body
@@ -293,6 +294,11 @@ def test_a_segment_of_zeros_is_found(number: int) -> None:
     disk = plain_log()
     path = f"{DIRECTORY}/{1 + 4 * number:020d}.log"
     overwrite(disk, path, 0, bytes(len(disk.content(path))))
+    if number == 3:
+        # Its index says that it held batches.
+        assert [each.flaw for each in report_of(disk).findings] == [Flaw.HEADER, Flaw.MARK]
+        assert report_of(disk).findings[1].severity == Severity.DAMAGE
+        disk.remove(path.replace(".log", ".index"))
     report = report_of(disk)
     assert not report.is_clean or number == 3
     if number < 3:

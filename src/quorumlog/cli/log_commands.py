@@ -11,8 +11,8 @@ from quorumlog.cli.output import plural, print_json, print_table
 
 if TYPE_CHECKING:
     from quorumlog.log.inspection.damage import Finding, Span
+    from quorumlog.log.inspection.log_report import LogReport
     from quorumlog.log.inspection.repair import RepairReport
-    from quorumlog.log.inspection.verify import LogReport
     from quorumlog.log.key_ring import KeyRing
 
 PROGRESS_INTERVAL_S: Final = 0.2
