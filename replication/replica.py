@@ -113,7 +113,11 @@ class Replica:
     def transferring(self) -> bool:
         """This node leads and is handing leadership over."""
         leadership = self.core.leadership
-        return leadership is not None and leadership.transfer is not None
+        return leadership is not None and leadership.is_handing_over
+
+    def present_state(self, origin: LogOrigin | None = None) -> StateSnapshot | None:
+        """What was applied so far, as bytes; see :meth:`StateSaver.present`."""
+        return self.awaited or self._saver.present(origin)
 
     # -- inputs --------------------------------------------------------------------------------
 
@@ -237,6 +241,8 @@ class Replica:
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, SteppedDown):
+            # What was committed in the same moment has an outcome.
+            self._apply()
             self._proposals.fail(
                 OutcomeUnknown("the leader was deposed before the batch was committed")
             )

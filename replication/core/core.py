@@ -13,10 +13,12 @@ from quorumlog.replication.core.election import Elector
 from quorumlog.replication.core.follower import accept
 from quorumlog.replication.core.leadership import Leadership
 from quorumlog.replication.core.members import Members
+from quorumlog.replication.core.membership import new_voters, step_towards
 from quorumlog.replication.core.messages import (
     AppendRequest,
     AppendResponse,
     Message,
+    TimeoutNow,
     VoteRequest,
     VoteResponse,
 )
@@ -79,6 +81,8 @@ class RaftCore(Elector):
             self._election_timed_out(now)
         elif not leadership.hears_quorum(now):
             self._become_follower(self.term, None, now)
+        elif leadership.retire_by is not None and now >= leadership.retire_by:
+            self._leave(leadership, now)
         else:
             leadership.tick(now)
             leadership.notify_commit(self.commit_index, now)
@@ -94,35 +98,37 @@ class RaftCore(Elector):
         leadership = self._leadership
         if leadership is None:
             raise NotLeader()
-        if leadership.transfer is not None:
+        if leadership.is_handing_over:
             raise NotLeader("leadership is being handed over")
         leadership.due = True
         return self._append_own(drafts, timestamp_ms)
 
     def propose_members(self, members: Members, timestamp_ms: int, now: float) -> Batch:
-        """Append a CONFIG batch; it holds at once and stays once it is committed.
+        """Begin the change to ``members`` (Raft §6) with a CONFIG batch, which is returned.
 
-        Only learners may come and go: the voters, and so every majority, stay what they are.
+        The batch holds at once and stays once it is committed. When the voters change it is a joint
+        one; the one that ends the change is appended, by whoever leads then, as soon as the joint
+        one is committed. A leader that is no voter any more leaves after that.
 
         Raises:
             NotLeader: as :meth:`propose`.
-            InvalidArgument: other voters than now.
-            Unavailable: the change before, or the first batch of this term, is not committed yet.
+            InvalidArgument: joint, without a voter, or with one that was not a learner before.
+            Unavailable: the change before, or the first batch of this term, is not committed yet; a
+                new voter has not caught up.
         """
-        if members.voters != self.members.voters:
-            raise InvalidArgument(
-                f"the voters are {self.members.voters} and cannot be changed to {members.voters}"
-            )
         leadership = self._leadership
         if leadership is None:
             raise NotLeader()
-        if self.commit_index < max(leadership.first_index, self._configurations.current_index):
+        if leadership.is_handing_over:
+            raise NotLeader("leadership is being handed over")
+        current = self.members
+        settled_from = max(leadership.first_index, self._configurations.current_index)
+        if self.commit_index < settled_from or current.outgoing:
             raise Unavailable("the configuration before is not committed yet: try again")
-        (batch,) = self.propose([Draft.of(members.encode(), kind=Kind.CONFIG)], timestamp_ms, now)
-        self._configurations.append(batch.header.index, members)
-        self._outbox.events.append(MembersChanged(members))
-        leadership.set_members(members, now)
-        return batch
+        step = step_towards(members, current)
+        for node_id in new_voters(members, current):
+            leadership.check_caught_up(node_id, self.commit_index, now)
+        return self._append_members(step, timestamp_ms, now)
 
     def persisted(self, last_index: int, last_term: int, now: float) -> None:
         """The log is durable through ``last_index``, whose batch was of ``last_term``.
@@ -263,6 +269,43 @@ class RaftCore(Elector):
         if index > self.commit_index and index >= leadership.first_index:
             self._set_commit_index(index)
             leadership.commit_advanced(now)
+            self._go_on_with_change(leadership, now)
+
+    # -- members (§6) --------------------------------------------------------------------------
+
+    def _append_members(self, members: Members, timestamp_ms: int, now: float) -> Batch:
+        (batch,) = self._append_own([Draft.of(members.encode(), kind=Kind.CONFIG)], timestamp_ms)
+        self._configurations.append(batch.header.index, members)
+        self._outbox.events.append(MembersChanged(members))
+        if self._leadership is not None:
+            self._leadership.set_members(members, now)
+        return batch
+
+    def _go_on_with_change(self, leadership: Leadership, now: float) -> None:
+        """A batch of this term was committed: end the change that is under way, if one is."""
+        if self.commit_index < self._configurations.current_index:
+            return
+        members = self.members
+        if members.outgoing:
+            self._append_members(members.final, self._log.last_timestamp_ms, now)
+        elif self._node_id not in members.voters:
+            # What was proposed before is waited for a moment: its fate would be unknown.
+            leadership.retire(now)
+            if self.commit_index == self._log.last_index:
+                self._leave(leadership, now)
+
+    def _leave(self, leadership: Leadership, now: float) -> None:
+        """Tell everybody what is committed, have the next leader elected, and step down.
+
+        The voter with the most of this log has the final configuration, which is committed.
+        """
+        leadership.notify_all()
+        messages = self._outbox.messages
+        messages += leadership.collect(self.commit_index, self._durable_index)
+        successor = leadership.most_advanced_voter()
+        if successor is not None:
+            messages.append((successor, TimeoutNow(self.term)))
+        self._become_follower(self.term, None, now)
 
     def _set_commit_index(self, index: Index) -> None:
         if index <= self.commit_index:

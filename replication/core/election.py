@@ -75,7 +75,8 @@ class Elector(ABC):
 
     @property
     def _is_voter(self) -> bool:
-        return self._node_id in self.members.voters
+        members = self.members
+        return self._node_id in members.voters or self._node_id in members.outgoing
 
     @abstractmethod
     def _start_leading(self, now: float) -> None:
@@ -153,7 +154,7 @@ class Elector(ABC):
     def _ask_for_votes(self, term: Term, *, pre: bool, force: bool) -> None:
         self._votes = {self._node_id: True}
         request = VoteRequest(term, self._log.last_index, self._log.last_term, pre, force)
-        for voter in self.members.voters:
+        for voter in self.members.voting:
             if voter != self._node_id:
                 self._outbox.durable_messages.append((voter, request))
 

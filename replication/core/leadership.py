@@ -6,7 +6,7 @@ once per turn of the driver: all that was appended in the turn shares one reques
 
 from dataclasses import dataclass
 
-from quorumlog.errors import InvariantViolation
+from quorumlog.errors import InvariantViolation, Unavailable
 from quorumlog.log.batch import Batch
 from quorumlog.replication.core.backtracking import newest_not_after
 from quorumlog.replication.core.config import RaftConfig
@@ -49,6 +49,8 @@ class Leadership:
         self.first_index = log.next_index
         """The no-op of this term: once it is committed, so is everything before it."""
         self.transfer: Transfer | None = None
+        self.retire_by: float | None = None
+        """When a leader that is no voter any more leaves at the latest; None while it stays."""
         self.due = False
         """There may be something to collect."""
         self._node_id = node_id
@@ -56,9 +58,11 @@ class Leadership:
         self._config = config
         self._log = log
         self._members = members
+        self._elected_alone = members.voting == (node_id,)
         self._heartbeat_at = now + config.heartbeat_s
         self._commit_notice_at: float | None = None
         self._peers: dict[NodeId, Progress] = {}
+        self._leaving: dict[NodeId, Progress] = {}
         # Most followers have all that precedes the no-op, so it is sent to all without a question.
         self._set_peers(now, probing=False)
 
@@ -66,8 +70,15 @@ class Leadership:
         return self._peers.get(peer)
 
     @property
+    def is_handing_over(self) -> bool:
+        """Whether somebody else is to lead soon: nothing is proposed any more."""
+        return self.transfer is not None or self.retire_by is not None
+
+    @property
     def deadline(self) -> float:
         deadline = self._heartbeat_at
+        if self.retire_by is not None:
+            deadline = min(deadline, self.retire_by)
         if self._commit_notice_at is not None:
             deadline = min(deadline, self._commit_notice_at)
         if self.transfer is not None:
@@ -77,8 +88,14 @@ class Leadership:
     # -- inputs --------------------------------------------------------------------------------
 
     def set_members(self, members: Members, now: float) -> None:
+        """``members`` holds from the log's last batch on.
+
+        Those who leave with it are sent that batch once more: who gets it stands for nothing.
+        """
         self._members = members
+        before = self._peers
         self._set_peers(now, probing=True)
+        self._leaving |= {peer: before[peer] for peer in before if peer not in self._peers}
         if self.transfer is not None and self.transfer.target not in members.voters:
             self.transfer = None
         self.due = True
@@ -88,9 +105,7 @@ class Leadership:
             self.transfer = None
         if now >= self._heartbeat_at:
             self._heartbeat_at = now + self._config.heartbeat_s
-            for progress in self._peers.values():
-                progress.notice_due = True
-            self.due = True
+            self.notify_all()
 
     def notify_commit(self, commit_index: int, now: float) -> None:
         """Tell those whom no request told of ``commit_index``, when its time has come."""
@@ -168,7 +183,7 @@ class Leadership:
     def collect(self, commit_index: Index, durable_index: Index) -> list[tuple[NodeId, Message]]:
         """The requests to send now. Followers at the same place share one request object."""
         self.due = False
-        if len(self._members.voters) == 1 and durable_index < self.first_index:
+        if self._elected_alone and durable_index < self.first_index:
             # Elected by itself: no message has proved its term durable yet, so nobody may hear of
             # this term before the no-op on disk does. (persisted() makes this due again.)
             return []
@@ -176,6 +191,10 @@ class Leadership:
         shared: dict[tuple[int, int], AppendRequest] = {}
         for peer, progress in self._peers.items():
             self._collect_for(peer, progress, commit_index, shared, messages)
+        for peer, progress in self._leaving.items():
+            progress.notice_due = True
+            self._collect_for(peer, progress, commit_index, shared, messages)
+        self._leaving.clear()
         transfer = self.transfer
         if transfer is not None and not transfer.ordered:
             transfer.ordered = self._peers[transfer.target].match_index == self._log.last_index
@@ -243,6 +262,6 @@ class Leadership:
         next_index = self._log.next_index
         self._peers = {
             peer: self._peers.get(peer) or Progress(next_index, now, probing=probing)
-            for peer in sorted(members.voters + members.learners)
+            for peer in members.everybody
             if peer != self._node_id
         }

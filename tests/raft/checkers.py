@@ -1,6 +1,7 @@
 """The properties of figure 3 of the paper, checked at every step of every member."""
 
 from quorumlog.log.batch import Batch
+from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.messages import (
     AppendRequest,
     AppendResponse,
@@ -73,7 +74,7 @@ class SafetyChecker:
     def _check_leader(self, member: RaftMember, term: Term) -> None:
         """Election Safety and Leader Completeness."""
         # Alone, it may win a term, lose its memory of that, and win it again: nobody heard of it.
-        alone = len(member.core.members.voters) == 1
+        alone = len(member.core.members.voting) == 1
         me = (member.node_id, 0 if alone else member.incarnation)
         if self._leaders.setdefault(term, me) != me:
             raise SafetyError(f"term {term} has two leaders: {self._leaders[term]} and {me}")
@@ -92,7 +93,7 @@ class SafetyChecker:
         log = member.log
         if changes == log.changes:
             return
-        if len(member.core.members.voters) == 1 and self._durable_term(member) < log.last_term:
+        if len(member.core.members.voting) == 1 and self._durable_term(member) < log.last_term:
             # Alone in a term that it may forget: nobody has heard of these batches.
             return
         checked = min(checked, log.last_index)
@@ -115,10 +116,7 @@ class SafetyChecker:
                 if self.committed[index - 1].head != batch.head:
                     raise SafetyError(f"{member.node_id} commits another batch {index}")
                 continue
-            voters = member.core.members.voters
-            holders = [voter for voter in voters if self._members[voter].has_durably(batch)]
-            if 2 * len(holders) <= len(voters):
-                raise SafetyError(f"batch {index} is committed and durable at {holders} only")
+            self._check_holders(member.core.members, batch)
             self.committed.append(batch)
             self._committed_in.append(member.core.term)
             if index == ready.commit_index and batch.header.term != member.core.term:
@@ -126,3 +124,11 @@ class SafetyChecker:
         if ready.commit_index < applied:
             raise SafetyError(f"the commit index of {member.node_id} went back to {applied}")
         self._seen[key] = (ready.commit_index, 0)
+
+    def _check_holders(self, members: Members, batch: Batch) -> None:
+        for voters in (members.voters, members.outgoing):
+            holders = [voter for voter in voters if self._members[voter].has_durably(batch)]
+            if voters and 2 * len(holders) <= len(voters):
+                raise SafetyError(
+                    f"batch {batch.header.index} is committed and durable at {holders} only"
+                )

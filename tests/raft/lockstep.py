@@ -41,7 +41,9 @@ class Weather:
     crash_every_s: float
     cut_every_s: float
     order_every_s: float
-    """Transfers, campaigns, learners."""
+    """Transfers, campaigns."""
+    change_every_s: float
+    """Of members."""
     propose_every_s: float
     over_wire: bool
 
@@ -59,6 +61,7 @@ def draw_weather(rng: random.Random) -> Weather:
         crash_every_s=often(0.05, 0.3, 100.0),
         cut_every_s=often(0.1, 0.4, 100.0),
         order_every_s=often(0.1, 0.5, 100.0),
+        change_every_s=often(0.02, 0.1, 100.0),
         propose_every_s=often(0.002, 0.01, 0.03),
         over_wire=rng.random() < 0.2,
     )
@@ -80,9 +83,8 @@ class Lockstep:
         self._goal = 0
         voters = self._nemesis.choice((1, 2, 3, 3, 3, 3, 4, 5, 5))
         learners = self._nemesis.choice((0, 0, 1))
-        ids = [NodeId(f"n{number}") for number in range(voters + 1)]
+        ids = [NodeId(f"n{number}") for number in range(voters + 2)]
         self.members = Members(tuple(ids[:voters]), tuple(ids[voters : voters + learners]))
-        self._spare = ids[voters]
         append_bytes = self._nemesis.choice((100, 400, 1 << 20))
         config = RaftConfig(
             election_timeout_s=0.1,
@@ -113,6 +115,7 @@ class Lockstep:
         self._every(self.weather.crash_every_s, faulty_s, self._crash_or_restart)
         self._every(self.weather.cut_every_s, faulty_s, self._cut_or_heal)
         self._every(self.weather.order_every_s, faulty_s, self._give_order)
+        self._every(self.weather.change_every_s, faulty_s, self._change_members)
         self._every(self.weather.propose_every_s, faulty_s, self._propose)
         self._run_until(faulty_s)
         self._heal()
@@ -262,17 +265,28 @@ class Lockstep:
             self._after_input(target)
             return
         for node in self._leaders():
-            if what < 0.65 and target.node_id in node.core.members.voters:
+            if target.node_id in node.core.members.voters:
                 node.core.transfer_leadership(target.node_id, self.now)
-            elif what >= 0.65:
-                learners = () if node.core.members.learners else (self._spare,)
-                try:
-                    node.core.propose_members(
-                        Members(self.members.voters, learners), int(self.now * 1000), self.now
-                    )
-                except Unavailable:
-                    continue
+                self._after_input(node)
+
+    def _change_members(self) -> None:
+        for node in self._leaders():
+            wanted = self._some_members(node.core.members)
+            try:
+                node.core.propose_members(wanted, int(self.now * 1000), self.now)
+            except Unavailable:
+                continue
             self._after_input(node)
+
+    def _some_members(self, current: Members) -> Members:
+        """A change that may be asked for: most learners become voters, some voters less."""
+        rng = self._nemesis
+        voters = [node_id for node_id in current.voters if rng.random() < 0.8]
+        voters += [node_id for node_id in current.learners if rng.random() < 0.8]
+        voters = voters or list(current.voters)
+        others = [node_id for node_id in self.nodes if node_id not in voters]
+        learners = [node_id for node_id in others if rng.random() < 0.7]
+        return Members(tuple(voters), tuple(learners))
 
     # -- recovery ------------------------------------------------------------------------------
 
@@ -299,7 +313,9 @@ class Lockstep:
         if not leader.log.last_index == leader.core.commit_index == committed > self._goal:
             return f"committed {committed} of {leader.log.last_index}, wanted above {self._goal}"
         members = leader.core.members
-        for node_id in members.voters + members.learners:
+        if members.outgoing:
+            return f"the change to {members.voters} does not end"
+        for node_id in members.everybody:
             core = self.nodes[node_id].core
             if (core.commit_index, core.leader_id) != (committed, leader.node_id):
                 return f"{node_id} is at {core.commit_index} of {committed} under {core.leader_id}"

@@ -6,13 +6,15 @@ unless told otherwise, disks are done at once unless held, messages wait until d
 ====================================  =========================================================
 command                               meaning
 ====================================  =========================================================
-group n1 n2 n3 [learners n4]          the members (later ones stand for election later)
+group n1 n2 [learners n3] [spare n4]  the members (later ones stand for election later)
 limits append=B inflight=B messages=N bounds of the leader's window, before the members start
 member n1 term=T vote=n2 log=1,1,2    what n1's disk holds at first: the terms of its batches
 tick S                                S seconds go by; everybody's timers fire in order
+pass S                                the same, and every message arrives at once
 propose n1 [COUNT]                    COUNT batches at the leader n1, in one turn
 campaign n1 · transfer n1 n2          orders
 learners n1 n4 n5 · learners n1       the leader n1 changes the learners to these; to none
+members n1 n1 n2 [learners n3]        the leader n1 changes the members to these
 deliver [n1 n2 [COUNT]]               the messages on their way now (the first from n1 to n2)
 drop n1 n2 · double n1 n2             lose, or send again, the messages on their way from n1 to n2
 last-first n1 n2                      reverse the messages on their way from n1 to n2
@@ -22,6 +24,7 @@ hold n1 · release n1                  n1's disk does not finish; finishes what 
 crash n1 · restart n1                 losing what was not flushed
 quiet · loud                          whether messages are written down
 status                                role, term, vote, leader, commit index and log of everybody
+who                                   the members as everybody has them
 ====================================  =========================================================
 """
 
@@ -96,10 +99,9 @@ class Story:
     # -- setting up ----------------------------------------------------------------------------
 
     def do_group(self, *ids: str) -> None:
-        everybody = [NodeId(name) for name in ids if name != "learners"]
-        count = ids.index("learners") if "learners" in ids else len(ids)
-        self._members = Members(tuple(everybody[:count]), tuple(everybody[count:]))
-        self._order = everybody
+        spare_at = ids.index("spare") if "spare" in ids else len(ids)
+        self._members = parse_members(ids[:spare_at])
+        self._order = [NodeId(name) for name in ids if name not in ("learners", "spare")]
 
     def do_limits(self, *limits: str) -> None:
         names = {
@@ -138,15 +140,25 @@ class Story:
 
     def do_tick(self, seconds: str) -> None:
         end = self.now + float(seconds)
-        while True:
-            alive = [node for node in self.nodes.values() if node.alive]
-            node = min(alive, key=lambda node: node.core.deadline)
-            if node.core.deadline > end:
-                break
+        while (node := self._soonest()).core.deadline <= end:
             self.now = max(self.now, node.core.deadline)
             node.core.tick(self.now)
             self._after_input(node)
         self.now = end
+
+    def do_pass(self, seconds: str) -> None:
+        end = self.now + float(seconds)
+        self.do_settle()
+        while (soonest := self._soonest()).core.deadline <= end:
+            self.now = max(self.now, soonest.core.deadline)
+            soonest.core.tick(self.now)
+            self._after_input(soonest)
+            self.do_settle()
+        self.now = end
+
+    def _soonest(self) -> RaftMember:
+        alive = [node for node in self.nodes.values() if node.alive]
+        return min(alive, key=lambda node: node.core.deadline)
 
     def do_propose(self, name: str, count: str = "1") -> None:
         node = self.nodes[NodeId(name)]
@@ -162,9 +174,12 @@ class Story:
         self._after_input(self.nodes[NodeId(name)])
 
     def do_learners(self, name: str, *learners: str) -> None:
+        voters = self.nodes[NodeId(name)].core.members.voters
+        self.do_members(name, *voters, "learners", *learners)
+
+    def do_members(self, name: str, *ids: str) -> None:
         node = self.nodes[NodeId(name)]
-        members = Members(self._members.voters, tuple(NodeId(learner) for learner in learners))
-        node.core.propose_members(members, 0, self.now)
+        node.core.propose_members(parse_members(ids), 0, self.now)
         self._after_input(node)
 
     # -- the network ---------------------------------------------------------------------------
@@ -258,6 +273,11 @@ class Story:
                 f"leader={core.leader_id or '-'} commit={core.commit_index} log=[{terms}]"
             )
 
+    def do_who(self) -> None:
+        for node in self.nodes.values():
+            members = describe_members(node.core.members)
+            self._lines.append(f"{node.node_id} has {members}" if node.alive else "down")
+
     def _send(self, sender: NodeId, receiver: NodeId, message: Message) -> None:
         if (sender, receiver) in self._cut:
             return
@@ -307,9 +327,24 @@ def describe_event(event: Event) -> str:
     if isinstance(event, LeaderChanged):
         return f"follows {event.leader or 'nobody'} in term {event.term}"
     if isinstance(event, MembersChanged):
-        learners = " ".join(event.members.learners) or "none"
-        return f"has the learners {learners}"
+        return f"has {describe_members(event.members)}"
     return f"no longer leads term {event.term}"
+
+
+def parse_members(ids: tuple[str, ...]) -> Members:
+    """``n1 n2 learners n3``."""
+    count = ids.index("learners") if "learners" in ids else len(ids)
+    voters, learners = ids[:count], ids[count + 1 :]
+    return Members(tuple(map(NodeId, voters)), tuple(map(NodeId, learners)))
+
+
+def describe_members(members: Members) -> str:
+    parts: list[str] = [*members.voters]
+    if members.learners:
+        parts += ["learners", *members.learners]
+    if members.outgoing:
+        parts += ["outgoing", *members.outgoing]
+    return " ".join(parts)
 
 
 def replay(text: str) -> str:

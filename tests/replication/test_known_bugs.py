@@ -167,7 +167,7 @@ BUGS = [
         leadership,
         "Leadership",
         "collect",
-        "len(self._members.voters) == 1",
+        "self._elected_alone",
         "False",
     ),
     Bug(

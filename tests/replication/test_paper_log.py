@@ -1,12 +1,10 @@
-"""What the Raft paper says of the log (§5.3), safety (§5.4) and members (§6), a test each."""
+"""What the Raft paper says of the log (§5.3), and safety (§5.4), a test each."""
 
 import pytest
 
-from quorumlog.errors import InvalidArgument, InvariantViolation, NotLeader, Unavailable
+from quorumlog.errors import InvariantViolation, NotLeader
 from quorumlog.log.batch import Draft, Kind
-from quorumlog.log.hard_state import HardState
 from quorumlog.replication.core.core import RaftCore
-from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.messages import (
     AppendRequest,
     AppendResponse,
@@ -16,10 +14,8 @@ from quorumlog.replication.core.ready import BecameLeader, LeaderChanged
 from quorumlog.types import Index, Term
 from raft.memory_log import MemoryLog, batches_of, terms_of
 from raft.single import (
-    CONFIG,
     FIVE,
     ME,
-    THREE,
     A,
     B,
     C,
@@ -271,45 +267,3 @@ def test_a_follower_says_what_it_has_and_no_leader_believes_more_than_it_sent() 
     core, _ = make_leader()
     with pytest.raises(InvariantViolation):
         core.receive(A, appended(1, 2), 0.0)
-
-
-# -- §6: members ---------------------------------------------------------------------------------
-
-
-def test_6_only_learners_may_change_and_one_change_at_a_time() -> None:
-    core, _ = make_leader()
-    with pytest.raises(Unavailable):
-        core.propose_members(Members(THREE.voters, (C,)), 0, 0.0)
-    core.receive(A, appended(1, 1), 0.0)
-    with pytest.raises(InvalidArgument):
-        core.propose_members(Members((ME, A)), 0, 0.0)
-    batch = core.propose_members(Members(THREE.voters, (C,)), 0, 0.0)
-    assert Members.decode(batch.body) == core.members == Members(THREE.voters, (C,))
-    with pytest.raises(Unavailable):
-        core.propose_members(THREE, 0, 0.0)
-    core.receive(A, appended(1, 2), 0.0)
-    core.persisted(2, 1, 0.0)
-    core.propose_members(THREE, 0, 0.0)
-
-
-def test_6_the_newest_configuration_in_the_log_holds_also_after_a_restart() -> None:
-    learned = Members(THREE.voters, (C,))
-    log = MemoryLog([Draft.of(learned.encode(), kind=Kind.CONFIG).stamp(1, 1, 0, 0)])
-    core = RaftCore(
-        node_id=ME,
-        config=CONFIG,
-        log=log,
-        hard_state=HardState(Term(1)),
-        members=THREE,
-        config_entries=[(Index(1), learned)],
-        rng=_Rng(),
-        now=0.0,
-    )
-    assert core.members == learned
-    core.receive(A, append_request(2, 0, 0, [2]), 0.0)
-    assert core.members == THREE
-
-
-class _Rng:
-    def uniform(self, a: float, b: float, /) -> float:
-        return a

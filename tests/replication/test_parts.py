@@ -16,11 +16,20 @@ from raft.memory_log import MemoryLog, batches_of
 
 log_terms = st.lists(st.integers(1, 6), max_size=12).map(sorted)
 ids = st.text(min_size=1, max_size=8).map(NodeId)
-members = st.lists(ids, max_size=7, unique=True).flatmap(
-    lambda names: st.integers(0, len(names)).map(
-        lambda count: Members(tuple(names[:count]), tuple(names[count:]))
+
+
+@st.composite
+def any_members(draw: st.DrawFn) -> Members:
+    names = draw(st.lists(ids, max_size=7, unique=True))
+    count = draw(st.integers(0, len(names)))
+    voters, learners = tuple(names[:count]), tuple(names[count:])
+    outgoing = draw(
+        st.lists(st.one_of(ids, st.sampled_from(names)) if names else ids, max_size=5, unique=True)
     )
-)
+    return Members(voters, learners, tuple(outgoing) if voters else ())
+
+
+members = any_members()
 
 
 # -- quorum ----------------------------------------------------------------------------------------
@@ -46,6 +55,44 @@ def test_an_election_is_won_or_lost_as_soon_as_that_is_certain(votes: list[bool 
     else:
         expected = Tally.PENDING
     assert tally(Members(tuple(voters)), cast) is expected
+
+
+halves = st.lists(st.sampled_from("abcdef").map(NodeId), min_size=1, max_size=6, unique=True)
+
+
+@given(
+    halves, halves, st.fixed_dictionaries({NodeId(name): st.integers(0, 5) for name in "abcdef"})
+)
+def test_a_joint_configuration_agrees_on_what_both_halves_agree_on(
+    voters: list[NodeId], outgoing: list[NodeId], values: dict[NodeId, int]
+) -> None:
+    joint = Members(tuple(voters), (), tuple(outgoing))
+    halves = [Members(tuple(voters)), Members(tuple(outgoing))]
+    assert agreed(joint, values.__getitem__) == min(
+        agreed(half, values.__getitem__) for half in halves
+    )
+    votes = {voter: value > 1 for voter, value in values.items() if value}
+    results = [tally(half, votes) for half in halves]
+    if Tally.LOST in results:
+        assert tally(joint, votes) is Tally.LOST
+    elif Tally.PENDING in results:
+        assert tally(joint, votes) is Tally.PENDING
+    else:
+        assert tally(joint, votes) is Tally.WON
+
+
+@given(halves, halves)
+def test_majorities_on_the_way_of_a_change_always_have_a_member_in_common(
+    old: list[NodeId], new: list[NodeId]
+) -> None:
+    """Whoever may decide in the joint configuration, nobody decides otherwise before or after."""
+    joint = Members(tuple(new), (), tuple(old))
+    for number in range(1 << len(joint.voting)):
+        votes = {voter: bool(number >> at & 1) for at, voter in enumerate(joint.voting)}
+        if tally(joint, votes) is Tally.WON:
+            others = {voter: not vote for voter, vote in votes.items()}
+            for half in (Members(tuple(new)), Members(tuple(old)), joint):
+                assert tally(half, others) is not Tally.WON
 
 
 def test_without_voters_nobody_wins() -> None:
@@ -115,6 +162,18 @@ def test_members_are_sorted_and_nobody_stands_twice() -> None:
     for voters, learners in (((a, a), ()), ((a,), (a,)), ((), (c, c)), ((NodeId(""),), ())):
         with pytest.raises(InvalidArgument):
             Members(voters, learners)
+    for outgoing in ((a, a), (NodeId("x" * 256),)):
+        with pytest.raises(InvalidArgument):
+            Members((a,), (), outgoing)
+    with pytest.raises(InvalidArgument):
+        Members((), (a,), (b,))
+    joint = Members((b,), (a,), (b, a))
+    assert (joint.voting, joint.everybody, joint.final) == ((a, b), (a, b), Members((b,), (a,)))
+
+
+def test_a_final_configuration_is_encoded_as_it_always_was() -> None:
+    assert Members((NodeId("a"),), (NodeId("bc"),)).encode() == b"\x01\x01\0\x01\0\x01a\x02bc"
+    assert Members((NodeId("a"),), (), (NodeId("b"),)).encode() == b"\x02\x01\0\0\0\x01\0\x01a\x01b"
 
 
 @given(st.lists(st.integers(1, 9), max_size=12))
