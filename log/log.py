@@ -387,8 +387,10 @@ class Log:
         """
         return self.upkeep.segments()
 
-    def remove_deleted(self) -> int:
+    def remove_deleted(self, through_index: int | None = None) -> int:
         """Remove the segments that hold only deleted records (``advance_start``), durably.
+
+        With ``through_index`` only those without a batch behind that one.
 
         Never the last one: ``roll`` and flush before; nor one with a batch that is not committed.
         Readers that are in a segment read on.
@@ -399,7 +401,7 @@ class Log:
         Raises:
             StorageError: the disk refused; the rest is removed by the next call.
         """
-        return self.upkeep.remove_deleted()
+        return self.upkeep.remove_deleted(through_index)
 
     def close(self) -> None:
         """Flush, give back preallocated space and close. A second call does nothing.

@@ -38,6 +38,7 @@ from quorumlog.replication.persister import Outgoing, Persister
 from quorumlog.replication.proposals import Proposals
 from quorumlog.replication.saved_state import StateSaver
 from quorumlog.replication.state_machine import StateMachine
+from quorumlog.replication.trimmer import Trimmer
 from quorumlog.replication.watermark import Watermark
 from quorumlog.replication.wire import decode, encode
 from quorumlog.types import GroupId, Index, NodeId
@@ -73,7 +74,8 @@ class Replica:
         self.high_watermark = Watermark(log.start_offset)
         if restored is not None:
             self.applied_index = restored.index
-            self.high_watermark = Watermark(restored.next_offset)
+            # What is before the log's start was committed, perhaps after the state was saved.
+            self.high_watermark.advance(restored.next_offset)
         self.failure: Exception | None = None
         self._config = config
         self._clock = clock
@@ -89,12 +91,21 @@ class Replica:
             config=config,
             owner=self,
         )
+        self.trimmer = Trimmer(
+            log=log,
+            state_machine=state_machine,
+            saver=saver,
+            worker=worker,
+            wake=self._schedule_drain,
+            failed=self._fence,
+        )
         self._serving_term = -1
         self._drain_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
+        self._guarded(self.trimmer.follow)
         self._schedule_drain()
 
     # -- what is known here --------------------------------------------------------------------
@@ -184,6 +195,7 @@ class Replica:
             self._timer.cancel()
         self._proposals.fail(OutcomeUnknown("this node closed before the batch was committed"))
         self.high_watermark.close(Closed("this replica is closed"))
+        await self.trimmer.close()
         await self._saver.settle()
         await self._persister.close(usable=self.failure is None)
         if self.failure is None:
@@ -276,6 +288,8 @@ class Replica:
             self._serving_term = header.term
             _log.info("leadership_won", group=self.group, term=header.term)
         self.high_watermark.advance(header.next_offset)
+        if header.kind is Kind.COMMAND:
+            self.trimmer.follow()
         self._proposals.committed(header, result)
         self._saver.applied(batch, self._fence)
 

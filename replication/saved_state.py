@@ -49,9 +49,18 @@ class StateSaver:
         self._state_machine = state_machine
         self._interval_bytes = interval_bytes
         self._configuration = restored.configuration if restored is not None else b""
+        self._configuration_index = Index(0)
+        self._saved_index = Index(0)
+        self._last: BatchHeader | None = None
         self._unsaved: BatchHeader | None = None
         self._unsaved_bytes = 0
         self._saving: asyncio.Future[None] | None = None
+
+    @property
+    def unsaved_configuration(self) -> Index | None:
+        """Index of the newest CONFIG batch that was applied, while it is in no saved state."""
+        index = self._configuration_index
+        return index if index > self._saved_index else None
 
     def applied(self, batch: Batch, failed: Callable[[Exception], None]) -> None:
         """``batch`` is committed and in the state; save that when enough was applied since.
@@ -59,14 +68,21 @@ class StateSaver:
         ``failed`` hears of a bug in the saving. That a disk is full or broken is only logged: the
         log's own writes will say so, and the next interval tries again.
         """
-        header = batch.header
+        header = self._last = batch.header
         if header.kind is Kind.CONFIG:
             self._configuration = bytes(batch.body)
+            self._configuration_index = header.index
         self._unsaved = header
         self._unsaved_bytes += batch.size_bytes
         if self._unsaved_bytes >= self._interval_bytes and self._saving is None:
-            self._saving = asyncio.ensure_future(self._write(self._take(header)))
-            self._saving.add_done_callback(partial(self._ended, failed))
+            self._begin(header, failed)
+
+    async def save_now(self, failed: Callable[[Exception], None]) -> None:
+        """Save what was applied so far; return when that is done, or could not be."""
+        await self.settle()
+        if self._unsaved is not None and self._saving is None:
+            self._begin(self._unsaved, failed)
+        await self.settle()
 
     async def settle(self) -> None:
         """Wait for the save under way, whatever becomes of it."""
@@ -77,6 +93,10 @@ class StateSaver:
         """Save what was applied since the last snapshot; nothing is applied any more."""
         if self._unsaved is not None:
             await self._write(self._take(self._unsaved))
+
+    def _begin(self, header: BatchHeader, failed: Callable[[Exception], None]) -> None:
+        self._saving = asyncio.ensure_future(self._write(self._take(header)))
+        self._saving.add_done_callback(partial(self._ended, failed))
 
     def _take(self, header: BatchHeader) -> StateSnapshot:
         """The state as it is, with ``header`` the last that was applied."""
@@ -95,6 +115,10 @@ class StateSaver:
             await self._worker.run(partial(save_snapshot, self._disk, self._directory, snapshot))
         except (StorageError, OSError) as error:
             _log.warning("state_not_saved", group=self._group, error=str(error))
+            # As long as nothing more is applied, it is this that has to be saved.
+            self._unsaved = self._unsaved or self._last
+        else:
+            self._saved_index = snapshot.index
 
     def _ended(self, failed: Callable[[Exception], None], done: "asyncio.Future[None]") -> None:
         self._saving = None

@@ -1,8 +1,28 @@
 """What a Raft group keeps besides its log: a deterministic function of the committed batches."""
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from quorumlog.log.batch import Batch, BatchHeader
+from quorumlog.types import Index, Offset
+
+
+@dataclass(frozen=True, slots=True)
+class LogStart:
+    """Where a group's log begins; neither number ever gets smaller.
+
+    Attributes:
+        offset: records before it are deleted: nobody reads them any more.
+        free_index: batches through this one may be removed from disk where they hold nothing else
+            than deleted records: whoever is to catch up has them.
+    """
+
+    offset: Offset
+    free_index: Index
+
+
+WHOLE_LOG: Final = LogStart(Offset(0), Index(0))
+"""Nothing is deleted."""
 
 
 class StateMachine(Protocol):
@@ -16,12 +36,19 @@ class StateMachine(Protocol):
         """
         ...
 
+    @property
+    def log_start(self) -> LogStart:
+        """Where the log begins, by what was applied; only a COMMAND batch changes it, and never to
+        beyond that batch."""
+        ...
+
     def snapshot(self) -> bytes:
         """The state after the last batch that was applied, and of nothing else.
 
-        Every replica that applied the same batches returns the same bytes, restarted or not. They
-        say their own kind and version, and are at most ``MAX_STATE_BYTES``
-        (:mod:`quorumlog.log.state_snapshot`). The event loop waits for it, now and then.
+        Every replica that applied the same batches returns the same bytes, restarted or not (one
+        that has only the end of the log, as soon as it applied why). They say their own kind and
+        version, and are at most ``MAX_STATE_BYTES`` (:mod:`quorumlog.log.state_snapshot`). The
+        event loop waits for it, now and then.
         """
         ...
 

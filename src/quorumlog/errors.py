@@ -20,6 +20,7 @@
     ├── OutcomeUnknown             the request may or may not have taken effect
     ├── SequenceError              the idempotent producer's contract was broken
     │   ├── OutOfOrderSequence     retryable: a gap; send the missing batches first
+    │   │   └── ProducerForgotten  its batches were deleted: go on under a new id
     │   ├── DuplicateSequence      appended before, too long ago to know at which offset
     │   └── ProducerFenced         a newer epoch of this producer exists
     ├── StorageError
@@ -211,6 +212,20 @@ class OutOfOrderSequence(SequenceError):
 
     def details(self) -> dict[str, str]:
         return {"expected": str(self.expected), "got": str(self.got)}
+
+
+class ProducerForgotten(OutOfOrderSequence):
+    """What this producer appended, if anything, was deleted, and the producer forgotten with it:
+    whether this batch was among that is not known. A new producer id has no past."""
+
+    reason = "PRODUCER_FORGOTTEN"
+
+    def __init__(self, expected: int, got: int) -> None:
+        super().__init__(expected, got)
+        self.args = (
+            "this producer is not known: its batches may have been deleted (retention, trim); "
+            "go on under a new producer id",
+        )
 
 
 class DuplicateSequence(SequenceError):

@@ -32,6 +32,7 @@ from quorumlog.errors import (
     OutOfOrderSequence,
     Overloaded,
     PartitionOutOfRange,
+    ProducerForgotten,
     ProtocolError,
     QuorumlogError,
     RecordTooLarge,
@@ -196,6 +197,7 @@ _REBUILD: Final[Mapping[type[QuorumlogError], Callable[[Mapping[str, str]], Quor
     IndexOutOfRange: lambda m: IndexOutOfRange(int(m["index"]), int(m["start"]), int(m["end"])),
     NotLeader: lambda m: NotLeader(leader=m.get("leader")),
     OutOfOrderSequence: lambda m: OutOfOrderSequence(int(m["expected"]), int(m["got"])),
+    ProducerForgotten: lambda m: ProducerForgotten(int(m["expected"]), int(m["got"])),
     Corrupt: lambda m: Corrupt(m["file"], int(m["position"]), m["expected"], m["got"]),
 }
 """The classes whose constructor takes more than a message."""

@@ -25,6 +25,7 @@ SPECIAL: dict[type[QuorumlogError], QuorumlogError] = {
     errors.IndexOutOfRange: errors.IndexOutOfRange(9, 1, 4),
     errors.NotLeader: errors.NotLeader("not here", "10.0.0.1:7400"),
     errors.OutOfOrderSequence: errors.OutOfOrderSequence(5, 9),
+    errors.ProducerForgotten: errors.ProducerForgotten(0, 9),
     errors.Corrupt: errors.Corrupt("0001.log", 4096, "0x01", "0x02"),
 }
 

@@ -14,6 +14,7 @@ from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.host import GroupHost
 from quorumlog.replication.replica import Replica
+from quorumlog.replication.state_machine import WHOLE_LOG, LogStart, StateMachine
 from quorumlog.types import Buffer, GroupId, NodeId, RecordData
 from sim.clock import SimClock
 from sim.disk import SimDisk
@@ -37,6 +38,10 @@ class Machine:
         if batch.header.kind is Kind.RECORDS:
             self.values.append(bytes(batch.body))
         return batch.header.base_offset
+
+    @property
+    def log_start(self) -> LogStart:
+        return WHOLE_LOG
 
     def snapshot(self) -> bytes:
         return json.dumps([value.hex() for value in self.values]).encode()
@@ -82,7 +87,10 @@ class Port:
 
 
 class Cluster:
-    def __init__(self, size: int, fsync: str = "always") -> None:
+    def __init__(
+        self, size: int, fsync: str = "always", machine: Callable[[], StateMachine] = Machine
+    ) -> None:
+        self.new_machine = machine
         self.log_config = LogConfig(segment_bytes=8 << 20, fsync=fsync)
         self.nodes = [NodeId(f"n{number}") for number in range(size)]
         self.wire = Wire()
@@ -108,7 +116,7 @@ class Cluster:
         )
         self.hosts[node] = host
         self.replicas[node] = await host.open_group(
-            GROUP, Members(tuple(self.nodes)), Machine(), self.log_config
+            GROUP, Members(tuple(self.nodes)), self.new_machine(), self.log_config
         )
 
     async def leader(self) -> Replica:

@@ -30,6 +30,7 @@ from quorumlog.ports import Membership
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.host import GroupHost
 from quorumlog.replication.replica import Replica
+from quorumlog.replication.state_machine import WHOLE_LOG, LogStart
 from quorumlog.types import METADATA_GROUP, NodeId
 
 _log = structlog.get_logger()
@@ -64,6 +65,11 @@ class MetadataMachine:
         if batch.header.kind is not Kind.COMMAND:
             return None
         return self._metadata.apply(bytes(batch.body), batch.header.index)
+
+    @property
+    def log_start(self) -> LogStart:
+        """All of it: nothing is deleted from the metadata's log."""
+        return WHOLE_LOG
 
     def snapshot(self) -> bytes:
         return self._metadata.snapshot()

@@ -1,31 +1,82 @@
-"""The state of one partition: what its log says about producers, beside the records themselves."""
+"""The state of one partition: what its log says about its start and its producers, beside the
+records themselves."""
 
+from quorumlog.broker.partition_snapshot import PartitionState
 from quorumlog.broker.port import ProduceAck
 from quorumlog.broker.producers import PendingProducers, ProducerTable
-from quorumlog.log.batch import Batch, BatchHeader, Kind
+from quorumlog.broker.start_command import StartCommand
+from quorumlog.errors import InvariantViolation, ProtocolError
+from quorumlog.log.batch import Batch, BatchHeader, Draft, Kind
+from quorumlog.replication.state_machine import WHOLE_LOG, LogStart
+from quorumlog.types import Index, Offset
 
 
 class PartitionMachine:
-    """A replication ``StateMachine``; the result of a RECORDS batch is its :class:`ProduceAck`."""
+    """A replication ``StateMachine``; the result of a RECORDS batch is its :class:`ProduceAck`,
+    that of a command the :class:`LogStart` from there on.
+
+    One that was made anew from a log whose first segments are removed, equals the one that saw them
+    as soon as it has applied the newest command through whose ``free_index`` they were removed.
+    """
 
     def __init__(self) -> None:
         self.producers = ProducerTable()
         self.pending = PendingProducers(self.producers)
+        self._start = WHOLE_LOG
 
-    def apply(self, batch: Batch) -> ProduceAck | None:
+    @property
+    def log_start(self) -> LogStart:
+        return self._start
+
+    def apply(self, batch: Batch) -> ProduceAck | LogStart | None:
         header = batch.header
+        if header.kind is Kind.COMMAND:
+            self._move_start(batch)
+            return self._start
         if header.kind is not Kind.RECORDS:
             return None
         self.producers.applied(header)
         self.pending.applied(header)
         return ProduceAck(header.base_offset, header.timestamp_ms)
 
+    def start_draft(self, offset: int, free_index: int) -> Draft:
+        """The command of a leader whose state this is, and who has applied through
+        ``free_index``."""
+        start = self._start
+        offset, free_index = max(offset, start.offset), max(free_index, start.free_index)
+        forgotten_through = max(
+            self.producers.forgotten_through, self.producers.largest_id_before(offset)
+        )
+        command = StartCommand(Offset(offset), Index(free_index), forgotten_through)
+        return Draft.of(command.encode(), kind=Kind.COMMAND)
+
+    def _move_start(self, batch: Batch) -> None:
+        header, before = batch.header, self._start
+        try:
+            command = StartCommand.decode(batch.body)
+        except ProtocolError as error:
+            raise InvariantViolation(
+                f"the command at index {header.index} cannot be applied by this release, "
+                f"upgrade this node: {error}"
+            ) from error
+        # What precedes a committed batch is committed. No leader asks for more; none may get it.
+        self._start = LogStart(
+            max(before.offset, min(command.start_offset, header.base_offset)),
+            max(before.free_index, min(command.free_index, Index(header.index - 1))),
+        )
+        self.producers.forget_before(self._start.offset, command.forgotten_through)
+
     def snapshot(self) -> bytes:
-        return self.producers.snapshot()
+        producers = self.producers
+        return PartitionState(
+            self._start, producers.forgotten_through, producers.snapshot()
+        ).encode()
 
     def restore(self, snapshot: bytes) -> None:
         """See :meth:`ProducerTable.restore`."""
-        self.producers.restore(snapshot)
+        state = PartitionState.decode(snapshot)
+        self.producers.restore(state.producers, state.forgotten_through)
+        self._start = state.start
 
     def appended(self, header: BatchHeader) -> None:
         if header.kind is Kind.RECORDS:

@@ -56,6 +56,33 @@ def with_batch(entry: bytes, producer_id: int, epoch: int, batch: AppliedBatch) 
     return head + kept + _BATCH.pack(*batch)
 
 
+def without_batches_before(entry: bytes, offset: int) -> bytes:
+    """``entry`` with the batches that have a record at or behind ``offset``; empty without any."""
+    count = (len(entry) - _PRODUCER.size) // _BATCH.size
+    first = 0
+    while first < count:
+        _, record_count, base_offset, _ = _BATCH.unpack_from(
+            entry, _PRODUCER.size + first * _BATCH.size
+        )
+        if base_offset + record_count > offset:
+            break
+        first += 1
+    if first == 0:
+        return entry
+    if first == count:
+        return b""
+    producer_id, next_sequence, epoch, _ = _PRODUCER.unpack_from(entry)
+    head = _PRODUCER.pack(producer_id, next_sequence, epoch, count - first)
+    return head + entry[_PRODUCER.size + first * _BATCH.size :]
+
+
+def next_offset_of(entry: bytes) -> int:
+    """The offset behind the producer's last batch."""
+    _, record_count, base_offset, _ = _BATCH.unpack_from(entry, len(entry) - _BATCH.size)
+    end: int = base_offset + record_count
+    return end
+
+
 def epoch_and_next_sequence(entry: bytes) -> tuple[int, int]:
     _, next_sequence, epoch, _ = _PRODUCER.unpack_from(entry)
     return epoch, next_sequence

@@ -8,6 +8,7 @@ has to begin where the one before it ended.
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
 from quorumlog.broker.producer_snapshot import (
@@ -15,13 +16,16 @@ from quorumlog.broker.producer_snapshot import (
     batches_of,
     epoch_and_next_sequence,
     join_entries,
+    next_offset_of,
     split_entries,
     with_batch,
+    without_batches_before,
 )
 from quorumlog.errors import (
     DuplicateSequence,
     OutOfOrderSequence,
     ProducerFenced,
+    ProducerForgotten,
     SequenceError,
 )
 from quorumlog.log.batch import BatchHeader, Kind
@@ -50,9 +54,15 @@ class ProducerTable:
     """What the committed log says of each producer.
 
     Memory: at most ``max_producers`` entries (:mod:`quorumlog.broker.producer_snapshot`).
+
+    What it holds follows from the batches at and behind the log's start alone: the producers of the
+    newest ``max_producers`` different ids, and of each its last batches in a row. So a table made
+    anew from there is equal, also where producers were evicted.
     """
 
     def __init__(self, max_producers: int = MAX_PRODUCERS) -> None:
+        self.forgotten_through = 0
+        """A producer that is not known, with an id up to this, may have been forgotten."""
         self._max_producers = max_producers
         # The order is that of each producer's last batch in the log: the same on every replica.
         self._producers: OrderedDict[int, bytes] = OrderedDict()
@@ -77,15 +87,34 @@ class ProducerTable:
         if len(self._producers) > self._max_producers:
             self._producers.popitem(last=False)
 
+    def largest_id_before(self, offset: int) -> int:
+        """The largest id of the producers that ``forget_before(offset)`` forgets; 0: of none."""
+        forgotten = takewhile(
+            lambda known: next_offset_of(known[1]) <= offset, self._producers.items()
+        )
+        return max((producer_id for producer_id, _ in forgotten), default=0)
+
+    def forget_before(self, offset: int, forgotten_through: int) -> None:
+        """Forget every batch whose last record stands before ``offset``, and all of a producer
+        that has no other. ``forgotten_through``: the largest id of all that were ever forgotten so.
+        """
+        self.forgotten_through = max(self.forgotten_through, forgotten_through)
+        self._producers = OrderedDict(
+            (producer_id, kept)
+            for producer_id, entry in self._producers.items()
+            if (kept := without_batches_before(entry, offset))
+        )
+
     def check(
         self, producer_id: int, epoch: int, sequence: int, record_count: int
     ) -> Duplicate | None:
         """None when the batch is the producer's next one (or has no producer: id 0).
 
-        A producer that is not known, new or forgotten, begins at sequence 0; so does a new epoch.
+        A producer that is not known, new or evicted, begins at sequence 0; so does a new epoch.
 
         Raises:
             OutOfOrderSequence: batches before it are missing.
+            ProducerForgotten: its batches may have been deleted, with this one among them.
             DuplicateSequence: committed before, and its offset is forgotten.
             ProducerFenced: there is a newer epoch.
             SequenceError: it holds committed and new records together.
@@ -94,6 +123,8 @@ class ProducerTable:
             return None
         entry = self._producers.get(producer_id)
         if entry is None:
+            if producer_id <= self.forgotten_through:
+                raise ProducerForgotten(0, sequence)
             _check_next(0, sequence)
             return None
         known_epoch, next_sequence = epoch_and_next_sequence(entry)
@@ -123,13 +154,14 @@ class ProducerTable:
         """The whole table; equal tables give equal bytes."""
         return join_entries(self._producers.values())
 
-    def restore(self, snapshot: bytes) -> None:
-        """Become the table of ``snapshot``.
+    def restore(self, snapshot: bytes, forgotten_through: int = 0) -> None:
+        """Become the table of ``snapshot``, which does not say ``forgotten_through``.
 
         Raises:
             ProtocolError: it is not a snapshot this release can read; nothing changed.
         """
         self._producers = OrderedDict(split_entries(snapshot))
+        self.forgotten_through = forgotten_through
 
 
 @dataclass(frozen=True, slots=True)
