@@ -1,7 +1,6 @@
 """Reading batches from segment files: sparse index, one pread, then from header to header."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from quorumlog.errors import Corrupt, ProtocolError
@@ -16,6 +15,7 @@ from quorumlog.log.batch import (
     join_batches,
 )
 from quorumlog.log.cipher import SegmentCipher
+from quorumlog.log.fast_dataclass import fast_dataclass
 from quorumlog.log.scan import check_headers, header_at, walk_headers
 from quorumlog.log.segment_files import OpenSegment
 from quorumlog.log.sparse_index import Entry
@@ -43,7 +43,7 @@ class Fetched(NamedTuple):
     next_offset: Offset
 
 
-@dataclass(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Range:
     """Where to read: from the batch that takes ``first_index`` to the one of ``last_index``.
 
