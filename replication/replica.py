@@ -126,10 +126,6 @@ class Replica:
         leadership = self.core.leadership
         return leadership is not None and leadership.is_handing_over
 
-    def present_state(self, origin: LogOrigin | None = None) -> StateSnapshot | None:
-        """What was applied so far, as bytes; see :meth:`StateSaver.present`."""
-        return self.awaited or self._saver.present(origin)
-
     # -- inputs --------------------------------------------------------------------------------
 
     def propose(self, draft: Draft) -> "asyncio.Future[Any]":

@@ -155,7 +155,45 @@ class Leadership:
         self.transfer = Transfer(target, now + self._config.election_timeout_s)
         self.due = True
 
+    def retire(self, now: float) -> None:
+        """This node is no voter any more: leave within an election timeout."""
+        if self.retire_by is None:
+            self.retire_by = now + self._config.election_timeout_s
+            self.transfer = None
+
+    def notify_all(self) -> None:
+        """Everybody gets a request with the next :meth:`collect`."""
+        for progress in self._peers.values():
+            progress.notice_due = True
+        self.due = True
+
     # -- questions -----------------------------------------------------------------------------
+
+    def most_advanced_voter(self) -> NodeId | None:
+        """The other voter with the most of this leader's log, heard of last; None without any."""
+        peers = self._peers
+        return max(
+            (voter for voter in self._members.voters if voter in peers),
+            key=lambda voter: (peers[voter].match_index, peers[voter].heard_at),
+            default=None,
+        )
+
+    def check_caught_up(self, peer: NodeId, commit_index: Index, now: float) -> None:
+        """Refuse a voter that the group would have to wait for.
+
+        It may lack what is on its way to it, ``max_inflight_bytes`` at most: under a steady load a
+        follower always does. All else that is committed it has acknowledged, and lately.
+
+        Raises:
+            Unavailable: not yet; says how far it is.
+        """
+        progress = self._peers[peer]
+        is_alive = progress.heard_at > now - self._config.election_timeout_s
+        if progress.probing or progress.next_index <= commit_index or not is_alive:
+            raise Unavailable(
+                f"{peer} has not caught up: it has {progress.match_index} of {commit_index} batches"
+                f"{'' if is_alive else ' and does not answer'}; try again later"
+            )
 
     def quorum_match(self, durable_index: Index) -> Index:
         """The last index that is durable at a majority, this node's log through ``durable_index``.
