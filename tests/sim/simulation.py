@@ -30,6 +30,7 @@ from sim.membership import member
 from sim.network import SimNetwork
 from sim.node import NodeSettings, SimNode, World
 from sim.rpc import RpcFabric
+from sim.survey import Survey
 from sim.swarm import Swarm, rng_for
 from sim.trace import Trace
 from sim.workload import TOPIC, Workload
@@ -115,10 +116,13 @@ class Simulation:
             self._group_of,
             self.trace,
         )
+        self.survey = Survey(
+            swarm, self.loop, self._world.fabric, list(addresses.values()), self.trace
+        )
         self.nemesis = Nemesis(
             swarm,
             list(self.nodes.values()),
-            self.workload.names,
+            [*self.workload.names, *self.survey.names],
             rng_for(swarm.seed, "faults"),
             self.trace,
         )
@@ -150,16 +154,19 @@ class Simulation:
             node.start()
         while not all(self._knows_all(node) for node in self.nodes.values()):
             await asyncio.sleep(0.05)
-        await self.workload.create_topic()
-        while not all(node.metadata.has_topic(TOPIC) for node in self.nodes.values()):
-            await asyncio.sleep(0.05)
+        for topic in (TOPIC, *self.survey.topics):
+            await self.workload.create_topic(topic)
+            while not all(node.metadata.has_topic(topic) for node in self.nodes.values()):
+                await asyncio.sleep(0.05)
         loop.end_s = loop.time() + 100 * self.swarm.fault_duration_s
         self._network.quality = self.swarm.link
         self.workload.start()
+        self.survey.start()
         await self.nemesis.run()
         loop.end_s = loop.time() + LIVENESS_S
         self.nemesis.heal()
         await self.workload.finished()
+        await self.survey.finish()
         while not self.checker.converged():
             await asyncio.sleep(0.05)
         self.checker.check_metadata()

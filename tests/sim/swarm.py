@@ -60,6 +60,8 @@ class Swarm:
     burst: int
     batch_bytes: int
     consumers: int
+    surveyors: int
+    """Clients whose history is checked for linearizability; half of the seeds have none."""
 
     @staticmethod
     def drawn(seed: int) -> "Swarm":
@@ -96,6 +98,7 @@ class Swarm:
             burst=rng.choice((1, 3, 8, 20)),
             batch_bytes=rng.choice((1, 64, 1 << 20)),
             consumers=rng.choice((1, 1, 2)),
+            surveyors=rng_for(seed, "surveyors").choice((0, 0, 0, 1, 2, 3)),
         )
 
     @property

@@ -51,10 +51,13 @@ class Workload:
         self._positions: dict[tuple[str, int], int] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def create_topic(self) -> None:
-        """The topic exists when this returns, on the node that was asked."""
+    async def create_topic(self, topic: str) -> None:
+        """``topic`` exists when this returns, on the node that was asked.
+
+        Of the topics only ``TOPIC`` has several partitions.
+        """
         process = Process("creator")
-        await self._loop.spawn(process, self._create(process), "create")
+        await self._loop.spawn(process, self._create(process, topic), "create")
 
     def start(self) -> None:
         for name in self.names:
@@ -78,10 +81,11 @@ class Workload:
         connector = self._fabric.client(process)
         return AsyncClient(*addresses, connector=connector, connect_timeout_s=600.0, rng=rng)
 
-    async def _create(self, process: Process) -> None:
+    async def _create(self, process: Process, topic: str) -> None:
+        partitions = self._swarm.partitions if topic == TOPIC else 1
         async with self._client(process) as client:
             await client.create_topic(
-                TOPIC, partitions=self._swarm.partitions, replicas=3, fsync=self._swarm.fsync
+                topic, partitions=partitions, replicas=3, fsync=self._swarm.fsync
             )
 
     # -- producers -----------------------------------------------------------------------------
