@@ -1,11 +1,11 @@
 """An empty log that begins in the middle: for a replica that is given another one's state.
 
 What the other replica's log does not have any more cannot be sent as batches. So its present state
-comes instead (:class:`quorumlog.log.state_snapshot.StateSnapshot` with a ``log_start``), and this
+comes instead (:class:`quorumlog.log.state_snapshot.StateSnapshot` with a ``origin``), and this
 log is emptied to begin where that one does. The file is written as ``install.new``, synced and
 renamed to ``<20 digits of index>.install``: that name, once durable, is the decision. The next open
 carries it out before it looks into any segment: it removes segments, indexes and older states,
-makes an empty segment that begins at ``log_start``, and renames the file to
+makes an empty segment that begins at ``origin``, and renames the file to
 ``<20 digits of index>.state``. A crash anywhere leaves the log as it was, or one that is emptied
 again; nothing can have been appended in between.
 """
@@ -27,7 +27,7 @@ from quorumlog.log.paths import (
 from quorumlog.log.segment import first_mark, reserve_segment, write_first_pages
 from quorumlog.log.segment_header import SegmentHeader
 from quorumlog.log.state_snapshot import (
-    LogStart,
+    LogOrigin,
     StateSnapshot,
     read_snapshot,
     snapshot_index_of,
@@ -39,7 +39,7 @@ from quorumlog.types import Index, Offset, Term
 DRAFT_NAME: Final = "install.new"
 INSTALL_SUFFIX: Final = ".install"
 
-WHOLE_LOG: Final = LogStart(Index(1), Offset(0), Term(0), 0, Offset(0))
+WHOLE_LOG: Final = LogOrigin(Index(1), Offset(0), Term(0), 0, Offset(0))
 """Where a log begins of which nothing was deleted."""
 
 _STATE_SUFFIX: Final = ".state"
@@ -58,7 +58,7 @@ def decide_install(disk: Disk, directory: str) -> StateSnapshot:
     draft = f"{directory}/{DRAFT_NAME}"
     try:
         state = read_snapshot(disk, draft)
-        if state.log_start is None:
+        if state.origin is None:
             raise StorageError(f"{draft}: the state does not say where its log begins")
     except StorageError:
         disk.remove(draft)
@@ -101,7 +101,7 @@ def settle_install(
 
 
 def create_first_segment(
-    disk: Disk, directory: str, clock: Clock, config: LogConfig, start: LogStart
+    disk: Disk, directory: str, clock: Clock, config: LogConfig, start: LogOrigin
 ) -> None:
     """Make the only segment of a log without batches, durably."""
     path = f"{directory}/{segment_name(start.start_index)}"
@@ -154,11 +154,11 @@ def find_damage(disk: Disk, directory: str, names: Sequence[str]) -> tuple[str, 
     return None
 
 
-def _read(disk: Disk, path: str, index: int | None) -> tuple[StateSnapshot, LogStart]:
+def _read(disk: Disk, path: str, index: int | None) -> tuple[StateSnapshot, LogOrigin]:
     try:
         state = read_snapshot(disk, path, index)
     except StorageError as error:
         raise Corrupt(path, 0, "the state that takes the log's place", str(error)) from error
-    if state.log_start is None:
+    if state.origin is None:
         raise Corrupt(path, 0, "where its log begins", "a state that was made here")
-    return state, state.log_start
+    return state, state.origin

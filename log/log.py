@@ -12,7 +12,7 @@ from quorumlog.log.reader import Fetched
 from quorumlog.log.recovery import RecoveryReport, recover
 from quorumlog.log.segment_files import SegmentFiles
 from quorumlog.log.state import LogState
-from quorumlog.log.state_snapshot import LogStart
+from quorumlog.log.state_snapshot import LogOrigin
 from quorumlog.log.upkeep import SegmentInfo, Upkeep
 from quorumlog.log.view import LogView
 from quorumlog.log.writer import SegmentWriter
@@ -109,10 +109,10 @@ class Log:
         return self._layout.last_term
 
     @property
-    def begins_at(self) -> LogStart:
+    def origin(self) -> LogOrigin:
         """Where the first segment begins, deleted records included, and what comes before it."""
         header = self._layout.segments[0].header
-        return LogStart(
+        return LogOrigin(
             header.first_index,
             header.base_offset,
             header.prev_term,

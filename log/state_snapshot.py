@@ -55,15 +55,19 @@ _MADE_HERE = b"QLP\x01"
 _INSTALLED = b"QLP\x02"
 _START = struct.Struct("<4sI")
 _HEAD = struct.Struct("<QQQQII")
-_LOG_START = struct.Struct("<5Q")
+_ORIGIN = struct.Struct("<5Q")
 _PREFIX_BYTES = _START.size + _HEAD.size
+
+MAX_SNAPSHOT_BYTES: Final = _PREFIX_BYTES + _ORIGIN.size + MAX_BODY_BYTES + MAX_STATE_BYTES
+"""Of a whole file."""
+
 _SUFFIX = ".state"
 _DRAFT_NAME = "state.new"
 _DIGITS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class LogStart:
+class LogOrigin:
     """Where a log begins, and what its first batch continues; fields as in the module's table."""
 
     start_index: Index
@@ -77,7 +81,7 @@ class LogStart:
 class StateSnapshot:
     """What the committed batches through ``index`` come to; fields as in the module's table.
 
-    ``log_start`` is that of the log it came from; None: it was made of the log it lies beside.
+    ``origin`` is that of the log it came from; None: it was made of the log it lies beside.
     """
 
     index: Index
@@ -86,7 +90,7 @@ class StateSnapshot:
     timestamp_ms: int
     configuration: bytes
     state: bytes
-    log_start: LogStart | None = None
+    origin: LogOrigin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +160,7 @@ def encode_snapshot(snapshot: StateSnapshot, directory: str) -> bytes:
     Raises:
         StorageError: the state is larger than ``MAX_STATE_BYTES``, its configuration than a batch.
     """
-    configuration, state, start = snapshot.configuration, snapshot.state, snapshot.log_start
+    configuration, state, start = snapshot.configuration, snapshot.state, snapshot.origin
     if len(state) > MAX_STATE_BYTES or len(configuration) > MAX_BODY_BYTES:
         raise StorageError(
             f"{directory}: a state of {len(state)} bytes with a configuration of "
@@ -171,17 +175,17 @@ def encode_snapshot(snapshot: StateSnapshot, directory: str) -> bytes:
         len(configuration),
         len(state),
     )
-    magic, log_start = _MADE_HERE, b""
+    magic, origin = _MADE_HERE, b""
     if start is not None:
         magic = _INSTALLED
-        log_start = _LOG_START.pack(
+        origin = _ORIGIN.pack(
             start.start_index,
             start.base_offset,
             start.prev_term,
             start.prev_timestamp_ms,
             start.start_offset,
         )
-    checked = b"".join((head, log_start, configuration, state))
+    checked = b"".join((head, origin, configuration, state))
     return _START.pack(magic, crc32c(checked)) + checked
 
 
@@ -195,7 +199,7 @@ def read_snapshot(disk: Disk, path: str, index: int | None = None) -> StateSnaps
     file = disk.open_readonly(path)
     try:
         size_bytes = file.size_bytes()
-        limit = _PREFIX_BYTES + _LOG_START.size + MAX_BODY_BYTES + MAX_STATE_BYTES
+        limit = _PREFIX_BYTES + _ORIGIN.size + MAX_BODY_BYTES + MAX_STATE_BYTES
         if not _PREFIX_BYTES <= size_bytes <= limit:
             raise _damaged(path, f"{_PREFIX_BYTES} to {limit} bytes", f"{size_bytes}")
         raw = file.read_at(0, size_bytes)
@@ -214,7 +218,7 @@ def _decode(raw: bytes, path: str, index: int | None) -> StateSnapshot:
         raise _damaged(path, f"checksum {crc:#010x}", f"{computed:#010x}")
     head = _HEAD.unpack_from(checked)
     *numbers, configuration_bytes, state_bytes = head
-    configuration_at = _HEAD.size + (_LOG_START.size if magic == _INSTALLED else 0)
+    configuration_at = _HEAD.size + (_ORIGIN.size if magic == _INSTALLED else 0)
     state_at = configuration_at + configuration_bytes
     if index not in (None, numbers[0]) or state_at + state_bytes != len(checked):
         raise _damaged(path, f"the state of {index}, {len(checked)} bytes", f"fields {head}")
@@ -229,9 +233,9 @@ def _decode(raw: bytes, path: str, index: int | None) -> StateSnapshot:
     )
 
 
-def _decode_start(checked: memoryview, path: str, numbers: list[int]) -> LogStart:
+def _decode_start(checked: memoryview, path: str, numbers: list[int]) -> LogOrigin:
     """Where the log began from which the state with ``numbers`` at its head came."""
-    start = _LOG_START.unpack_from(checked, _HEAD.size)
+    start = _ORIGIN.unpack_from(checked, _HEAD.size)
     start_index, base_offset, prev_term, prev_timestamp_ms, start_offset = start
     index, term, next_offset, timestamp_ms = numbers
     if not (
@@ -241,7 +245,7 @@ def _decode_start(checked: memoryview, path: str, numbers: list[int]) -> LogStar
         and prev_timestamp_ms <= timestamp_ms
     ):
         raise _damaged(path, f"a log that begins before {numbers} ends", f"one from {start}")
-    return LogStart(
+    return LogOrigin(
         Index(start_index),
         Offset(base_offset),
         Term(prev_term),

@@ -21,6 +21,11 @@ class ReplicationConfig:
     state_interval_bytes: int = 64 * 1024 * 1024
     """Applied between one saved state and the next, per replica: what a start after a crash has to
     apply again at most, about. Less costs a write of the whole state more often."""
+    catch_up_bytes_s: int = 64 * 1024 * 1024
+    """Sent in a second to replicas that have to catch up, all groups of this node together.
+
+    Less leaves more of disk and network to those that keep up; more makes a replica whole sooner.
+    What a follower lacks that is still in memory is not counted."""
     disk_full_retry_s: float = 1.0
     """How long a replica whose disk is full waits before it tries to write again."""
 
@@ -33,5 +38,7 @@ class ReplicationConfig:
             raise ConfigError("apply_chunk_bytes must be positive")
         if self.state_interval_bytes < 1:
             raise ConfigError("state_interval_bytes must be positive")
+        if self.catch_up_bytes_s < 64 * 1024:
+            raise ConfigError("catch_up_bytes_s must be at least 64 KiB")
         if self.disk_full_retry_s <= 0:
             raise ConfigError("disk_full_retry_s must be positive")

@@ -3,24 +3,28 @@
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
-from quorumlog.errors import Closed, InvariantViolation, StorageError
+from quorumlog.errors import Closed, Corrupt, InvariantViolation, StorageError
 from quorumlog.log.batch import Kind
 from quorumlog.log.hard_state import HardState, HardStateFile
+from quorumlog.log.install import decide_install
 from quorumlog.log.log import Log, LogConfig
 from quorumlog.log.state_snapshot import StateSnapshot
 from quorumlog.ports import Clock, Disk, PeerTransport, Worker
+from quorumlog.replication.catch_up.catch_up import CatchUp
+from quorumlog.replication.catch_up.pacing import CatchUpPacer
+from quorumlog.replication.catch_up.state_receiver import is_needed
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.core import RaftCore
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.ready import Event
 from quorumlog.replication.replica import Replica
-from quorumlog.replication.saved_state import StateSaver, restore_state
+from quorumlog.replication.saved_state import StateSaver, find_awaited, restore_state
 from quorumlog.replication.state_machine import StateMachine
 from quorumlog.types import GroupId, Index, NodeId
 
@@ -34,6 +38,23 @@ class _Opened:
     log: Log
     hard_state_file: HardStateFile
     hard_state: HardState
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What a group was opened with: it may have to be opened again."""
+
+    members: Members
+    state_machine: StateMachine
+    log_config: LogConfig
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The states of a group: one that the state machine holds, one that it will."""
+
+    restored: StateSnapshot | None
+    awaited: StateSnapshot | None
 
 
 _Configurations = tuple[tuple[Index, Members], ...]
@@ -69,7 +90,11 @@ class GroupHost:
         self._rng = rng
         self._config = config or ReplicationConfig()
         self._events = events
-        self._closed = False
+        self._closing = asyncio.Event()
+        self._orders: dict[GroupId, _Order] = {}
+        self._locks: dict[GroupId, asyncio.Lock] = {}
+        self._reopening: set[asyncio.Task[None]] = set()
+        self._pacer = CatchUpPacer(self._config.catch_up_bytes_s, clock.monotonic_s)
         transport.on_message(self._receive)
 
     def path_of(self, group: GroupId) -> str:
@@ -86,33 +111,39 @@ class GroupHost:
 
         ``members`` is the configuration before any that stands in the log. ``state_machine`` is
         new: it gets the newest state that was saved, and the batches behind it, or all of them.
+        A replica that is given another one's state is closed and opened again, with the same
+        state machine: ``replicas`` has another object then.
 
         Raises:
             Corrupt: the log or the hard state is damaged; nothing was changed.
             DiskFull, UnusableDirectory, OSError.
         """
-        if group in self.replicas:
-            raise InvariantViolation(f"group {group} is open already")
-        opened = await self._worker.run(lambda: self._open_files(group, log_config))
+        async with self._lock_of(group):
+            if group in self.replicas:
+                raise InvariantViolation(f"group {group} is open already")
+            order = _Order(members, state_machine, log_config)
+            replica = await self._open(group, order, None)
+            self._orders[group] = order
+            return replica
+
+    def _lock_of(self, group: GroupId) -> asyncio.Lock:
+        return self._locks.setdefault(group, asyncio.Lock())
+
+    async def _open(self, group: GroupId, order: _Order, carried: StateSnapshot | None) -> Replica:
+        """As :meth:`open_group`; ``carried`` is what the state machine holds from before."""
+        opened = await self._worker.run(lambda: self._open_files(group, order.log_config))
         try:
-            restored = await restore_state(
-                group=group,
-                disk=self._disk,
-                directory=self.path_of(group),
-                log=opened.log,
-                worker=self._worker,
-                state_machine=state_machine,
+            found = await self._find_states(group, order, opened.log, carried)
+            configurations = await self._worker.run(
+                partial(_configurations, opened.log, found.restored)
             )
-            configurations = await self._worker.run(partial(_configurations, opened.log, restored))
-            if self._closed or group in self.replicas:
+            if self._closing.is_set():
                 raise Closed("this node is closing")
         except (Exception, asyncio.CancelledError):
             opened.log.close()
             opened.hard_state_file.close()
             raise
-        replica = self._make_replica(
-            group, members, state_machine, opened, restored, configurations
-        )
+        replica = self._make_replica(group, order, opened, found, configurations)
         self.replicas[group] = replica
         _log.info("group_opened", group=group, last_index=opened.log.last_index)
         recovery = opened.log.recovery
@@ -126,20 +157,47 @@ class GroupHost:
             )
         return replica
 
+    async def _find_states(
+        self, group: GroupId, order: _Order, log: Log, carried: StateSnapshot | None
+    ) -> _Found:
+        """Bring a new state machine to the newest saved state; see what is to be waited for.
+
+        One that holds a state keeps it until the log has passed it: an older one would look like
+        a past that comes back.
+        """
+        directory = self.path_of(group)
+        restored = None
+        if carried is None:
+            restored = await restore_state(
+                group=group,
+                disk=self._disk,
+                directory=directory,
+                log=log,
+                worker=self._worker,
+                state_machine=order.state_machine,
+            )
+            if restored is not None:
+                return _Found(restored, None)
+        above_index = log.last_index if carried is None else carried.index
+        awaited = await find_awaited(self._disk, directory, log, self._worker, above_index)
+        return _Found(None, awaited or carried)
+
     def _make_replica(
         self,
         group: GroupId,
-        members: Members,
-        state_machine: StateMachine,
+        order: _Order,
         opened: _Opened,
-        restored: StateSnapshot | None,
+        found: _Found,
         configurations: _Configurations,
     ) -> Replica:
+        restored, members = found.restored, order.members
+        state_machine = order.state_machine
         if restored is not None:
             # It was made of committed batches only.
             opened.log.advance_commit_floor(restored.index)
-            if restored.configuration:
-                members = Members.decode(restored.configuration)
+        known = restored or found.awaited
+        if known is not None and known.configuration:
+            members = Members.decode(known.configuration)
         core = RaftCore(
             node_id=self.node_id,
             config=self._config.raft,
@@ -167,13 +225,86 @@ class GroupHost:
             hard_state_file=opened.hard_state_file,
             state_machine=state_machine,
             restored=restored,
+            awaited=found.awaited,
             saver=saver,
             config=self._config,
             clock=self._clock,
             worker=self._worker,
             send=self._transport.send,
             on_event=self._events,
+            catch_up=self._catch_up_of,
         )
+
+    def _catch_up_of(self, replica: Replica) -> CatchUp:
+        return CatchUp(
+            replica,
+            disk=self._disk,
+            directory=self.path_of(replica.group),
+            clock=self._clock,
+            worker=self._worker,
+            pacer=self._pacer,
+            send=self._transport.send,
+            install=partial(self._install, replica),
+        )
+
+    # -- opening again -------------------------------------------------------------------------
+
+    def _install(self, replica: Replica, state: StateSnapshot) -> None:
+        """Let the state in the draft take the place of the log, unless it came too late."""
+        if state.origin is None or not is_needed(replica.log, state.origin):
+            _log.info("state_came_late", group=replica.group, index=state.index)
+            return
+        _log.info(
+            "log_emptied",
+            group=replica.group,
+            last_index=replica.log.last_index,
+            start_index=state.origin.start_index,
+            state_index=state.index,
+        )
+        directory = self.path_of(replica.group)
+        self._begin_again(replica, partial(decide_install, self._disk, directory))
+
+    def _begin_again(self, replica: Replica, change: Callable[[], object]) -> None:
+        """Close ``replica``, do ``change`` to its directory on the worker, open the group again.
+
+        From this moment on the replica takes no part.
+        """
+        replica.stop()
+        task = asyncio.create_task(self._reopen(replica, change))
+        self._reopening.add(task)
+        task.add_done_callback(self._reopening.discard)
+
+    async def _reopen(self, replica: Replica, change: Callable[[], object]) -> None:
+        group = replica.group
+        async with self._lock_of(group):
+            if self.replicas.get(group) is not replica:
+                return
+            try:
+                await replica.close()
+                await self._worker.run(change)
+            except (StorageError, OSError) as error:
+                # What became of it is seen at the open.
+                _log.warning("group_closed_with_error", group=group, error=str(error))
+            carried = replica.present_state()
+            while not self._closing.is_set():
+                try:
+                    await self._open(group, self._orders[group], carried)
+                    return
+                except Corrupt as error:
+                    self.replicas.pop(group, None)
+                    _log.error("group_not_reopened", group=group, error=str(error))
+                    return
+                except (StorageError, OSError) as error:
+                    _log.warning("group_not_reopened", group=group, error=str(error))
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait before a full or failing disk is tried again, or until this host closes."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._config.disk_full_retry_s):
+                await self._closing.wait()
+
+    # -- files ---------------------------------------------------------------------------------
 
     def _open_files(self, group: GroupId, log_config: LogConfig) -> _Opened:
         directory = self.path_of(group)
@@ -189,6 +320,10 @@ class GroupHost:
 
     async def close_group(self, group: GroupId) -> None:
         """Raises what the log's last flush raises; the group is closed all the same."""
+        async with self._lock_of(group):
+            await self._close_group(group)
+
+    async def _close_group(self, group: GroupId) -> None:
         replica = self.replicas.get(group)
         if replica is None:
             return
@@ -214,9 +349,11 @@ class GroupHost:
 
     async def remove_group(self, group: GroupId) -> None:
         """Close the group and delete its data: only for a group whose deletion was committed."""
-        await self.close_group(group)
-        path = self.path_of(group)
-        await self._worker.run(lambda: self._remove(path))
+        async with self._lock_of(group):
+            await self._close_group(group)
+            path = self.path_of(group)
+            await self._worker.run(lambda: self._remove(path))
+            self._orders.pop(group, None)
 
     def _remove(self, path: str) -> None:
         if self._disk.exists(path):
@@ -225,7 +362,9 @@ class GroupHost:
 
     async def close(self) -> None:
         """Close every group. One that cannot write any more loses what was never acknowledged."""
-        self._closed = True
+        self._closing.set()
+        if self._reopening:
+            await asyncio.wait(tuple(self._reopening))
         for group in sorted(self.replicas):
             try:
                 await self.close_group(group)

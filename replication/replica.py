@@ -17,6 +17,7 @@ from quorumlog.errors import (
     Closed,
     DiskFull,
     InvalidArgument,
+    InvariantViolation,
     LogFenced,
     NotLeader,
     OutcomeUnknown,
@@ -28,8 +29,10 @@ from quorumlog.log.batch import Batch, Draft, Kind
 from quorumlog.log.flusher import Flushed
 from quorumlog.log.hard_state import HardStateFile
 from quorumlog.log.log import Log
-from quorumlog.log.state_snapshot import StateSnapshot
+from quorumlog.log.state_snapshot import LogOrigin, StateSnapshot
 from quorumlog.ports import Clock, Worker
+from quorumlog.replication.catch_up.catch_up import CatchUp
+from quorumlog.replication.catch_up.messages import FIRST_TYPE
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.core import RaftCore, Role
 from quorumlog.replication.core.members import Members
@@ -58,14 +61,19 @@ class Replica:
         hard_state_file: HardStateFile,
         state_machine: StateMachine,
         restored: StateSnapshot | None,
+        awaited: StateSnapshot | None,
         saver: StateSaver,
         config: ReplicationConfig,
         clock: Clock,
         worker: Worker,
         send: Callable[[NodeId, GroupId, bytes], None],
         on_event: Callable[["Replica", Event], None],
+        catch_up: Callable[["Replica"], CatchUp],
     ) -> None:
-        """``state_machine`` holds the state of ``restored``, or none yet."""
+        """``state_machine`` holds the state of ``restored``, or none yet.
+
+        ``awaited`` is a state of a later batch: nothing is applied before the log has passed it.
+        """
         self.group = group
         self.core = core
         self.log = log
@@ -76,6 +84,10 @@ class Replica:
             self.applied_index = restored.index
             # What is before the log's start was committed, perhaps after the state was saved.
             self.high_watermark.advance(restored.next_offset)
+        self.awaited = awaited
+        """The state that takes effect when the log passes its index; None: nothing is waited for.
+
+        Until then this replica has neither a state nor records that anybody may read."""
         self.failure: Exception | None = None
         self._config = config
         self._clock = clock
@@ -105,7 +117,9 @@ class Replica:
         self._timer_at = 0.0
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
-        self._guarded(self.trimmer.follow)
+        self._catch_up = catch_up(self)
+        if awaited is None:
+            self._guarded(self.trimmer.follow)
         self._schedule_drain()
 
     # -- what is known here --------------------------------------------------------------------
@@ -125,6 +139,10 @@ class Replica:
         """This node leads and is handing leadership over."""
         leadership = self.core.leadership
         return leadership is not None and leadership.is_handing_over
+
+    def present_state(self, origin: LogOrigin | None = None) -> StateSnapshot | None:
+        """What was applied so far, as bytes; see :meth:`StateSaver.present`."""
+        return self.awaited or self._saver.present(origin)
 
     # -- inputs --------------------------------------------------------------------------------
 
@@ -168,6 +186,10 @@ class Replica:
     def receive(self, sender: NodeId, payload: memoryview) -> None:
         if self.failure is not None or self._closed:
             return
+        if len(payload) and payload[0] >= FIRST_TYPE:
+            self._guarded(self._catch_up.receive, sender, payload)
+            self._schedule_drain()
+            return
         try:
             message = decode(payload)
         except ProtocolError as error:
@@ -181,16 +203,21 @@ class Replica:
 
         Idempotent; a caller that is cancelled does not stop it, the next one waits for the rest.
         """
+        await asyncio.shield(self.stop())
+
+    def stop(self) -> "asyncio.Task[None]":
+        """Take no further part from this moment on; the task is that of :meth:`close`."""
         if self._closing is None:
             self._closed = True
             self._closing = asyncio.create_task(self._close())
-        await asyncio.shield(self._closing)
+        return self._closing
 
     async def _close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._proposals.fail(OutcomeUnknown("this node closed before the batch was committed"))
         self.high_watermark.close(Closed("this replica is closed"))
+        await self._catch_up.close()
         await self.trimmer.close()
         await self._saver.settle()
         await self._persister.close(usable=self.failure is None)
@@ -244,8 +271,11 @@ class Replica:
             self._persister.keep(ready.hard_state, ready.durable_messages)
             for event in ready.events:
                 self._handle(event)
+        if self.awaited is not None:
+            self._take_awaited(self.awaited)
         if core.commit_index > self.applied_index:
             self._apply()
+        self._catch_up.look()
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, SteppedDown):
@@ -263,6 +293,8 @@ class Replica:
     def _apply(self) -> None:
         commit_index = self.core.commit_index
         self.log.advance_commit_floor(commit_index)
+        if self.awaited is not None:
+            return
         applied_bytes = 0
         while self.applied_index < commit_index:
             first = Index(self.applied_index + 1)
@@ -274,6 +306,25 @@ class Replica:
             if applied_bytes >= self._config.apply_chunk_bytes:
                 self._schedule_drain()
                 break
+
+    def _take_awaited(self, awaited: StateSnapshot) -> None:
+        """Go on from ``awaited`` if all that is in it is committed here."""
+        if self.core.commit_index < awaited.index:
+            return
+        self.log.advance_commit_floor(self.core.commit_index)
+        term = self.log.term_at(awaited.index)
+        if term != awaited.term:
+            # Not of this log. What the log says is built up by the next start, from its beginning.
+            raise InvariantViolation(
+                f"group {self.group}: the state of batch {awaited.index} of term {awaited.term} "
+                f"came from another replica; here that batch is of term {term}"
+            )
+        self.state_machine.restore(awaited.state)
+        self._saver.restored(awaited)
+        self.applied_index, self.awaited = awaited.index, None
+        self.high_watermark.advance(awaited.next_offset)
+        self.trimmer.follow()
+        _log.info("state_taken", group=self.group, index=awaited.index)
 
     def _apply_batch(self, batch: Batch) -> None:
         header = batch.header

@@ -7,14 +7,17 @@ is whole, or none can be saved, the log says it all.
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 import structlog
 
 from quorumlog.errors import ProtocolError, StorageError
 from quorumlog.log.batch import Batch, BatchHeader, Kind
 from quorumlog.log.log import Log
+from quorumlog.log.segment import stand_in
 from quorumlog.log.state_snapshot import (
     FoundSnapshot,
+    LogOrigin,
     StateSnapshot,
     load_newest,
     save_snapshot,
@@ -23,6 +26,8 @@ from quorumlog.ports import Disk, Worker
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.state_machine import StateMachine
 from quorumlog.types import GroupId, Index
+
+_NO_BOUND: Final = (1 << 64) - 1
 
 _log = structlog.get_logger()
 
@@ -48,13 +53,30 @@ class StateSaver:
         self._worker = worker
         self._state_machine = state_machine
         self._interval_bytes = interval_bytes
-        self._configuration = restored.configuration if restored is not None else b""
+        self._configuration = b""
+        self._applied: BatchHeader | None = None
         self._configuration_index = Index(0)
         self._saved_index = Index(0)
         self._last: BatchHeader | None = None
         self._unsaved: BatchHeader | None = None
         self._unsaved_bytes = 0
         self._saving: asyncio.Future[None] | None = None
+        if restored is not None:
+            self.restored(restored)
+
+    def restored(self, snapshot: StateSnapshot) -> None:
+        """The state machine holds ``snapshot`` now, which is saved already."""
+        self._configuration = snapshot.configuration
+        self._applied = stand_in(
+            snapshot.index, snapshot.next_offset, snapshot.term, snapshot.timestamp_ms
+        )
+
+    def present(self, origin: LogOrigin | None = None) -> StateSnapshot | None:
+        """What the state machine holds now; None before it holds anything.
+
+        With ``origin`` it is for a replica whose log is to begin there.
+        """
+        return None if self._applied is None else self._snapshot_at(self._applied, origin)
 
     @property
     def unsaved_configuration(self) -> Index | None:
@@ -72,7 +94,7 @@ class StateSaver:
         if header.kind is Kind.CONFIG:
             self._configuration = bytes(batch.body)
             self._configuration_index = header.index
-        self._unsaved = header
+        self._applied = self._unsaved = header
         self._unsaved_bytes += batch.size_bytes
         if self._unsaved_bytes >= self._interval_bytes and self._saving is None:
             self._begin(header, failed)
@@ -101,6 +123,9 @@ class StateSaver:
     def _take(self, header: BatchHeader) -> StateSnapshot:
         """The state as it is, with ``header`` the last that was applied."""
         self._unsaved, self._unsaved_bytes = None, 0
+        return self._snapshot_at(header, None)
+
+    def _snapshot_at(self, header: BatchHeader, origin: LogOrigin | None) -> StateSnapshot:
         return StateSnapshot(
             Index(header.next_index - 1),
             header.term,
@@ -108,6 +133,7 @@ class StateSaver:
             header.timestamp_ms,
             self._configuration,
             self._state_machine.snapshot(),
+            origin,
         )
 
     async def _write(self, snapshot: StateSnapshot) -> None:
@@ -158,6 +184,23 @@ async def restore_state(
             at_most_index = snapshot.index - 1
         else:
             return snapshot
+
+
+async def find_awaited(
+    disk: Disk, directory: str, log: Log, worker: Worker, above_index: int
+) -> StateSnapshot | None:
+    """The state of another replica that was installed here, if it is of a batch behind
+    ``above_index``: it takes effect when ``log`` has passed that.
+
+    It is the newest in ``directory``: as long as it has no effect, nothing behind it is applied.
+    """
+    if log.start_index == 1:
+        return None
+    found = await worker.run(partial(load_newest, disk, directory, _NO_BOUND))
+    snapshot = found.snapshot
+    if snapshot is None or snapshot.origin is None or snapshot.index <= above_index:
+        return None
+    return snapshot
 
 
 def _find(disk: Disk, directory: str, log: Log, at_most_index: int) -> FoundSnapshot:

@@ -145,6 +145,8 @@ class Leadership:
                 progress.lost()
             agreement = newest_not_after(self._log, response.conflict_index, response.conflict_term)
             progress.probe(max(agreement, progress.match_index) + 1)
+            if response.rejected_index == self._log.start_index - 1:
+                progress.needs_state = True
         if progress.notice_due or progress.next_index <= self._log.last_index:
             self.due = True
         if self.transfer is not None and self.transfer.target == peer:
@@ -168,6 +170,11 @@ class Leadership:
         self.due = True
 
     # -- questions -----------------------------------------------------------------------------
+
+    @property
+    def behind_start(self) -> tuple[NodeId, ...]:
+        """The followers that lack what stood before the start of this leader's log."""
+        return tuple(peer for peer, progress in self._peers.items() if progress.needs_state)
 
     def most_advanced_voter(self) -> NodeId | None:
         """The other voter with the most of this leader's log, heard of last; None without any."""

@@ -18,6 +18,7 @@ class Progress:
         "heard_at",
         "inflight_bytes",
         "match_index",
+        "needs_state",
         "next_index",
         "notice_due",
         "probing",
@@ -34,6 +35,8 @@ class Progress:
         """When the follower last answered in this term, seconds."""
         self.notice_due = probing
         """It gets a request now, also when there is nothing to send."""
+        self.needs_state = False
+        """It lacks what stood before the start of the leader's log: batches do not help it."""
         self.sent_commit_index = 0
         self.inflight_bytes = 0
         self._inflight: deque[tuple[int, int]] = deque()
@@ -50,6 +53,7 @@ class Progress:
 
     def accepted(self, match_index: Index) -> None:
         """The follower has all through ``match_index``."""
+        self.needs_state = False
         if self.probing and match_index >= self.next_index - 1:
             self.probing = False
         if match_index <= self.match_index:

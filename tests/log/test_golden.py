@@ -12,7 +12,7 @@ from quorumlog.log.log import Log
 from quorumlog.log.segment_files import seal_of
 from quorumlog.log.segment_header import decode_segment_header
 from quorumlog.log.sparse_index import decode_index
-from quorumlog.log.state_snapshot import LogStart, StateSnapshot, load_newest
+from quorumlog.log.state_snapshot import LogOrigin, StateSnapshot, load_newest
 from quorumlog.types import Index, NodeId, Offset, Term
 from stored.batches import DIRECTORY, FixedClock, append, content, open_log
 from stored.golden import (
@@ -106,8 +106,8 @@ def test_a_state_of_format_v1_is_read() -> None:
 def test_a_log_begins_where_an_installed_state_of_format_v2_says() -> None:
     disk = disk_with(stored_files("installed"))
     log = open_log(disk, CONFIG)
-    start = LogStart(Index(7), Offset(50), Term(1), 1_050, Offset(50))
-    assert (log.begins_at, log.last_index) == (start, 6)
+    start = LogOrigin(Index(7), Offset(50), Term(1), 1_050, Offset(50))
+    assert (log.origin, log.last_index) == (start, 6)
     assert load_newest(disk, DIRECTORY, 9).snapshot == StateSnapshot(
         Index(9),
         Term(2),

@@ -13,7 +13,7 @@ from quorumlog.log.inspection.verify import verify_log
 from quorumlog.log.install import DRAFT_NAME, decide_install
 from quorumlog.log.log import Log
 from quorumlog.log.state_snapshot import (
-    LogStart,
+    LogOrigin,
     StateSnapshot,
     encode_snapshot,
     load_newest,
@@ -24,7 +24,7 @@ from sim.disk import SimDisk, SimulatedCrash
 from stored.batches import DIRECTORY, FixedClock, append, content, open_log
 
 CONFIG = LogConfig(segment_bytes=1024, tail_cache_bytes=0)
-START = LogStart(Index(50), Offset(200), Term(3), 900, Offset(203))
+START = LogOrigin(Index(50), Offset(200), Term(3), 900, Offset(203))
 STATE = StateSnapshot(Index(60), Term(4), Offset(240), 2_000, b"who", b"state", START)
 OLD_STATE = StateSnapshot(Index(4), Term(1), Offset(4), 100, b"", b"old")
 
@@ -60,7 +60,7 @@ def is_begun(log: Log) -> bool:
     assert (log.start_index, log.last_index, log.last_term) == (50, 49, 3)
     assert (log.start_offset, log.end_offset, log.last_timestamp_ms) == (200, 200, 900)
     assert (log.commit_floor, log.durable_index, log.term_at(49)) == (49, 49, 3)
-    assert log.begins_at == replace(START, start_offset=Offset(200))
+    assert log.origin == replace(START, start_offset=Offset(200))
     return True
 
 
@@ -162,7 +162,7 @@ def test_a_damaged_draft_is_removed_and_nothing_is_changed() -> None:
     with pytest.raises(StorageError, match="damaged"):
         decide_install(disk, DIRECTORY)
     assert DRAFT_NAME not in names_in(disk)
-    draft(disk, replace(STATE, log_start=None))
+    draft(disk, replace(STATE, origin=None))
     with pytest.raises(StorageError, match="where its log begins"):
         decide_install(disk, DIRECTORY)
     assert not is_begun(open_log(disk, CONFIG))
@@ -171,17 +171,17 @@ def test_a_damaged_draft_is_removed_and_nothing_is_changed() -> None:
 @pytest.mark.parametrize(
     "start",
     [
-        LogStart(Index(0), Offset(0), Term(0), 0, Offset(0)),
-        LogStart(Index(62), Offset(200), Term(3), 900, Offset(203)),
-        LogStart(Index(50), Offset(204), Term(3), 900, Offset(203)),
-        LogStart(Index(50), Offset(200), Term(3), 900, Offset(241)),
-        LogStart(Index(50), Offset(200), Term(5), 900, Offset(203)),
-        LogStart(Index(50), Offset(200), Term(3), 2_001, Offset(203)),
+        LogOrigin(Index(0), Offset(0), Term(0), 0, Offset(0)),
+        LogOrigin(Index(62), Offset(200), Term(3), 900, Offset(203)),
+        LogOrigin(Index(50), Offset(204), Term(3), 900, Offset(203)),
+        LogOrigin(Index(50), Offset(200), Term(3), 900, Offset(241)),
+        LogOrigin(Index(50), Offset(200), Term(5), 900, Offset(203)),
+        LogOrigin(Index(50), Offset(200), Term(3), 2_001, Offset(203)),
     ],
 )
-def test_a_state_whose_log_cannot_begin_there_is_refused(start: LogStart) -> None:
+def test_a_state_whose_log_cannot_begin_there_is_refused(start: LogOrigin) -> None:
     disk = old_log()
-    draft(disk, replace(STATE, log_start=start))
+    draft(disk, replace(STATE, origin=start))
     with pytest.raises(StorageError, match="damaged"):
         decide_install(disk, DIRECTORY)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from quorumlog.log.batch import Batch
 from quorumlog.log.log import Log
 from quorumlog.log.state_snapshot import load_newest
+from quorumlog.replication.catch_up.messages import FIRST_TYPE
 from quorumlog.replication.core.messages import AppendResponse, VoteRequest, VoteResponse
 from quorumlog.replication.core.role import Role
 from quorumlog.replication.replica import Replica
@@ -224,7 +225,7 @@ class Checker:
 
     def sent(self, source: str, target: str, group: GroupId, payload: bytes) -> None:
         """A tap of the network: a message is a promise, whether it arrives or not."""
-        if payload[0] == _APPEND_REQUEST_TYPE:
+        if payload[0] == _APPEND_REQUEST_TYPE or payload[0] >= FIRST_TYPE:
             return
         message = decode(memoryview(payload))
         try:

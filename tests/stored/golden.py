@@ -20,7 +20,7 @@ from quorumlog.log.key_ring import KeyRing
 from quorumlog.log.log import Log
 from quorumlog.log.records import decode_records, encode_body
 from quorumlog.log.state_snapshot import (
-    LogStart,
+    LogOrigin,
     StateSnapshot,
     encode_snapshot,
     save_snapshot,
@@ -178,7 +178,7 @@ def _installed() -> Files:
     """Decided, and not carried out."""
     disk = SimDisk(Random(1))
     disk.make_directory(DIRECTORY)
-    start = LogStart(Index(7), Offset(50), Term(1), 1_050, Offset(53))
+    start = LogOrigin(Index(7), Offset(50), Term(1), 1_050, Offset(53))
     snapshot = StateSnapshot(
         Index(9), Term(2), Offset(64), 1_080, b"configuration", b"state" * 9, start
     )

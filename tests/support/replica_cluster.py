@@ -19,7 +19,7 @@ from quorumlog.types import Buffer, GroupId, NodeId, RecordData
 from sim.clock import SimClock
 from sim.disk import SimDisk
 from sim.loop import SimLoop
-from sim.process import Process
+from sim.process import PROCESS, Process
 from sim.worker import SimWorker, WorkerSpeed
 
 GROUP = GroupId(1)
@@ -65,6 +65,7 @@ class Wire:
     def __init__(self) -> None:
         self.handlers: dict[NodeId, Callable[[NodeId, GroupId, memoryview], None]] = {}
         self.cut: set[NodeId] = set()
+        self.processes: dict[NodeId, Process] = {}
 
     def port(self, node: NodeId) -> "Port":
         return Port(self, node)
@@ -80,7 +81,8 @@ class Port:
 
     def _deliver(self, peer: NodeId, group: GroupId, payload: bytes) -> None:
         if not {self.node, peer} & self.wire.cut and peer in self.wire.handlers:
-            self.wire.handlers[peer](self.node, group, memoryview(payload))
+            context = self.wire.processes[peer].context()
+            context.run(self.wire.handlers[peer], self.node, group, memoryview(payload))
 
     def on_message(self, handler: Callable[[NodeId, GroupId, memoryview], None]) -> None:
         self.wire.handlers[self.node] = handler
@@ -97,13 +99,15 @@ class Cluster:
         self.disks = {node: SimDisk(random.Random(node)) for node in self.nodes}
         self.hosts: dict[NodeId, GroupHost] = {}
         self.replicas: dict[NodeId, Replica] = {}
+        self._dead: list[tuple[Process, GroupHost]] = []
+        """Kept from the destructors, which would run on behalf of nobody."""
 
     async def open(self, config: ReplicationConfig | None = None) -> None:
         for node in self.nodes:
             await self.open_node(node, config)
 
     async def open_node(self, node: NodeId, config: ReplicationConfig | None = None) -> None:
-        process = Process(node)
+        self.wire.processes[node] = process = Process(node)
         host = GroupHost(
             node_id=node,
             directory="groups",
@@ -115,9 +119,21 @@ class Cluster:
             config=config,
         )
         self.hosts[node] = host
-        self.replicas[node] = await host.open_group(
-            GROUP, Members(tuple(self.nodes)), self.new_machine(), self.log_config
-        )
+        # What is started in here belongs to the process, and dies with it.
+        token = PROCESS.set(process)
+        try:
+            self.replicas[node] = await host.open_group(
+                GROUP, Members(tuple(self.nodes)), self.new_machine(), self.log_config
+            )
+        finally:
+            PROCESS.reset(token)
+
+    def power_cut(self, node: NodeId) -> None:
+        """The node is gone from this moment on, with all that its disk had not synced."""
+        self.wire.processes[node].kill()
+        del self.wire.handlers[node]
+        self._dead.append((self.wire.processes[node], self.hosts.pop(node)))
+        self.disks[node].crash()
 
     async def leader(self) -> Replica:
         async with asyncio.timeout(10):

@@ -261,6 +261,10 @@ class Broker:
         replica = self._host.replicas.get(info.group)
         if replica is None:
             raise NotLeader("this node has no replica of the partition", self._leader_address(info))
+        if replica.awaited is not None:
+            raise NotLeader(
+                "this node's replica of the partition is catching up", self._leader_address(info)
+            )
         return replica
 
     def _leading(self, info: PartitionInfo) -> Replica:

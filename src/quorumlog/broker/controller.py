@@ -174,6 +174,7 @@ class Controller:
             core, log = self._replica.core, self._replica.log
             self._caught_up = (
                 core.leader_id is not None
+                and self._replica.awaited is None
                 and self._replica.applied_index >= min(self._first_last_index, log.last_index)
                 and self._replica.applied_index >= core.commit_index > 0
             )

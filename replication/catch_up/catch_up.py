@@ -1,0 +1,115 @@
+"""What one replica does so that itself or its followers catch up, beside the Raft core."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from quorumlog.errors import ProtocolError
+from quorumlog.log.log import Log
+from quorumlog.log.state_snapshot import LogOrigin, StateSnapshot
+from quorumlog.ports import Clock, Disk, Worker
+from quorumlog.replication.catch_up.messages import (
+    CatchUpMessage,
+    ChunkAnswer,
+    StateChunk,
+    decode,
+    encode,
+)
+from quorumlog.replication.catch_up.pacing import CatchUpPacer
+from quorumlog.replication.catch_up.state_receiver import StateReceiver
+from quorumlog.replication.catch_up.state_sender import StateSender
+from quorumlog.replication.core.core import RaftCore
+from quorumlog.types import GroupId, NodeId
+
+_log = structlog.get_logger()
+
+
+class CatchingUp(Protocol):
+    """The replica, as this needs it."""
+
+    group: GroupId
+    core: RaftCore
+    log: Log
+
+    @property
+    def serving(self) -> bool: ...
+
+    def present_state(self, origin: LogOrigin | None = None) -> StateSnapshot | None: ...
+
+
+class CatchUp:
+    """Made with its replica, closed with it. Called in the event loop."""
+
+    def __init__(
+        self,
+        replica: CatchingUp,
+        *,
+        disk: Disk,
+        directory: str,
+        clock: Clock,
+        worker: Worker,
+        pacer: CatchUpPacer,
+        send: Callable[[NodeId, GroupId, bytes], None],
+        install: Callable[[StateSnapshot], None],
+    ) -> None:
+        """``install`` is told of a state that is complete in the draft in ``directory``."""
+        self._replica = replica
+        self._clock = clock
+        self._pacer = pacer
+        self._send_bytes = send
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self._sender = StateSender(replica.group, self._take_state, self._send_chunk)
+        self._receiver = StateReceiver(
+            group=replica.group,
+            disk=disk,
+            directory=directory,
+            worker=worker,
+            send=self._send,
+            complete=install,
+        )
+
+    def receive(self, sender: NodeId, payload: memoryview) -> None:
+        """Take a message of one of our types; one that is not of the present leader is nothing."""
+        try:
+            message = decode(payload)
+        except ProtocolError as error:
+            group = self._replica.group
+            _log.warning("peer_message_refused", group=group, peer=sender, error=str(error))
+            return
+        core = self._replica.core
+        if message.term != core.term:
+            return
+        if isinstance(message, StateChunk):
+            if core.leader_id == sender:
+                self._receiver.take(sender, message)
+        elif isinstance(message, ChunkAnswer) and self._replica.serving:
+            self._sender.answered(sender, message, core.term, self._clock.monotonic_s())
+
+    def look(self) -> None:
+        """Do what the core's last outputs ask for; called whenever they were taken."""
+        leadership = self._replica.core.leadership
+        behind = leadership.behind_start if leadership and self._replica.serving else ()
+        self._sender.look(behind, self._replica.core.term, self._clock.monotonic_s())
+
+    async def close(self) -> None:
+        self._closed = True
+        await self._receiver.close()
+
+    def _take_state(self) -> StateSnapshot | None:
+        return self._replica.present_state(self._replica.log.origin)
+
+    def _send(self, peer: NodeId, message: CatchUpMessage) -> None:
+        if not self._closed:
+            self._send_bytes(peer, self._replica.group, encode(message))
+
+    def _send_chunk(self, peer: NodeId, chunk: StateChunk) -> float:
+        delay_s = self._pacer.reserve(len(chunk.data))
+        if delay_s > 0:
+            self._loop.call_later(delay_s, partial(self._send, peer, chunk))
+        else:
+            self._send(peer, chunk)
+        return delay_s
