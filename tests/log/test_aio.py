@@ -1,6 +1,7 @@
 """``quorumlog.open_async``: the embedded log for asyncio."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 
 import quorumlog
-from quorumlog.embedded import EmbeddedLog
+from quorumlog.embedded import EmbeddedLog, aio_opening
+from quorumlog.embedded import open as open_log
 from quorumlog.embedded.aio import AsyncLog, Workers
 from quorumlog.embedded.options import Options
+from quorumlog.embedded.room import Room
 from quorumlog.errors import (
     Closed,
     ConfigError,
@@ -463,3 +466,43 @@ async def test_a_cancelled_opening_leaves_the_directory_free(tmp_path: Path) -> 
 
 async def _opened(path: Path) -> AsyncLog:
     return await quorumlog.open_async(path)
+
+
+async def test_an_append_that_gives_up_its_place_lets_smaller_ones_behind_it_in() -> None:
+    room = Room(100)
+    await room.enter(60)
+    large = asyncio.create_task(room.enter(90))
+    small = asyncio.create_task(room.enter(40))
+    await turns()
+    assert not small.done()
+    large.cancel()
+    await turns()
+    assert small.done()
+    assert (room.used_bytes, room.waiting) == (100, 0)
+
+
+async def test_an_opening_that_is_cancelled_when_it_has_begun_closes_what_it_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+    close = EmbeddedLog.close
+
+    def slow(*args: Any, **settings: Any) -> EmbeddedLog:
+        begun.set()
+        assert go_on.wait(10)
+        return open_log(*args, **settings)
+
+    def watched(log: EmbeddedLog) -> None:
+        close(log)
+        closed.set()
+
+    monkeypatch.setattr(aio_opening, "open_log", slow)
+    monkeypatch.setattr(EmbeddedLog, "close", watched)
+    opening = asyncio.create_task(_opened(tmp_path / "log"))
+    assert await asyncio.to_thread(begun.wait, 10)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    go_on.set()
+    assert await asyncio.to_thread(closed.wait, 10)
+    open_log(tmp_path / "log").close()

@@ -424,3 +424,41 @@ log.close()
         timeout=60,
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_a_fenced_log_that_is_closed_gives_the_directory_free() -> None:
+    disk = SimDisk(Random(1))
+    log = opened(disk)
+    disk.fail_at(2)
+    with pytest.raises(LogFenced):
+        log.append(b"x")
+    log.close()
+    assert not disk.locked
+
+
+def test_a_close_waits_for_a_deletion_that_another_thread_is_in() -> None:
+    disk = SimDisk(Random(1))
+    log = opened(disk, config=LogConfig(segment_bytes=1024))
+    for _ in range(20):
+        log.append(b"x" * 300)
+    begun, go_on = threading.Event(), threading.Event()
+    remove = disk.remove
+
+    def slow(path: str) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        remove(path)
+
+    disk.remove = slow  # type: ignore[method-assign]
+    deletion = threading.Thread(target=log.delete_before, args=(18,))
+    deletion.start()
+    assert begun.wait(10)
+    closing = threading.Thread(target=log.close)
+    closing.start()
+    closing.join(0.05)
+    assert closing.is_alive()
+    assert disk.locked
+    go_on.set()
+    for thread in (deletion, closing):
+        thread.join(10)
+    assert not disk.locked

@@ -4,9 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -31,9 +32,10 @@ from quorumlog.log.config import LogConfig
 from quorumlog.log.following.follower import FollowedLog
 from quorumlog.log.key_ring import KeyRing
 from quorumlog.log.paths import compacted_range_of
+from quorumlog.log.view import LogView
 from quorumlog.types import Record
 from sim.disk import SimDisk, SimulatedCrash
-from stored.batches import FixedClock
+from stored.batches import FixedClock, append, open_log
 
 DIRECTORY = "data"
 COMPACTED = Options(compaction=Compaction(min_dirty_ratio=0.0, tombstone_delay_s=0))
@@ -317,6 +319,80 @@ def test_a_compacted_file_that_came_too_late_is_no_part_of_the_log() -> None:
     assert follower.offset_for_time(0) == begins[0]
     with pytest.raises(OffsetOutOfRange):
         follower.read(begins[0] - 1)
+
+
+def test_a_new_follower_begins_where_the_writer_has_deleted_to_in_the_middle_of_a_segment() -> None:
+    disk = SimDisk(Random(1))
+    log = opened(disk)
+    fill(log, 40)
+    bases = [info.base_offset for info in log.source.segments()]
+    log.delete_before(bases[2] + 1)
+    assert follower_of(disk).start_offset == bases[2] + 1
+
+
+def test_an_empty_segment_that_is_begun_again_is_followed() -> None:
+    ring = KeyRing.generate("2026", Random(1).randbytes)
+    disk = SimDisk(Random(1))
+    opened(disk).close()
+    follower = follower_of(disk, ring)
+    assert follower.end_offset == 0
+    log = opened(disk, keys=ring)
+    fill(log, 3)
+    assert follower.end_offset == 3
+    assert list(follower.read()) == list(log.read())
+
+
+def test_what_the_owner_of_a_log_takes_back_is_gone_for_a_follower_too() -> None:
+    disk = SimDisk(Random(1))
+    log = open_log(disk, LogConfig(segment_bytes=1024))
+    append(log, 9, values=[b"x" * 200])
+    log.flush()
+    followed = FollowedLog(disk, DIRECTORY, FixedClock())
+    for kept in (7, 2):
+        log.truncate(kept + 1)
+        log.flush()
+        assert followed.refresh()
+        assert followed.end_offset == kept
+        batches = [batch for several in followed.stream(1) for batch in several]
+        assert [batch.header.index for batch in batches] == list(range(1, kept + 1))
+    append(log, 1, values=[b"y"])
+    log.flush()
+    assert followed.refresh()
+    assert followed.end_offset == 3
+    log.close()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("name", ["index_of_offset", "stream", "batches_before", "offset_for_time"])
+def test_damage_is_believed_when_it_is_found_again(
+    name: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SimDisk(Random(1))
+    log = opened(disk)
+    fill(log, 3)
+    errors = [Corrupt("file", 1, "a batch", "a listing in the middle of a change")] * times
+    right = getattr(LogView, name)
+
+    def wrong(*args: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return right(*args)
+
+    followed = FollowedLog(disk, DIRECTORY, FixedClock())
+    follower = LogFollower(followed, 0.05, Stop())
+    monkeypatch.setattr(LogView, name, wrong)
+    use: Callable[[], object] = {
+        "index_of_offset": lambda: followed.index_of_offset(0),
+        "stream": lambda: len(list(followed.stream(1))),
+        "batches_before": lambda: len(list(follower.read(reverse=True))),
+        "offset_for_time": lambda: followed.offset_for_time(0),
+    }[name]
+    if times == 1:
+        assert use() is not None
+    else:
+        with pytest.raises(Corrupt):
+            use()
+    assert errors == []
 
 
 def test_an_encrypted_log_is_followed_with_its_keys() -> None:

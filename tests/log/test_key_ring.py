@@ -289,3 +289,24 @@ def test_a_file_may_have_no_active_key_and_a_new_one_becomes_active(tmp_path: Pa
 def test_a_ring_of_wrong_types_is_refused(active: Any, keys: Any) -> None:
     with pytest.raises(ConfigError):
         KeyRing(active, keys)
+
+
+def test_a_new_key_is_there_after_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is synced before it takes its name, and the name when the call returns."""
+    calls: list[str] = []
+    sync, rename = os.fsync, os.rename
+
+    def synced(file: int) -> None:
+        calls.append("directory" if stat.S_ISDIR(os.fstat(file).st_mode) else "file")
+        sync(file)
+
+    def renamed(source: str, target: str) -> None:
+        calls.append("rename")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    write_new_key(str(tmp_path / "keys.toml"), "new", TODAY)
+    assert calls == ["file", "rename", "directory"]
