@@ -65,7 +65,9 @@ def _must_end(task: Task, result: Examined) -> int:
 def _look_at_batches(task: Task, reader: SafeReader, result: Examined, check: BatchCheck) -> None:
     bound = task.bound
     mark = result.mark
-    if task.is_last or (mark is not None and bound is not None and mark.index + 1 >= bound.index):
+    is_complete = mark is not None and mark.position == result.size_bytes
+    is_beyond = mark is not None and bound is not None and mark.index + 1 >= bound.index
+    if task.is_last or is_complete or is_beyond:
         # Of its own end a segment knows more than the one behind it, which may be a foreign one.
         bound = None if mark is None else point_at(mark)
     begin = result.begin

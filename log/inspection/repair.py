@@ -65,15 +65,19 @@ class RepairReport:
     Attributes:
         actions: in the order they were done.
         refusals: what could not be done, and why.
+        is_partial: of a plan: there is more to do, which is known once this was done.
         kept: the directory with what was taken away; empty when nothing was.
         after: what verify says now.
+        error: what kept the log from being looked at, or repaired to the end; empty: nothing.
     """
 
     directory: str
     actions: list[Action] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
+    is_partial: bool = False
     kept: str = ""
     after: LogReport | None = None
+    error: str = ""
 
 
 def plan(disk: Disk, directory: str, clock: Clock, ring: KeyRing | None = None) -> Plan:
@@ -113,7 +117,7 @@ def repair(disk: Disk, directory: str, clock: Clock, ring: KeyRing | None = None
     except BlockingIOError as error:
         raise _locked(directory) from error
     except OSError as error:
-        raise _refused(directory, error) from error
+        raise _refused(directory, error, kept) from error
     return report
 
 
@@ -143,12 +147,16 @@ def _locked(directory: str) -> LogLocked:
     return LogLocked(f"{directory} is in use: stop the process that has it open, then repair it")
 
 
-def _refused(directory: str, error: OSError) -> StorageError:
+def _refused(directory: str, error: OSError, kept: Kept) -> StorageError:
+    so_far = f"; what was removed or written over so far is kept in {kept.path}"
+    behind = so_far if kept.is_used else ""
     if is_full(error):
-        return DiskFull(f"the disk of {directory} is full: make space, then repair it again")
+        return DiskFull(
+            f"the disk of {directory} is full: make space, then repair it again{behind}"
+        )
     return StorageError(
         f"{directory} cannot be repaired ({error.strerror or error}): check the disk, then repair "
-        "it again"
+        f"it again{behind}"
     )
 
 
@@ -237,7 +245,7 @@ class _Repair:
 
     def _rebuild_index(self, action: RebuildIndex) -> None:
         path = action.path
-        self._kept.copy(index_path_of(path), 0, None, action.sentence)
+        self._kept.move(index_path_of(path), action.sentence)
         file = self._disk.open_readonly(path)
         try:
             header = decode_segment_header(file.read_at(0, HEADER_BYTES), path)

@@ -24,6 +24,7 @@ def plan_repair(verified: Verified, now_ms: int) -> Plan:
         _plan_leftovers(verified, plan)
     if plan.actions:
         plan.is_partial = True
+        plan.refusals += _refusals_of_unopened(verified)
         return plan
     _plan_owner_files(verified, plan)
     refusals = _refusals_of_files(verified)
@@ -101,10 +102,7 @@ def _refusals_of_files(verified: Verified) -> list[str]:
         "state of this log, left by a copy perhaps; move that one away"
         for each in verified.overlapping
     ]
-    refusals += [
-        f"{each} cannot be opened: make it a file that can be read, or restore it from a copy"
-        for each in verified.unopened
-    ]
+    refusals += _refusals_of_unopened(verified)
     if inventory.lost_end:
         refusals.append(
             f"{inventory.lost_end} is not there though its index is: restore it from a copy, or, "
@@ -115,6 +113,13 @@ def _refusals_of_files(verified: Verified) -> list[str]:
             f"nothing in {verified.report.directory} can be read: restore it from a copy"
         )
     return refusals
+
+
+def _refusals_of_unopened(verified: Verified) -> list[str]:
+    return [
+        f"{each} cannot be opened: make it a file that can be read, or restore it from a copy"
+        for each in verified.unopened
+    ]
 
 
 def _plan_segments(verified: Verified, now_ms: int, plan: Plan) -> None:

@@ -77,11 +77,12 @@ class Checked:
 
 
 class Scrubber:
-    """Goes round the sealed segments of one log, oldest first. One thread calls it.
+    """Goes round the sealed segments of one log, in order. One thread calls it.
+
+    The first round begins at a segment that the clock picks: a process that never lives as long
+    as a round takes would otherwise read the same segments every time, and the others never.
 
     Attributes:
-        next_index: the segment with this index, or the first one behind it, is next. Give it to
-            the next scrubber, and that one goes on there.
         segments_checked, bytes_read: since it was made.
     """
 
@@ -94,7 +95,6 @@ class Scrubber:
         *,
         bytes_s: int | Pacer,
         pause_s: float = DEFAULT_PAUSE_S,
-        next_index: int = 0,
         on_finding: Callable[[Finding], None] = log_finding,
     ) -> None:
         """
@@ -120,34 +120,57 @@ class Scrubber:
         self._pause_s = pause_s
         self._on_finding = on_finding
         self._reported: set[Finding] = set()
-        self.next_index = Index(next_index)
+        self._clock = clock
+        self._next_index: Index | None = None
+        self._begun_at = Index(0)
+        """Of the first round: what is before it is read when the end is reached."""
+        self._until: Index | None = None
+        """Where the first round ends, once it has gone round."""
         self.segments_checked = 0
         self.bytes_read = 0
 
     def run(self) -> None:
-        """Check round after round until the signal is set, or the log is closed or fenced."""
-        try:
-            while not self._stop.is_set():
-                if self.check_next() is None and self._stop.wait(self._pause_s):
-                    return
-        except (Stopped, Closed, LogFenced):
-            return
+        """Check round after round until the signal is set, or the log is closed or fenced.
+
+        What fails otherwise is reported as the event ``scrub_failed``; after the pause it goes on
+        with the segment behind.
+        """
+        while not self._stop.is_set():
+            try:
+                if self.check_next() is not None:
+                    continue
+            except (Stopped, Closed, LogFenced):
+                return
+            except Exception as error:
+                # It changed nothing, so the log goes on; and the other segments have to be read.
+                _log.error("scrub_failed", error=str(error), exc_info=error)
+            if self._stop.wait(self._pause_s):
+                return
 
     def check_next(self) -> Checked | None:
         """Check the next segment, reporting what is wrong; None: the round is over.
+
+        Whatever it raises, the next call goes on with the segment behind.
 
         Raises:
             Stopped, Closed, LogFenced
         """
         places = self._places()
-        at = next(
-            (at for at, each in enumerate(places) if each.first_index >= self.next_index), None
-        )
         # The last one is only there to say where the one before it ends.
-        if at is None or at >= len(places) - 1:
-            self.next_index = Index(0)
+        sealed = len(places) - 1
+        if sealed > 0 and self._next_index is None:
+            self._begun_at = places[self._clock.wall_ms() % sealed].first_index
+            self._next_index = self._begun_at
+        next_index = self._next_index or 0
+        at = next((at for at, each in enumerate(places) if each.first_index >= next_index), sealed)
+        if at >= sealed and self._begun_at:
+            self._until, self._begun_at, at = self._begun_at, Index(0), 0
+        is_round = self._until is not None and places[at].first_index >= self._until
+        if at >= sealed or is_round:
+            self._next_index, self._until = Index(0), None
             return None
         place, behind = places[at : at + 2]
+        self._next_index = Index(place.first_index + 1)
         findings = self._damage_of(place, behind)
         if findings:
             # What was done to the files meanwhile is no rot; rot is there the second time too.
@@ -155,7 +178,6 @@ class Scrubber:
             is_same = [each for each in now if each in (place, behind)] == [place, behind]
             again = self._damage_of(place, behind) if is_same else None
             findings = None if again is None else [each for each in findings if each in again]
-        self.next_index = Index(place.first_index + 1)
         self.segments_checked += 1
         if findings is None:
             return Checked(place.path, was_gone=True)

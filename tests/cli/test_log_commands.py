@@ -108,6 +108,48 @@ def test_repair_says_what_it_would_do_and_does_it_with_yes(directory: Path) -> N
         assert log.append(b"next") == 20
 
 
+def test_one_log_that_is_in_use_does_not_hide_what_was_done_to_the_others(
+    directory: Path, tmp_path: Path
+) -> None:
+    damage(directory / FIRST, DATA_START + 90)
+    with quorumlog.open(tmp_path / "other") as log:
+        log.append(b"value")
+        outcome = run("repair", tmp_path, "--yes", "--json")
+        text = run("repair", tmp_path).out
+    assert outcome.code == 1
+    repaired, open_one = json.loads(outcome.out)["logs"]
+    assert (repaired["clean"], repaired["error"]) == (True, None)
+    assert "stop the process" in open_one["error"]
+    assert "failed: " in text
+
+
+def test_a_plan_that_is_not_the_whole_plan_says_so(directory: Path) -> None:
+    (directory / f"{2:020d}.log").write_bytes(b"junk")
+    assert "is known afterwards" in run("repair", directory).out
+    [log] = json.loads(run("repair", directory, "--json").out)["logs"]
+    assert log["partial"] is True
+    assert run("repair", directory, "--yes").code == 0
+    assert run("verify", directory).code == 0
+
+
+def test_directories_and_names_that_are_no_text_are_said_and_not_stumbled_over(
+    directory: Path,
+) -> None:
+    (directory / "\udcff").write_bytes(b"")
+    (directory / f"{99:020d}.log").mkdir()
+    (directory / f"{1:020d}.index").unlink()
+    (directory / f"{1:020d}.index").mkdir()
+    outcome = run("verify", directory)
+    assert (outcome.code, outcome.err) == (1, "")
+    assert "\\udcff" in outcome.out
+    refused = run("repair", directory, "--yes")
+    assert refused.code == 1
+    assert "cannot be opened" in refused.out
+    (directory / f"{99:020d}.log").rmdir()
+    assert run("repair", directory, "--yes").code == 0
+    assert run("verify", directory).code == 0
+
+
 def test_repair_for_programs(directory: Path) -> None:
     (directory / FIRST).unlink()
     document = json.loads(run("repair", directory, "--json").out)

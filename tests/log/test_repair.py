@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from quorumlog.errors import DiskFull, LogLocked, StorageError
+from quorumlog.errors import Corrupt, DiskFull, LogLocked, StorageError
 from quorumlog.log.batch import HEADER_SIZE, Batch, Kind
 from quorumlog.log.hard_state import HardState, HardStateFile
 from quorumlog.log.inspection.damage import Point, Span
@@ -18,11 +18,21 @@ from quorumlog.log.inspection.examined import Examined
 from quorumlog.log.inspection.repair import RepairReport, gap_batches, plan, repair
 from quorumlog.log.inspection.repair_actions import CutTail, Gap, Plan, RebuildIndex, WriteMark
 from quorumlog.log.inspection.verify import verify_log
-from quorumlog.log.segment import DATA_START
+from quorumlog.log.segment import DATA_START, RESERVED_BYTES
 from quorumlog.types import Index, NodeId, Offset, Term
 from sim.disk import SimDisk, SimulatedCrash
 from stored.batches import DIRECTORY, SMALL, FixedClock, append, open_log
-from stored.shapes import RING, SHAPES, Drafter, Shape, empty, encrypted, plain_log, store
+from stored.shapes import (
+    RING,
+    SHAPES,
+    Drafter,
+    Shape,
+    empty,
+    encrypted,
+    never_closed,
+    plain_log,
+    store,
+)
 
 FIRST = f"{DIRECTORY}/{1:020d}.log"
 SECOND = f"{DIRECTORY}/{5:020d}.log"
@@ -421,11 +431,18 @@ def kept_on(disk: SimDisk) -> list[bytes]:
     ]
 
 
+def _intruder(disk: SimDisk) -> None:
+    disk.open(f"{DIRECTORY}/{7:020d}.log", create=True).write_at(0, [b"junk"])
+    disk.rename(THIRD, f"{DIRECTORY}/{99:020d}.log")
+    disk.open(THIRD, create=True).write_at(0, [b"more junk"])
+    disk.sync_directory(DIRECTORY)
+
+
 def _torn(disk: SimDisk) -> None:
     overwrite(disk, LAST, len(disk.content(LAST)), b"torn" * 500)
 
 
-@pytest.mark.parametrize("damage", [_bad_batch, _swapped, _missing, _pages, _torn])
+@pytest.mark.parametrize("damage", [_bad_batch, _swapped, _missing, _pages, _torn, _intruder])
 def test_a_repair_that_dies_at_any_call_can_be_finished(damage: Damage) -> None:
     original = plain_log()
     damaged = original.copy()
@@ -456,7 +473,7 @@ def test_a_repair_that_dies_at_any_call_can_be_finished(damage: Damage) -> None:
     assert change > 3
 
 
-@pytest.mark.parametrize("damage", [_bad_batch, _swapped, _missing, _pages, _torn])
+@pytest.mark.parametrize("damage", [_bad_batch, _swapped, _missing, _pages, _torn, _intruder])
 def test_what_was_done_and_what_was_kept_survives_a_power_cut(damage: Damage) -> None:
     damaged = plain_log()
     damage(damaged)
@@ -506,3 +523,217 @@ def test_gaps_take_exactly_the_indexes_and_offsets_that_are_missing() -> None:
 def test_batches_without_records_are_replaced_by_such() -> None:
     begin, end = Point(Index(4), Offset(7), Term(1), 5), Point(Index(6), Offset(7), Term(2), 6)
     assert [each.header.kind for each in gap_batches(Gap(begin, end))] == [Kind.NOOP, Kind.NOOP]
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", bytes(20_000)])
+@pytest.mark.parametrize("first_index", [3, 7, 14, 15])
+def test_a_file_with_a_name_inside_of_a_segment_costs_no_record(
+    first_index: int, content: bytes
+) -> None:
+    original = plain_log()
+    disk = original.copy()
+    disk.open(f"{DIRECTORY}/{first_index:020d}.log", create=True).write_at(0, [content])
+    made = planned(disk)
+    assert made.lost == []
+    report = run(disk)
+    assert (report.refusals, bool(report.actions)) == ([], bool(made.actions))
+    assert batches_on(disk) == batches_on(original)
+    if made.actions:
+        check_repaired(disk, original)
+
+
+def test_of_two_segments_that_overlap_none_is_taken_for_the_right_one() -> None:
+    """A copy of an older state over a newer one: 1 to 8 in one file, and 5 to 8 in their own."""
+    make = Drafter()
+    disk = store([[make.records(2, 90) for _ in range(8)], [make.records(1)]])
+    older = plain_log()
+    disk.open(SECOND, create=True).write_at(0, [older.content(SECOND)])
+    disk.sync_directory(DIRECTORY)
+    before = {name: disk.content(f"{DIRECTORY}/{name}") for name in disk.list_directory(DIRECTORY)}
+    assert not verify_log(disk, DIRECTORY).report.is_clean
+    report = run(disk)
+    assert report.actions == []
+    assert "begins inside of the segment before it" in report.refusals[0]
+    assert {name: disk.content(f"{DIRECTORY}/{name}") for name in before} == before
+
+
+@pytest.mark.parametrize("damage", ["zeros", "empty", "removed"])
+def test_a_last_segment_that_had_an_index_is_not_taken_for_one_never_made(damage: str) -> None:
+    disk = plain_log()
+    if damage == "removed":
+        disk.remove(LAST)
+    elif damage == "empty":
+        resize(disk, LAST, 0)
+    else:
+        overwrite(disk, LAST, 0, bytes(len(disk.content(LAST))))
+    disk.sync_directory(DIRECTORY)
+    assert not verify_log(disk, DIRECTORY).report.is_clean
+    report = run(disk)
+    assert report.actions == []
+    assert "restore" in report.refusals[0]
+    if damage != "removed":
+        with pytest.raises(Corrupt):
+            open_log(disk)
+
+
+def test_a_last_file_of_zeros_that_has_grown_is_not_taken_for_one_never_made() -> None:
+    disk = plain_log()
+    disk.remove(LAST.replace(".log", ".index"))
+    overwrite(disk, LAST, 0, bytes(RESERVED_BYTES))
+    assert verify_log(disk, DIRECTORY).report.is_clean
+    resize(disk, LAST, RESERVED_BYTES + 1)
+    assert not verify_log(disk, DIRECTORY).report.is_clean
+    with pytest.raises(Corrupt):
+        open_log(disk)
+
+
+def with_compacted() -> SimDisk:
+    """A compaction of the first two segments that was decided, and these still there."""
+    disk = plain_log()
+    make = Drafter()
+    make.timestamp_ms += 60
+    made = store([[make.gap(7, 14), make.records(2, 90)]])
+    compacted = f"{DIRECTORY}/{1:020d}.{9:020d}.compacted"
+    disk.open(compacted, create=True).write_at(0, [made.content(FIRST)])
+    disk.sync_directory(DIRECTORY)
+    return disk
+
+
+COMPACTED = f"{DIRECTORY}/{1:020d}.{9:020d}.compacted"
+
+
+def test_a_damaged_compacted_file_does_not_take_the_place_of_whole_segments() -> None:
+    disk = with_compacted()
+    disk.flip_bit(COMPACTED, DATA_START + 80 + HEADER_SIZE + 3, 1)
+    report = run(disk)
+    assert (report.refusals, report.after and report.after.is_clean) == ([], True)
+    assert batches_on(disk) == batches_on(plain_log())
+    assert disk.exists(f"{report.kept}/{COMPACTED.split('/')[1]}")
+
+
+def test_segments_that_a_damaged_compacted_file_replaces_are_kept() -> None:
+    disk = with_compacted()
+    disk.flip_bit(COMPACTED, DATA_START + 80 + HEADER_SIZE + 3, 1)
+    disk.remove(SECOND)
+    disk.sync_directory(DIRECTORY)
+    first = disk.content(FIRST)
+    report = run(disk)
+    assert report.after is not None
+    assert report.after.is_clean
+    assert first in kept_on(disk)
+
+
+def test_an_attempt_at_a_compaction_is_kept_aside() -> None:
+    """Without its header it may be all that is left of its segments."""
+    disk = with_compacted()
+    overwrite(disk, COMPACTED, 0, bytes(140))
+    attempt = disk.content(COMPACTED)
+    run(disk)
+    assert attempt in kept_on(disk)
+    assert batches_on(disk) == batches_on(plain_log())
+
+
+def test_a_good_segment_under_a_wrong_name_comes_before_a_damaged_one_under_its_own() -> None:
+    original = plain_log()
+    disk = original.copy()
+    disk.rename(SECOND, f"{DIRECTORY}/{99:020d}.log")
+    disk.open(SECOND, create=True).write_at(0, [b"junk" * 5000])
+    disk.sync_directory(DIRECTORY)
+    run(disk)
+    assert batches_on(disk) == batches_on(original)
+    check_repaired(disk, original)
+
+
+def test_a_segment_of_another_log_far_behind_is_no_reason_for_a_gap() -> None:
+    make = Drafter()
+    make.index, make.timestamp_ms, make.offset = 2**40, 9_000, 32
+    foreign = store([[make.records(1)]])
+    name = f"{DIRECTORY}/{2**40:020d}.log"
+    disk = plain_log()
+    disk.open(name, create=True).write_at(0, [foreign.content(name)])
+    before = batches_on(disk)
+    report = run(disk)
+    assert report.actions == []
+    assert report.refusals
+    assert before == batches_on(disk)
+    assert batches_on(plain_log()).items() <= before.items()
+
+
+def test_a_replica_whose_segments_are_gone_is_damaged_and_refused() -> None:
+    disk = plain_log()
+    HardStateFile(disk, f"{DIRECTORY}/hard-state").save(HardState(Term(1), NodeId("n1")))
+    for name in disk.list_directory(DIRECTORY):
+        if name != "hard-state":
+            disk.remove(f"{DIRECTORY}/{name}")
+    assert not verify_log(disk, DIRECTORY).report.is_clean
+    assert run(disk).refusals
+
+
+def test_in_a_replica_that_lost_a_segment_nothing_is_done_over_and_over() -> None:
+    disk = plain_log()
+    HardStateFile(disk, f"{DIRECTORY}/hard-state").save(HardState(Term(1), NodeId("n1")))
+    resize(disk, THIRD, 0)
+    report = run(disk)
+    assert (report.actions, len(report.refusals)) == ([], 1)
+
+
+def test_a_full_disk_is_not_filled_by_halves_of_copies() -> None:
+    disk = plain_log()
+    disk.flip_bit(SECOND, DATA_START + 90, 1)
+    free = disk.copy()
+    run(free)
+    used = sum(len(disk.content(f"{DIRECTORY}/{name}")) for name in disk.list_directory(DIRECTORY))
+    disk.capacity_bytes = used + 5_000
+    with pytest.raises(DiskFull, match="is kept in"):
+        run(disk)
+    [kept] = [name for name in disk.list_directory(DIRECTORY) if name.startswith("removed-")]
+    assert disk.list_directory(f"{DIRECTORY}/{kept}") == ["manifest.jsonl"]
+    disk.capacity_bytes = None
+    run(disk)
+    check_repaired(disk, plain_log())
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_happens_to_the_files_no_record_that_can_be_read_is_lost(seed: int) -> None:
+    rng = Random(seed)
+    original = (plain_log, never_closed, with_compacted)[seed % 3]()
+    disk = original.copy()
+    for _ in range(rng.choice([1, 2, 3])):
+        _mistreat(disk, rng)
+    was_clean = verify_log(disk, DIRECTORY, ring=RING).report.is_clean
+    readable = batches_on(disk)
+    made = planned(disk)
+    assert was_clean or made.actions or made.refusals
+    report = run(disk)
+    assert report.after is not None
+    assert report.after.is_clean or report.refusals
+    assert run(disk).actions == []
+    if report.after.is_clean:
+        assert readable.items() <= batches_on(disk).items()
+        open_log(disk).close()
+
+
+def _mistreat(disk: SimDisk, rng: Random) -> None:
+    """What people, copies and disks do to files."""
+    names = [name for name in disk.list_directory(DIRECTORY) if name != "lock"]
+    one, other = (f"{DIRECTORY}/{rng.choice(names)}" for _ in range(2))
+    size_bytes = len(disk.content(one))
+    match rng.randrange(8):
+        case 0 if size_bytes:
+            disk.flip_bit(one, rng.randrange(size_bytes), rng.randrange(8))
+        case 1:
+            resize(disk, one, rng.randrange(size_bytes + 1))
+        case 2:
+            resize(disk, one, size_bytes + rng.randrange(1, 5_000))
+        case 3 if size_bytes:
+            overwrite(disk, one, rng.randrange(size_bytes), bytes(rng.randrange(1, 900)))
+        case 4 if one != other:
+            swap(disk, one, other)
+        case 5:
+            name = f"{rng.choice([2, 6, 7, 14, 22, 2**64]):020d}.log"
+            disk.open(f"{DIRECTORY}/{name}", create=True).write_at(0, [disk.content(one)])
+        case 6:
+            disk.remove(one)
+        case _:
+            overwrite(disk, other, 0, disk.content(one))
+    disk.sync_directory(DIRECTORY)

@@ -7,12 +7,15 @@ import pytest
 
 from quorumlog.errors import ConfigError
 from quorumlog.log.inspection.damage import Finding, Flaw, Severity, Span
+from quorumlog.log.inspection.examine import examine
+from quorumlog.log.inspection.examined import Examined, Progress, Task
 from quorumlog.log.inspection.scrubber import Scrubber
 from quorumlog.log.log import Log
 from quorumlog.log.pacer import Stopped
 from quorumlog.log.segment import DATA_START
 from sim.disk import SimDisk
 from stored.batches import DIRECTORY, FixedClock, append, content, open_log
+from support.events import logged
 
 BYTES_S = 10_000
 
@@ -138,20 +141,40 @@ def test_a_round_is_followed_by_a_pause_and_stopping_ends_it_at_once(setting: Se
         setting.scrubber.check_next()
 
 
-def test_it_goes_on_where_another_one_was(setting: Setting) -> None:
-    setting.scrubber.check_next()
-    setting.scrubber.check_next()
-    other = Scrubber(
-        setting.log,
-        setting.disk,
-        setting.clock,
-        setting.stop,
-        bytes_s=BYTES_S,
-        next_index=setting.scrubber.next_index,
-    )
-    checked = other.check_next()
-    assert checked is not None
-    assert checked.path == setting.paths[2]
+@pytest.mark.parametrize("now_ms", [0, 1, 2, 7])
+def test_the_first_round_begins_where_the_clock_says_and_goes_round(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, now_ms: int
+) -> None:
+    """So that lives shorter than a round do not all read the same segments."""
+    monkeypatch.setattr(setting.clock, "wall_ms", lambda: now_ms)
+    sealed = setting.paths[:-1]
+    begin = now_ms % len(sealed)
+    assert setting.round() == sealed[begin:] + sealed[:begin]
+    assert setting.round() == sealed
+
+
+def test_what_fails_is_logged_and_the_other_segments_are_read(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug, or no memory, in one segment ends neither the thread nor the round."""
+    looked_at: list[str] = []
+
+    def failing(disk: SimDisk, task: Task, progress: Progress) -> Examined:
+        looked_at.append(task.source.path)
+        if task.source.path == setting.paths[1]:
+            raise MemoryError
+        return examine(disk, task, progress)
+
+    monkeypatch.setattr("quorumlog.log.inspection.scrubber.examine", failing)
+
+    def stop_at_second_pause() -> None:
+        setting.stop.is_stopped = setting.stop.waited.count(60.0) == 2
+
+    setting.stop.on_wait = stop_at_second_pause
+    with logged("scrub_failed") as events:
+        setting.scrubber.run()
+        assert events.get_nowait()["level"] == "error"
+    assert looked_at == setting.paths[:-1]
 
 
 def test_segments_that_are_deleted_under_it_are_no_rot() -> None:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
@@ -515,3 +516,137 @@ def test_progress_counts_every_byte_once() -> None:
     report = verify_log(disk, DIRECTORY, progress=told.append).report
     assert sum(told) == report.size_bytes
     assert json.dumps(told)
+
+
+def test_a_bad_sector_behind_the_end_or_in_a_mark_hides_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The mark that can be read counts, and all batches are read."""
+    disk = SHAPES["never closed"]()
+    segments = verify_log(disk, DIRECTORY).segments
+    last = segments[-1]
+    bad = {4096, 8192} - {4096 + 4096 * (_newest_slot(disk, last.source.path))}
+    bad.add(last.size_bytes - 10_000)
+    read_at: Callable[[SimFile, int, int], bytes] = SimFile.read_at
+
+    def failing(file: SimFile, position: int, size_bytes: int) -> bytes:
+        if file._path == last.source.path and any(
+            position <= each < position + size_bytes for each in bad
+        ):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read_at(file, position, size_bytes)
+
+    clean = verify_log(disk, DIRECTORY).report
+    monkeypatch.setattr(SimFile, "read_at", failing)
+    report = verify_log(disk, DIRECTORY).report
+    assert [each.flaw for each in report.findings] == [Flaw.UNREADABLE] * 2
+    assert report.end_offset == clean.end_offset
+    assert report.counts.batches == clean.counts.batches
+
+
+def _newest_slot(disk: SimDisk, path: str) -> int:
+    numbers = [disk.content(path)[at + 4 : at + 12] for at in (4096, 8192)]
+    return max((0, 1), key=lambda slot: int.from_bytes(numbers[slot], "little"))
+
+
+def test_adjoining_bad_sectors_are_one_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = SHAPES["never closed"]()
+    path = verify_log(disk, DIRECTORY).segments[-1].source.path
+    read_at: Callable[[SimFile, int, int], bytes] = SimFile.read_at
+
+    def failing(file: SimFile, position: int, size_bytes: int) -> bytes:
+        if file._path == path and position < 65_536 and position + size_bytes > 24_576:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read_at(file, position, size_bytes)
+
+    monkeypatch.setattr(SimFile, "read_at", failing)
+    [finding] = verify_log(disk, DIRECTORY).report.findings
+    assert (finding.position, finding.expected) == (24_576, "40960 readable bytes")
+
+
+def test_an_index_file_that_claims_more_than_it_is_takes_no_memory() -> None:
+    disk = plain_log()
+    path = FIRST.replace(".log", ".index")
+    disk.open(path).allocate(50_000_000)
+    tracemalloc.start()
+    assert only(report_of_files(disk)).flaw == Flaw.INDEX
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def test_an_open_log_is_listed_a_few_times_however_many_segments_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = SimDisk(Random(1))
+    log = open_log(disk)
+    append(log, 300, values=[b"x" * 200])
+    log.flush()
+    lock = disk.lock(f"{DIRECTORY}/lock")
+    listed: list[str] = []
+    list_directory = disk.list_directory
+    monkeypatch.setattr(
+        disk, "list_directory", lambda path: listed.append(path) or list_directory(path)
+    )
+    report = verify_log(disk, DIRECTORY).report
+    assert (report.is_clean, report.is_open, report.counts.batches) == (True, True, 300)
+    assert report.segments > 30
+    assert len(listed) <= 3
+    lock.release()
+    log.close()
+
+
+@pytest.mark.parametrize("name", ["²²².state", "7.state", "foo.index", "99.log", "lock.log"])
+def test_names_that_only_look_like_those_of_a_log_are_noted(name: str) -> None:
+    disk = plain_log()
+    disk.open(f"{DIRECTORY}/{name}", create=True)
+    report = report_of(disk)
+    assert report.is_clean
+    assert [each.flaw for each in report.findings] == [Flaw.UNKNOWN_FILE]
+
+
+def test_a_group_that_cannot_be_read_is_damage_and_one_that_is_gone_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = SimDisk(Random(1))
+    twin = store([[Drafter().records(1)]])
+    for group in ("0", "1", "2"):
+        path = f"node/groups/{group}"
+        disk.make_directory(path)
+        for name in twin.list_directory(DIRECTORY):
+            file = disk.open(f"{path}/{name}", create=True)
+            file.write_at(0, [twin.content(f"{DIRECTORY}/{name}")])
+    list_directory = disk.list_directory
+    listed: list[str] = []
+
+    def failing(path: str) -> list[str]:
+        listed.append(path)
+        if path.endswith("/1"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        if path.endswith("/2") and listed.count(path) == 2:
+            disk.remove_directory(path)
+        return list_directory(path)
+
+    monkeypatch.setattr(disk, "list_directory", failing)
+    reports = verify(disk, "node")
+    assert [(each.directory, each.is_clean) for each in reports] == [
+        ("node/groups/0", True),
+        ("node/groups/1", False),
+    ]
+
+
+def test_a_log_that_is_opened_and_closed_meanwhile_is_read_again() -> None:
+    """What was half written when it was read is no damage."""
+    disk = plain_log()
+    last = f"{DIRECTORY}/{13:020d}.log"
+    disk.flip_bit(last, DATA_START + 90, 1)
+    told: list[int] = []
+
+    def mend(size_bytes: int) -> None:
+        told.append(size_bytes)
+        if sum(told) > 50_000 and len(told) < 100:
+            told.extend([0] * 100)
+            disk.flip_bit(last, DATA_START + 90, 1)
+            open_log(disk).close()
+
+    report = verify_log(disk, DIRECTORY, progress=mend).report
+    assert report.is_clean

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -37,6 +38,9 @@ directory_argument = click.argument("directory", metavar="DIR")
 @click.group()
 def log() -> None:
     """Look at logs on disk, and repair them. Works on the files, without a server."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # File names may hold bytes that are no text.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @log.command()
@@ -107,6 +111,7 @@ def repair(context: CliContext, directory: str, yes: bool, keys: str | None) -> 
     code is 0 when all is well, or is afterwards.
     """
     from quorumlog.cli.repair_lines import document_of, print_repair
+    from quorumlog.errors import StorageError
     from quorumlog.log.inspection.find_logs import find_logs
     from quorumlog.log.inspection.repair import RepairReport, plan
     from quorumlog.log.inspection.repair import repair as repair_log
@@ -114,12 +119,19 @@ def repair(context: CliContext, directory: str, yes: bool, keys: str | None) -> 
 
     disk, clock, ring = SystemDisk(), SystemClock(), ring_of(keys)
     reports = []
-    for path in find_logs(disk, directory):
-        if yes:
-            report = repair_log(disk, path, clock, ring)
-        else:
-            made = plan(disk, path, clock, ring)
-            report = RepairReport(path, made.actions, made.refusals)
+    paths = find_logs(disk, directory)
+    for path in paths:
+        try:
+            if yes:
+                report = repair_log(disk, path, clock, ring)
+            else:
+                made = plan(disk, path, clock, ring)
+                report = RepairReport(path, made.actions, made.refusals, made.is_partial)
+        except StorageError as error:
+            if len(paths) == 1:
+                raise
+            # What was done to the others is to be said, and what can be has to be done.
+            report = RepairReport(path, error=str(error))
         reports.append(report)
         if not context.json:
             print_repair(report, is_done=yes)
@@ -132,6 +144,8 @@ def repair(context: CliContext, directory: str, yes: bool, keys: str | None) -> 
 
 def is_well(report: "RepairReport") -> bool:
     """Whether there was nothing to do, or all was done."""
+    if report.error:
+        return False
     if report.after is not None:
         return report.after.is_clean
     return not report.actions and not report.refusals

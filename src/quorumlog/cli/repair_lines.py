@@ -7,9 +7,14 @@ from quorumlog.log.inspection.repair import RepairReport
 
 def print_repair(report: RepairReport, *, is_done: bool) -> None:
     """Print what is to be done with one log, or was."""
+    if report.error:
+        print(f"{report.directory}: failed: {report.error}")
+        return
     print(f"{report.directory}: {_summary(report)}")
     for action in report.actions:
         print(f"  {action.sentence}")
+    if report.is_partial:
+        print("  these come first; what there is to do then, and may be lost, is known afterwards")
     for refusal in report.refusals:
         print(f"  cannot be repaired: {refusal}")
     if report.kept:
@@ -31,7 +36,9 @@ def document_of(report: RepairReport) -> dict[str, Any]:
             }
             for action in report.actions
         ],
+        "partial": report.is_partial,
         "refusals": report.refusals,
+        "error": report.error or None,
         "kept": report.kept or None,
         "clean": None if report.after is None else report.after.is_clean,
     }
@@ -40,5 +47,7 @@ def document_of(report: RepairReport) -> dict[str, Any]:
 def _summary(report: RepairReport) -> str:
     if not report.actions and not report.refusals:
         return "nothing to repair"
+    if not report.actions:
+        return "cannot be repaired as it is"
     lost = [str(span) for action in report.actions for span in action.lost]
     return f"offsets {', '.join(lost)} are lost" if lost else "no record is lost by this"
