@@ -278,3 +278,42 @@ def test_a_damaged_compacted_file_that_cannot_be_removed_is_not_forgotten() -> N
     log.close()
     again = Log.open(disk, DIRECTORY, CONFIG, FixedClock())
     assert records(again) == whole[old[0].next_index - 1 :]
+
+
+def test_segments_that_were_replaced_take_no_space_once_nobody_reads_them() -> None:
+    disk, log = filled()
+    old = log.segments()[:3]
+    write_compacted(disk, log, old)
+    for info in old:
+        assert log.slice(info.first_index, 1)
+    assert log.upkeep.replace(old)
+    # Of the new one.
+    assert disk.handles == 1
+
+
+class RecordedDisk(CountedDisk):
+    """Notes the kinds of the changing calls to the directory."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.kinds: list[str] = []
+
+    def count(self, kind: str, path: str) -> None:
+        super().count(kind, path)
+        if kind in ("remove", "rename", "sync_directory"):
+            self.kinds.append(kind)
+
+
+def test_the_segments_are_gone_for_good_before_the_file_takes_the_name_of_the_first() -> None:
+    """The simulated disk keeps the order of what a directory is told; not every real one does."""
+    disk = RecordedDisk(1)
+    log = open_log(disk, CONFIG)
+    append(log, 40, values=[b"x" * 150])
+    log.flush()
+    log.advance_commit_floor(log.last_index)
+    old = log.segments()[:3]
+    write_compacted(disk, log, old)
+    disk.kinds.clear()
+    assert log.upkeep.replace(old)
+    # Two segments with their indexes, and the index of the first.
+    assert disk.kinds == [*["remove"] * 5, "sync_directory", "rename", "sync_directory"]
