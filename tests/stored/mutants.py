@@ -172,7 +172,7 @@ def _tail_not_cut(scan_last: Any) -> Any:
 
 
 def _newest_removed_first(remove_deleted: Any) -> Any:
-    def backwards(self: upkeep.Upkeep) -> int:
+    def backwards(self: upkeep.Upkeep, through_index: int | None = None) -> int:
         infos = self.segments()
         start_offset = self._state.start_offset
         doomed = [each for each in infos[:-1] if each.next_offset <= start_offset]
@@ -186,7 +186,7 @@ def _newest_removed_first(remove_deleted: Any) -> Any:
 
 
 def _half_deleted_is_removed(remove_deleted: Any) -> Any:
-    def greedy(self: upkeep.Upkeep) -> int:
+    def greedy(self: upkeep.Upkeep, through_index: int | None = None) -> int:
         infos = self.segments()
         start_offset = self._state.start_offset
         doomed = [each for each in infos[:-1] if each.base_offset < start_offset]
