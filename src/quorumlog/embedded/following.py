@@ -71,7 +71,11 @@ class LogFollower:
         follow: bool = False,
         reverse: bool = False,
     ) -> Iterator[Record]:
-        """As :meth:`quorumlog.EmbeddedLog.read`; with ``follow`` it ends when this is closed."""
+        """As :meth:`quorumlog.EmbeddedLog.read`; with ``follow`` it ends when this is closed.
+
+        To begin one costs a listing of the directory, for what compaction replaced meanwhile: 10 ms
+        where there are 1000 segments. To go on costs nothing of that.
+        """
         self._log.renew()
         log_range = self._log.start_offset, self._log.end_offset
         begin, stop = checked_range(start, end, log_range, follow=follow, reverse=reverse)
