@@ -105,6 +105,11 @@ class Log:
         return Index(self._layout.next_index - 1)
 
     @property
+    def memory_index(self) -> Index:
+        """What stands from here on is in memory: reading it touches no disk."""
+        return Index(self._layout.tail.first_index)
+
+    @property
     def last_term(self) -> Term:
         return self._layout.last_term
 

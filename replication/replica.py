@@ -198,6 +198,16 @@ class Replica:
         self._guarded(self.core.receive, sender, message, self._clock.monotonic_s())
         self._schedule_drain()
 
+    def feed(self, peer: NodeId, batches: Sequence[Batch]) -> None:
+        """See :class:`CatchingUp`."""
+        if self.failure is None and not self._closed:
+            self._guarded(self.core.feed, peer, batches)
+            self._schedule_drain()
+
+    def fail(self, error: Exception) -> None:
+        """Something that works for this replica found that it must not go on."""
+        self._fence(error)
+
     async def close(self) -> None:
         """Stop, flush what is pending, close the log, save the state.
 

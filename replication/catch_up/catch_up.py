@@ -1,16 +1,18 @@
 """What one replica does so that itself or its followers catch up, beside the Raft core."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
 import structlog
 
 from quorumlog.errors import ProtocolError
+from quorumlog.log.batch import Batch
 from quorumlog.log.log import Log
 from quorumlog.log.state_snapshot import LogOrigin, StateSnapshot
 from quorumlog.ports import Clock, Disk, Worker
+from quorumlog.replication.catch_up.feeder import Feeder
 from quorumlog.replication.catch_up.messages import (
     CatchUpMessage,
     ChunkAnswer,
@@ -36,6 +38,14 @@ class CatchingUp(Protocol):
 
     @property
     def serving(self) -> bool: ...
+
+    def feed(self, peer: NodeId, batches: Sequence[Batch]) -> None:
+        """Let the core send what was read for a follower."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """The log cannot be read."""
+        ...
 
     def present_state(self, origin: LogOrigin | None = None) -> StateSnapshot | None: ...
 
@@ -63,6 +73,7 @@ class CatchUp:
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self._sender = StateSender(replica.group, self._take_state, self._send_chunk)
+        self._feeder = Feeder(replica, worker, pacer)
         self._receiver = StateReceiver(
             group=replica.group,
             disk=disk,
@@ -91,12 +102,14 @@ class CatchUp:
 
     def look(self) -> None:
         """Do what the core's last outputs ask for; called whenever they were taken."""
+        self._feeder.look()
         leadership = self._replica.core.leadership
         behind = leadership.behind_start if leadership and self._replica.serving else ()
         self._sender.look(behind, self._replica.core.term, self._clock.monotonic_s())
 
     async def close(self) -> None:
         self._closed = True
+        await self._feeder.close()
         await self._receiver.close()
 
     def _take_state(self) -> StateSnapshot | None:

@@ -151,6 +151,17 @@ class RaftCore(Elector):
         if self.role is not Role.LEADER and self._is_voter:
             self._start_election(now, force=False)
 
+    def feed(self, peer: NodeId, batches: Sequence[Batch]) -> None:
+        """Send ``batches`` of this log, which are committed, to a follower far behind.
+
+        They were read for ``leadership.cold_reads``; where the follower needs others by now,
+        nothing happens.
+        """
+        if self._leadership is not None:
+            request = self._leadership.feed(peer, batches, self.commit_index)
+            if request is not None:
+                self._outbox.messages.append((peer, request))
+
     def transfer_leadership(self, target: NodeId, now: float) -> None:
         """Hand leadership over to ``target`` (dissertation §3.10), within an election timeout.
 

@@ -4,6 +4,7 @@ Exists from winning an election to stepping down. Requests are made in :meth:`Le
 once per turn of the driver: all that was appended in the turn shares one request per follower.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quorumlog.errors import InvariantViolation, Unavailable
@@ -21,6 +22,14 @@ from quorumlog.replication.core.messages import (
 from quorumlog.replication.core.progress import Progress
 from quorumlog.replication.core.quorum import agreed
 from quorumlog.types import Index, NodeId, Term
+
+
+@dataclass(frozen=True, slots=True)
+class ColdRead:
+    """Batches for a follower that are not in memory any more: for the driver to read."""
+
+    first_index: Index
+    max_bytes: int
 
 
 @dataclass(slots=True)
@@ -53,6 +62,8 @@ class Leadership:
         """When a leader that is no voter any more leaves at the latest; None while it stays."""
         self.due = False
         """There may be something to collect."""
+        self.cold_reads: dict[NodeId, ColdRead] = {}
+        """What followers far behind get next; the driver brings it to :meth:`RaftCore.feed`."""
         self._node_id = node_id
         self._term = term
         self._config = config
@@ -256,6 +267,7 @@ class Leadership:
         messages: list[tuple[NodeId, Message]],
     ) -> None:
         log = self._log
+        self.cold_reads.pop(peer, None)
         if progress.next_index < log.start_index:
             # What it needs is gone here. Asking at the log's start keeps it a live follower.
             progress.probe(log.start_index)
@@ -266,6 +278,9 @@ class Leadership:
                 break
             first_index = progress.next_index
             limit_bytes = min(room_bytes, self._config.max_append_bytes)
+            if first_index < min(log.memory_index, commit_index + 1):
+                self.cold_reads[peer] = ColdRead(first_index, limit_bytes)
+                break
             request = shared.get((first_index, limit_bytes))
             if request is None:
                 batches = log.slice(first_index, limit_bytes)
@@ -285,6 +300,22 @@ class Leadership:
         if has_sent:
             progress.sent_commit_index = commit_index
 
+    def feed(self, peer: NodeId, batches: Sequence[Batch], commit_index: Index) -> Message | None:
+        """The request for ``peer`` that has ``batches``, read for its entry of ``cold_reads``.
+
+        None when they are not what it needs any more.
+        """
+        progress = self._peers.get(peer)
+        if progress is None or progress.probing or not batches:
+            return None
+        first_index = batches[0].header.index
+        if first_index != progress.next_index or first_index < self._log.start_index:
+            return None
+        progress.sent(batches[-1].header.index, sum(batch.size_bytes for batch in batches))
+        progress.sent_commit_index = commit_index
+        self.due = True
+        return self._request(first_index, commit_index, batches)
+
     def _may_wait(self, progress: Progress, last_index: int, size_bytes: int) -> bool:
         """Whether so little is better sent with what comes until the follower's next answer."""
         return (
@@ -295,7 +326,7 @@ class Leadership:
         )
 
     def _request(
-        self, first_index: int, commit_index: Index, batches: list[Batch]
+        self, first_index: int, commit_index: Index, batches: Sequence[Batch]
     ) -> AppendRequest:
         prev_index = Index(first_index - 1)
         return AppendRequest(

@@ -28,6 +28,11 @@ class RaftLog(Protocol):
         ...
 
     @property
+    def memory_index(self) -> Index:
+        """``slice`` and ``term_at`` from here on touch no disk."""
+        ...
+
+    @property
     def last_term(self) -> Term: ...
 
     @property

@@ -37,6 +37,10 @@ class MemoryLog:
         return Index(self._start_index + len(self.batches) - 1)
 
     @property
+    def memory_index(self) -> Index:
+        return self.start_index
+
+    @property
     def last_term(self) -> Term:
         return self.batches[-1].header.term if self.batches else Term(self._prev_term)
 
