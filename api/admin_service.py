@@ -72,6 +72,13 @@ class AdminService(quorumlog_pb2_grpc.AdminServicer):
             topics=[topic_message(self._broker, topic) for topic in topics]
         )
 
+    @aborting
+    async def DeleteBefore(
+        self, request: quorumlog_pb2.DeleteBeforeRequest, context: CallContext
+    ) -> quorumlog_pb2.DeleteBeforeResponse:
+        start = await self._broker.delete_before(request.topic, request.partition, request.offset)
+        return quorumlog_pb2.DeleteBeforeResponse(log_start_offset=start)
+
     async def _propose(self, command: metadata_pb2.Command) -> None:
         await propose(self._broker, command)
 

@@ -136,6 +136,11 @@ class Log:
         return self._layout.end_offset
 
     @property
+    def active_base_offset(self) -> Offset:
+        """Offset of the first record that stands, or will, in the last segment."""
+        return self._layout.segments[-1].header.base_offset
+
+    @property
     def last_timestamp_ms(self) -> int:
         return self._layout.last_timestamp_ms
 

@@ -49,9 +49,14 @@ class Trimmer:
         """Let the log begin where the state says, which has been committed. Durable with the next
         flush; where that never comes the state says it again.
 
-        Raises what :meth:`Log.advance_start` raises.
+        Raises what :meth:`Log.advance_start` and :meth:`Log.roll` raise.
         """
-        self._log.advance_start(self._state_machine.log_start.offset)
+        log, offset = self._log, self._state_machine.log_start.offset
+        log.advance_start(offset)
+        if log.active_base_offset < log.end_offset <= offset:
+            # At once: what is appended from now on, such as the command that gives these batches
+            # free, must not keep their file.
+            self.roll()
 
     async def segments(self) -> list[SegmentInfo]:
         """See :meth:`Log.segments`."""

@@ -363,6 +363,11 @@ class AdminStub(object):
                 request_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.TransferLeadershipRequest.SerializeToString,
                 response_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.TransferLeadershipResponse.FromString,
                 _registered_method=True)
+        self.DeleteBefore = channel.unary_unary(
+                '/quorumlog.v1.Admin/DeleteBefore',
+                request_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DeleteBeforeRequest.SerializeToString,
+                response_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DeleteBeforeResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServicer(object):
@@ -416,6 +421,12 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteBefore(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -458,6 +469,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.TransferLeadership,
                     request_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.TransferLeadershipRequest.FromString,
                     response_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.TransferLeadershipResponse.SerializeToString,
+            ),
+            'DeleteBefore': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteBefore,
+                    request_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DeleteBeforeRequest.FromString,
+                    response_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DeleteBeforeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -676,6 +692,33 @@ class Admin(object):
             '/quorumlog.v1.Admin/TransferLeadership',
             quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.TransferLeadershipRequest.SerializeToString,
             quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.TransferLeadershipResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteBefore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorumlog.v1.Admin/DeleteBefore',
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DeleteBeforeRequest.SerializeToString,
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DeleteBeforeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -11,6 +11,7 @@ from quorumlog.api.admin_service import AdminService
 from quorumlog.errors import (
     InvalidArgument,
     NotLeader,
+    OffsetOutOfRange,
     OutcomeUnknown,
     PartitionOutOfRange,
     TopicExists,
@@ -18,6 +19,7 @@ from quorumlog.errors import (
     UnknownTopic,
 )
 from quorumlog.ports import MemberState
+from quorumlog.types import NodeId
 
 
 @pytest.fixture
@@ -97,19 +99,19 @@ async def test_what_cannot_be_is_refused_before_it_is_proposed(
 async def test_limits_travel_to_the_metadata_and_back(
     service: AdminService, context: FakeContext
 ) -> None:
-    config = pb.TopicConfig(retention_ms=1, retention_bytes=2, cleanup="delete")
+    config = pb.TopicConfig(retention_ms=1, retention_bytes=1 << 16, cleanup="delete")
     made = await service.CreateTopic(pb.CreateTopicRequest(name="v", config=config), context)
     assert made.config == pb.TopicConfig(
         fsync="always",
         retention_ms=1,
-        retention_bytes=2,
+        retention_bytes=1 << 16,
         retention_records=-1,
         segment_bytes=-1,
         cleanup="delete",
     )
     config = pb.TopicConfig(retention_ms=-1, retention_records=3)
     altered = await service.AlterTopic(pb.AlterTopicRequest(name="v", config=config), context)
-    assert (altered.config.retention_ms, altered.config.retention_bytes) == (-1, 2)
+    assert (altered.config.retention_ms, altered.config.retention_bytes) == (-1, 1 << 16)
     assert altered.config.retention_records == 3
 
 
@@ -138,6 +140,22 @@ async def test_settings_that_cannot_be_are_refused_before_anything_is_proposed(
         assert type(error) is InvalidArgument
         assert says in str(error)
     assert broker.leader_metadata.applied_index == before
+
+
+async def test_records_are_deleted_up_to_the_high_watermark_and_no_further(
+    broker: FakeBroker, service: AdminService, context: FakeContext
+) -> None:
+    log = broker.log("t", 1)
+    log.high_watermark = 7
+    for offset, start in ((5, 5), (3, 5), (7, 7)):
+        request = pb.DeleteBeforeRequest(topic="t", partition=1, offset=offset)
+        assert (await service.DeleteBefore(request, context)).log_start_offset == start
+    request = pb.DeleteBeforeRequest(topic="t", partition=1, offset=8)
+    error = await failure(service.DeleteBefore(request, context))
+    assert isinstance(error, OffsetOutOfRange)
+    assert (error.offset, error.start, error.end) == (8, 7, 7)
+    log.leader = NodeId("b")
+    assert type(await failure(service.DeleteBefore(request, context))) is NotLeader
 
 
 async def test_what_exists_or_not_is_a_typed_error(

@@ -53,6 +53,7 @@ def test_a_bug_in_a_controllers_task_is_reported_and_not_retried() -> None:
             membership=StaticMembership([member(node, "n1:7400")]),
             calls=peers,
             log_config=lambda topic: LogConfig(segment_bytes=1 << 20, fsync=topic.fsync),
+            clock=SimClock(asyncio.get_running_loop()),
             on_failure=failures.append,
         )
         controller._keeper.reconcile = broken  # type: ignore[method-assign]

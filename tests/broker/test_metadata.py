@@ -298,11 +298,11 @@ def test_what_an_alteration_does_not_name_stays(machine: Machine) -> None:
     config = TopicConfig("interval", 5, retention_records=9, segment_bytes=1 << 20)
     assert machine.state.topic("t").config == config
     command = alter("t", fsync="always")
-    command.alter_topic.config.MergeFrom(pb.TopicConfig(retention_ms=-1, retention_bytes=7))
+    command.alter_topic.config.MergeFrom(pb.TopicConfig(retention_ms=-1, retention_bytes=1 << 16))
     machine.do(command)
-    config = TopicConfig("always", -1, 7, 9, 1 << 20)
+    config = TopicConfig("always", -1, 1 << 16, 9, 1 << 20)
     assert machine.state.topic("t").config == config
-    assert config.retention == Retention(bytes=7, records=9)
+    assert config.retention == Retention(bytes=1 << 16, records=9)
 
 
 def test_no_limit_is_no_limit() -> None:
@@ -319,6 +319,7 @@ def test_no_limit_is_no_limit() -> None:
             for value in (0, -2, -(2**63))
         ),
         {"retention_ms": MAX_RETENTION_MS + 1},
+        {"retention_bytes": MIN_SEGMENT_BYTES - 1},
         {"segment_bytes": MIN_SEGMENT_BYTES - 1},
         {"segment_bytes": MAX_SEGMENT_BYTES + 1},
     ],
@@ -339,7 +340,7 @@ def test_impossible_limits_are_refused_and_change_nothing(
 @pytest.mark.parametrize(
     "config",
     [
-        {"retention_ms": 1, "retention_bytes": 1, "retention_records": 1},
+        {"retention_ms": 1, "retention_bytes": MIN_SEGMENT_BYTES, "retention_records": 1},
         {"retention_ms": MAX_RETENTION_MS, "retention_bytes": 2**63 - 1},
         {"segment_bytes": MIN_SEGMENT_BYTES},
         {"segment_bytes": MAX_SEGMENT_BYTES},

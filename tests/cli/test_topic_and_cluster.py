@@ -113,6 +113,20 @@ def test_limits_are_shown_set_and_taken_off(cluster: FakeCluster) -> None:
     assert json_of(cluster, "topic", "describe", "t") == changed
 
 
+def test_trim_says_where_the_partition_begins_then(cluster: FakeCluster) -> None:
+    cluster.add_topic("t", 2)
+    assert invoke(cluster, "produce", "t", "--partition", "1", stdin=b"1\n2\n3\n").code == 0
+    outcome = invoke(cluster, "topic", "trim", "t", "--partition", "1", "--before", "2")
+    assert outcome.out == "topic t, partition 1 begins at offset 2\n"
+    trimmed = json_of(cluster, "topic", "trim", "t", "--partition", "1", "--before", "1")
+    assert trimmed == {"topic": "t", "partition": 1, "log_start_offset": 2}
+    outcome = invoke(cluster, "topic", "trim", "t", "--partition", "1", "--before", "4")
+    assert (outcome.code, outcome.error_lines) == (
+        1,
+        ["quorumlog: offset 4 is out of range: this log has the offsets [2, 3)"],
+    )
+
+
 def test_a_limit_that_is_none_is_a_usage_error(cluster: FakeCluster) -> None:
     outcome = invoke(cluster, "topic", "create", "t", "--retention-ms", "-2")
     assert outcome.code == 2

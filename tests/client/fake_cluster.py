@@ -19,6 +19,7 @@ from quorumlog.client.transport import Connection, MessageT, Stream
 from quorumlog.errors import (
     InvalidArgument,
     NotLeader,
+    OffsetOutOfRange,
     OutcomeUnknown,
     PartitionOutOfRange,
     QuorumlogError,
@@ -194,6 +195,15 @@ class FakeCluster:
         self._known(request.name)
         del self.topics[request.name]
         return pb.DeleteTopicResponse()
+
+    def _DeleteBefore(
+        self, address: str, request: pb.DeleteBeforeRequest
+    ) -> pb.DeleteBeforeResponse:
+        partition = self.leading(address, request.topic, request.partition)
+        if request.offset > partition.end_offset:
+            raise OffsetOutOfRange(request.offset, partition.start_offset, partition.end_offset)
+        partition.start_offset = max(partition.start_offset, request.offset)
+        return pb.DeleteBeforeResponse(log_start_offset=partition.start_offset)
 
     def _DescribeTopic(self, address: str, request: pb.DescribeTopicRequest) -> pb.Topic:
         self._known(request.name)

@@ -9,6 +9,7 @@ from client.virtual import run
 from quorumlog.client.client import AsyncClient
 from quorumlog.errors import (
     InvalidArgument,
+    OffsetOutOfRange,
     OutcomeUnknown,
     TopicExists,
     Unavailable,
@@ -30,6 +31,12 @@ def test_topics_are_created_altered_listed_described_and_deleted() -> None:
             assert [topic.name for topic in await client.list_topics()] == ["a", "b"]
             assert len((await client.alter_topic("b", partitions=5)).partitions) == 5
             assert (await client.alter_topic("b", fsync="always")).fsync == "always"
+            with pytest.raises(OffsetOutOfRange):
+                await client.delete_before("b", 0, 1)
+            assert await client.delete_before("b", 0, 0) == 0
+            for wrong in (-1, 1 << 63):
+                with pytest.raises(InvalidArgument, match="offset"):
+                    await client.delete_before("b", 0, wrong)
             limited = await client.alter_topic("b", retention_ms=5, segment_bytes=1 << 20)
             assert (limited.retention_ms, limited.segment_bytes) == (5, 1 << 20)
             assert (await client.alter_topic("b", retention_ms=-1)).retention_ms == -1

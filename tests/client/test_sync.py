@@ -33,6 +33,7 @@ def test_topics_and_status(client: Client, cluster: FakeCluster) -> None:
     assert client.cluster_status().cluster_id == "fake"
     assert client.transfer_leadership("t", 0, "node2") == "node2"
     assert client.offset("t", 0, "latest") == 0
+    assert client.delete_before("t", 0, 0) == 0
     assert client.offsets("t")[2].end == 0
     client.delete_topic("t")
     with pytest.raises(UnknownTopic):

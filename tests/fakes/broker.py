@@ -164,8 +164,15 @@ class FakeBroker:
         changed, log.changed = log.changed, asyncio.Event()
         changed.set()
 
-    def trim(self, topic: str, start: int) -> None:
-        log = self.log(topic)
+    async def delete_before(self, topic: str, partition: int, offset: int) -> int:
+        log = self._led(topic, partition)
+        if offset > log.high_watermark:
+            raise OffsetOutOfRange(offset, log.log_start_offset, log.high_watermark)
+        self.trim(topic, max(offset, log.log_start_offset), partition)
+        return log.log_start_offset
+
+    def trim(self, topic: str, start: int, partition: int = 0) -> None:
+        log = self.log(topic, partition)
         log.log_start_offset = start
         log.committed = [batch for batch in log.committed if batch.header.next_offset > start]
 

@@ -87,7 +87,7 @@ async def test_a_start_that_is_not_committed_moves_nothing() -> None:
 
 @simulated
 async def test_segments_go_as_far_as_they_hold_deleted_records_only_and_nobody_needs_them() -> None:
-    cluster, leader = await cluster_with(1, 12)
+    cluster, leader = await cluster_with(1, 13)
     before = segments_of(cluster, NodeId("n0"))
     await trim(leader, 12, 5)
     # The index 5 lies in the second segment: that one has batches others may need.
@@ -97,6 +97,18 @@ async def test_segments_go_as_far_as_they_hold_deleted_records_only_and_nobody_n
     assert await leader.trimmer.remove_deleted(9) == 2
     assert await leader.trimmer.remove_deleted(1 << 40) == 1
     assert leader.log.start_index > 9
+    await cluster.close()
+
+
+@simulated
+async def test_the_last_segment_is_sealed_as_soon_as_all_in_it_is_deleted() -> None:
+    cluster, leader = await cluster_with(1, 2)
+    await trim(leader, 2, 3)
+    await trim(leader, 2, 4)
+    assert leader.log.active_base_offset == 2
+    assert await leader.trimmer.remove_deleted(1 << 40) == 1
+    assert len(segments_of(cluster, NodeId("n0"))) == 1
+    assert leader.log.last_index == 5
     await cluster.close()
 
 
@@ -192,7 +204,7 @@ async def test_a_configuration_is_saved_before_its_batch_is_removed() -> None:
 
 @simulated
 async def test_a_close_waits_for_what_is_under_way_and_begins_nothing_more() -> None:
-    cluster, leader = await cluster_with(1, 12)
+    cluster, leader = await cluster_with(1, 13)
     await trim(leader, 12, 12)
     removing = asyncio.create_task(leader.trimmer.remove_deleted(1 << 40))
     await asyncio.sleep(0)

@@ -17,6 +17,7 @@ from quorumlog.api.peer_service import PeerService
 from quorumlog.broker.broker import Broker
 from quorumlog.broker.controller import Controller
 from quorumlog.broker.metadata import MetadataState
+from quorumlog.broker.retention import RetentionConfig
 from quorumlog.errors import NotLeader, QuorumlogError, StorageError
 from quorumlog.log.config import LogConfig
 from quorumlog.ports import Member
@@ -47,6 +48,7 @@ class NodeSettings:
     replication: ReplicationConfig
     log: LogConfig
     limits: Limits
+    retention: RetentionConfig
     worker: WorkerSpeed
     max_drift: float
     max_skew_ms: int
@@ -217,6 +219,8 @@ class SimNode:
             membership=membership,
             calls=SimPeerCalls(world.fabric, process, addresses),
             log_config=lambda topic: replace(world.settings.log, fsync=topic.fsync),
+            clock=self.clock,
+            retention=world.settings.retention,
         )
         self.host, self._controller = host, controller
         broker = Broker(

@@ -16,6 +16,7 @@ from typing import Any, Final
 import structlog
 
 from quorumlog.api.limits import Limits
+from quorumlog.broker.retention import RetentionConfig
 from quorumlog.log.config import LogConfig
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.config import RaftConfig
@@ -255,6 +256,7 @@ def _settings(swarm: Swarm) -> NodeSettings:
             fsync_interval_s=swarm.fsync_interval_s,
         ),
         limits=Limits(),
+        retention=RetentionConfig(interval_s=0.25, max_lag_s=1e6),
         worker=swarm.worker,
         max_drift=swarm.max_drift,
         max_skew_ms=swarm.max_skew_ms,

@@ -4,6 +4,7 @@ The gRPC services stand on this; so do the simulator and a node embedded in a pr
 """
 
 import asyncio
+from typing import Any
 
 from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.controller import Controller
@@ -22,7 +23,13 @@ from quorumlog.broker.port import (
 )
 from quorumlog.broker.producers import Duplicate, InFlight
 from quorumlog.broker.topics import PartitionInfo
-from quorumlog.errors import InvalidArgument, NotLeader, OffsetOutOfRange, Unavailable
+from quorumlog.errors import (
+    InvalidArgument,
+    NotLeader,
+    OffsetOutOfRange,
+    OutcomeUnknown,
+    Unavailable,
+)
 from quorumlog.log.batch import Draft
 from quorumlog.ports import Membership, MemberState
 from quorumlog.replication.host import GroupHost
@@ -30,6 +37,7 @@ from quorumlog.replication.replica import Replica
 from quorumlog.types import GroupId, NodeId
 
 _TRANSFER_TIMEOUT_S = 5.0
+_COMMIT_TIMEOUT_S = 10.0
 _REACHABLE = (MemberState.ALIVE, MemberState.SUSPECT)
 
 
@@ -95,10 +103,7 @@ class Broker:
     def _propose(
         self, replica: Replica, info: PartitionInfo, machine: PartitionMachine, draft: Draft
     ) -> "asyncio.Future[ProduceAck]":
-        try:
-            outcome = replica.propose(draft)
-        except NotLeader as error:
-            raise NotLeader(leader=self._leader_address(info)) from error
+        outcome: asyncio.Future[ProduceAck] = self._appended(replica, info, draft)
         key = (info.group, int(replica.log.last_index))
         self._in_flight[key] = outcome
 
@@ -108,6 +113,14 @@ class Broker:
 
         outcome.add_done_callback(forget)
         return outcome
+
+    def _appended(
+        self, replica: Replica, info: PartitionInfo, draft: Draft
+    ) -> "asyncio.Future[Any]":
+        try:
+            return replica.propose(draft)
+        except NotLeader as error:
+            raise NotLeader(leader=self._leader_address(info)) from error
 
     async def fetch(
         self,
@@ -155,6 +168,25 @@ class Broker:
         else:
             offset = replica.log.offset_for_time(start.timestamp_ms, end)
         return OffsetInfo(offset, first, end)
+
+    async def delete_before(self, topic: str, partition: int, offset: int) -> int:
+        """Delete the partition's records before ``offset``, for good; see :class:`BrokerPort`."""
+        info = self.metadata.partition(topic, partition)
+        replica = self._leading(info)
+        start, end = replica.log.start_offset, replica.high_watermark.value
+        if offset > end:
+            raise OffsetOutOfRange(offset, start, end)
+        if offset > start:
+            draft = self._controller.partitions[info.group].start_draft(offset, free_index=0)
+            try:
+                await asyncio.wait_for(self._appended(replica, info, draft), _COMMIT_TIMEOUT_S)
+            except TimeoutError:
+                raise OutcomeUnknown(
+                    f"the deletion was not committed within {_COMMIT_TIMEOUT_S:g} s: is a majority "
+                    "of the partition's replicas up?"
+                ) from None
+            self._controller.retention.wake()
+        return replica.log.start_offset
 
     # -- metadata ------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from quorumlog.broker.metadata import MetadataState, raise_for
 from quorumlog.broker.metadata_changes import Applied, Change
 from quorumlog.broker.metadata_command import check_command, parse_command
 from quorumlog.broker.registrar import Registrar
+from quorumlog.broker.retention import RetentionConfig, RetentionKeeper
 from quorumlog.broker.topic_config import TopicConfig
 from quorumlog.errors import (
     InvariantViolation,
@@ -26,7 +27,7 @@ from quorumlog.errors import (
 )
 from quorumlog.log.batch import Batch, BatchHeader, Draft, Kind
 from quorumlog.log.log import LogConfig
-from quorumlog.ports import Membership
+from quorumlog.ports import Clock, Membership
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.host import GroupHost
 from quorumlog.replication.replica import Replica
@@ -97,12 +98,16 @@ class Controller:
         membership: Membership,
         calls: PeerCalls,
         log_config: Callable[[TopicConfig], LogConfig],
+        clock: Clock,
+        retention: RetentionConfig | None = None,
         on_failure: Callable[[BaseException], None] | None = None,
     ) -> None:
         """Nothing runs before :meth:`start`.
 
         Args:
             log_config: makes the settings of a partition's log from those of its topic.
+            clock: that of ``host``.
+            retention: when old records are deleted; None: the defaults.
             on_failure: told of a bug that ended a task of this controller, which cannot go on then.
         """
         self.node_id = node_id
@@ -124,6 +129,13 @@ class Controller:
             node_id=node_id, host=host, metadata=self.metadata, log_config=log_config
         )
         self.partitions = self._keeper.machines
+        self.retention = RetentionKeeper(
+            node_id=node_id,
+            host=host,
+            metadata=self.metadata,
+            clock=clock,
+            config=retention or RetentionConfig(),
+        )
         self.metadata.on_change(self._metadata_changed)
 
     async def start(self, cluster_id: str, members: Members) -> None:
@@ -143,6 +155,7 @@ class Controller:
         self._tasks = [
             asyncio.create_task(self._forever(self._keeper.reconcile, self._changed, None)),
             asyncio.create_task(self._forever(registrar.tend, self._tend, _TEND_INTERVAL_S)),
+            asyncio.create_task(self.retention.run()),
         ]
 
         if self._on_failure is not None:

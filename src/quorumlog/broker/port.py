@@ -147,6 +147,19 @@ class BrokerPort(Protocol):
         """Where ``start`` is; ``At`` is checked against the log's range (OffsetOutOfRange)."""
         ...
 
+    async def delete_before(self, topic: str, partition: int, offset: int) -> int:
+        """Delete every record before ``offset``, on all replicas; return where the log begins then.
+
+        Before its beginning that does nothing. Readers do not see the records any more when this
+        returns; files are removed in the background.
+
+        Raises:
+            UnknownTopic, PartitionOutOfRange, NotLeader.
+            OffsetOutOfRange: ``offset`` is beyond the high watermark.
+            OutcomeUnknown: it may happen yet, and may be asked for again.
+        """
+        ...
+
     async def allocate_producer(self) -> tuple[int, int]:
         """A producer id that no one had before, and its epoch."""
         ...

@@ -19,7 +19,8 @@ _MAX_COUNT: Final = 2**63 - 1
 
 _BOUNDS: Final = {
     "retention_ms": (1, MAX_RETENTION_MS, "no limit"),
-    "retention_bytes": (1, _MAX_COUNT, "no limit"),
+    # Files count with their headers: less would delete everything at once.
+    "retention_bytes": (MIN_SEGMENT_BYTES, _MAX_COUNT, "no limit"),
     "retention_records": (1, _MAX_COUNT, "no limit"),
     "segment_bytes": (MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES, "what the nodes are set to"),
 }

@@ -1,4 +1,4 @@
-"""``quorumlog topic``: create, list, describe, alter, delete."""
+"""``quorumlog topic``: create, list, describe, alter, delete, trim."""
 
 import asyncio
 import dataclasses
@@ -216,6 +216,27 @@ def delete(context: CliContext, name: str, yes: bool) -> None:
         print_json({"deleted": name})
     else:
         print(f"topic {name} is deleted")
+
+
+@topic.command()
+@click.argument("name")
+@click.option("--partition", type=click.IntRange(0), required=True)
+@click.option(
+    "--before",
+    type=click.IntRange(0, 2**63 - 1),
+    required=True,
+    metavar="OFFSET",
+    help="The first offset that stays; at most the END that `topic describe` shows.",
+)
+@client_options
+@pass_context
+def trim(context: CliContext, name: str, partition: int, before: int) -> None:
+    """Delete the records of a partition before an offset, for good."""
+    start = with_client(context, lambda client: client.delete_before(name, partition, before))
+    if context.json:
+        print_json({"topic": name, "partition": partition, "log_start_offset": start})
+    else:
+        print(f"topic {name}, partition {partition} begins at offset {start}")
 
 
 def _print_topic(context: CliContext, item: "TopicInfo") -> None:

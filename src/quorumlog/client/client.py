@@ -183,6 +183,19 @@ class AsyncClient:
         """Delete a topic and all of its records, for good. Raises UnknownTopic."""
         await self._topics.delete(name)
 
+    async def delete_before(self, topic: str, partition: int, offset: int) -> int:
+        """Delete a partition's records before ``offset``, for good, on all of its replicas.
+
+        Returns where the partition begins then: at ``offset``, or behind it where that was so
+        before. Nobody reads the records any more; their space is given back in the background.
+
+        Raises:
+            UnknownTopic, PartitionOutOfRange.
+            OffsetOutOfRange: ``offset`` is beyond the last committed record; nothing was deleted.
+            OutcomeUnknown: tried until the time was over; it may happen yet.
+        """
+        return await self._topics.delete_before(topic, partition, offset)
+
     async def describe_topic(self, name: str) -> TopicInfo:
         """Raises UnknownTopic. Offsets are exact where the answering node leads."""
         return await self._topics.describe(name)

@@ -13,7 +13,10 @@ from quorumlog.errors import NotFound, NotLeader, QuorumlogError
 
 
 class LeaderCalls:
-    """Finds the leader, follows hints, and tries again until the time is over. Reads only."""
+    """Finds the leader, follows hints, and tries again until the time is over.
+
+    Only for what may be asked for twice.
+    """
 
     def __init__(self, nodes: Nodes, routes: Routes, rng: random.Random) -> None:
         self._nodes = nodes

@@ -123,6 +123,9 @@ class Client:
     def delete_topic(self, name: str) -> None:
         self._background.run(self._client.delete_topic(name))
 
+    def delete_before(self, topic: str, partition: int, offset: int) -> int:
+        return self._background.run(self._client.delete_before(topic, partition, offset))
+
     def describe_topic(self, name: str) -> TopicInfo:
         return self._background.run(self._client.describe_topic(name))
 

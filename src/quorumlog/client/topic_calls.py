@@ -113,6 +113,22 @@ class TopicCalls:
                 raise
         self._routes.forget(name)
 
+    async def delete_before(self, name: str, partition: int, offset: int) -> int:
+        """See ``AsyncClient.delete_before``."""
+        if not isinstance(offset, int) or not 0 <= offset < 1 << 63:
+            raise InvalidArgument(f"offset {offset!r} is not between 0 and 2^63")
+        response = await self._leader_calls.call(
+            name,
+            partition,
+            ADMIN_SERVICE + "DeleteBefore",
+            pb.DeleteBeforeRequest(
+                topic=name, partition=count_of(partition, "partition"), offset=offset
+            ),
+            pb.DeleteBeforeResponse,
+            self._request_timeout_s,
+        )
+        return response.log_start_offset
+
     async def describe(self, name: str) -> TopicInfo:
         """See ``AsyncClient.describe_topic``."""
         topic = await self._nodes.call(

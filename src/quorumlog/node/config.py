@@ -50,6 +50,12 @@ class NodeConfig:
     """A log's file is closed and the next one begun at this size. 8 MiB to 2 GiB."""
     fsync_interval_ms: int = 1_000
     """For topics with fsync = interval: data is on disk after at most this. 10 to 60,000."""
+    retention_interval_ms: int = 30_000
+    """How often old segments are looked for in topics with a limit, or that were trimmed; less
+    deletes more exactly. 100 to 3,600,000."""
+    retention_max_lag_ms: int = 900_000
+    """Deleted records stay on disk for a follower that lacks them, unless it was silent for so
+    long; then it starts anew from its leader's state. 0 to 604,800,000 (a week)."""
     keys: str = ""
     """The key file that this node's logs are encrypted with, see docs/encryption.md; empty: they
     are not. Each node may have its own."""
@@ -74,6 +80,8 @@ class NodeConfig:
         _within("election_timeout_ms", self.election_timeout_ms, 50, 60_000)
         _within("segment_bytes", self.segment_bytes, 8 << 20, 2 << 30)
         _within("fsync_interval_ms", self.fsync_interval_ms, 10, 60_000)
+        _within("retention_interval_ms", self.retention_interval_ms, 100, 3_600_000)
+        _within("retention_max_lag_ms", self.retention_max_lag_ms, 0, 604_800_000)
         if self.scrub_bytes_s:
             _within("scrub_bytes_s", self.scrub_bytes_s, MIN_BYTES_S, 1 << 30, ", or is 0: never")
         _within("max_record_bytes", self.max_record_bytes, 1 << 10, 3 << 20)

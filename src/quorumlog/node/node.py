@@ -22,6 +22,7 @@ from quorumlog.api.peer_calls import GrpcPeerCalls
 from quorumlog.api.peers import GrpcPeers
 from quorumlog.broker.broker import Broker
 from quorumlog.broker.controller import Controller
+from quorumlog.broker.retention import RetentionConfig
 from quorumlog.broker.topic_config import UNSET, TopicConfig
 from quorumlog.discovery.gossip import Gossip
 from quorumlog.errors import DuplicateNode, InvariantViolation, QuorumlogError, WrongCluster
@@ -153,6 +154,11 @@ class Node:
             membership=self._gossip,
             calls=self._calls,
             log_config=self._log_config,
+            clock=SystemClock(),
+            retention=RetentionConfig(
+                interval_s=config.retention_interval_ms / 1000,
+                max_lag_s=config.retention_max_lag_ms / 1000,
+            ),
             on_failure=self._fail,
         )
         stack.push_async_callback(self._controller.close)
