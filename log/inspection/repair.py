@@ -21,7 +21,7 @@ from quorumlog.log.disk_errors import is_full
 from quorumlog.log.hard_state import HardStateFile
 from quorumlog.log.inspection.damage import Point
 from quorumlog.log.inspection.dump import batches_of
-from quorumlog.log.inspection.find_logs import locks_of
+from quorumlog.log.inspection.find_logs import is_locked, locks_of
 from quorumlog.log.inspection.inventory import PARKED_SUFFIX
 from quorumlog.log.inspection.kept import Kept
 from quorumlog.log.inspection.log_report import LogReport
@@ -106,6 +106,8 @@ def repair(disk: Disk, directory: str, clock: Clock, ring: KeyRing | None = None
         StorageError: the disk refused something; repair again.
         UnusableDirectory: it cannot be read.
     """
+    if is_locked(disk, directory):
+        raise _locked(directory)
     report = RepairReport(directory)
     kept = Kept(disk, directory, clock.wall_ms())
     try:

@@ -103,15 +103,17 @@ def _refusals_of_files(verified: Verified) -> list[str]:
         for each in verified.overlapping
     ]
     refusals += _refusals_of_unopened(verified)
-    if inventory.lost_end:
+    is_empty = not (verified.segments or verified.unopened or inventory.unborn)
+    if verified.report.is_replica and (inventory.lost_end or is_empty):
+        refusals.append(_replica_has_lost_batches(verified))
+    elif inventory.lost_end:
         refusals.append(
             f"{inventory.lost_end} is not there though its index is: restore it from a copy, or, "
             "to go on without it and use its offsets again, move that index away"
         )
-    elif not verified.segments and not verified.unopened and not inventory.unborn:
-        refusals.append(
-            f"nothing in {verified.report.directory} can be read: restore it from a copy"
-        )
+    elif is_empty:
+        directory = verified.report.directory
+        refusals.append(f"nothing in {directory} can be read: restore it from a copy")
     return refusals
 
 
@@ -153,11 +155,7 @@ def _refusal(verified: Verified, parts: list[Part]) -> str:
         each.flaw in (Flaw.MISSING_SEGMENT, Flaw.MISSING_START) for each in verified.report.findings
     )
     if verified.report.is_replica and is_torn:
-        return (
-            f"{directory} is one of several replicas and has lost batches: filled with a gap "
-            "it would differ from the others unnoticed; remove this node from the cluster and "
-            "let a new one take its place, which gets the batches from the others"
-        )
+        return _replica_has_lost_batches(verified)
     last = parts[-1]
     is_end_lost = last.is_broken and end_of(parts) is None
     if is_unvouched(last) or is_end_lost:
@@ -169,6 +167,14 @@ def _refusal(verified: Verified, parts: list[Part]) -> str:
     if not known:
         return f"nothing in {directory} can be read: restore it from a copy"
     return ""
+
+
+def _replica_has_lost_batches(verified: Verified) -> str:
+    return (
+        f"{verified.report.directory} is one of several replicas and has lost batches: filled with "
+        "a gap it would differ from the others unnoticed; remove this node from the cluster and "
+        "let a new one take its place, which gets the batches from the others"
+    )
 
 
 def _what_is_left(verified: Verified) -> list[str]:

@@ -115,7 +115,7 @@ def test_one_log_that_is_in_use_does_not_hide_what_was_done_to_the_others(
     with quorumlog.open(tmp_path / "other") as log:
         log.append(b"value")
         outcome = run("repair", tmp_path, "--yes", "--json")
-        text = run("repair", tmp_path).out
+        text = run("repair", tmp_path).err
     assert outcome.code == 1
     repaired, open_one = json.loads(outcome.out)["logs"]
     assert (repaired["clean"], repaired["error"]) == (True, None)

@@ -388,8 +388,10 @@ def test_a_replica_is_not_bridged_and_small_damage_is_repaired() -> None:
 def test_a_log_that_is_open_is_refused() -> None:
     disk = plain_log()
     lock = disk.lock(f"{DIRECTORY}/lock")
+    changes = disk.changes
     with pytest.raises(LogLocked, match="stop the process"):
         run(disk)
+    assert disk.changes == changes
     with pytest.raises(LogLocked):
         plan(disk, DIRECTORY, FixedClock())
     lock.release()
@@ -542,12 +544,15 @@ def test_a_file_with_a_name_inside_of_a_segment_costs_no_record(
         check_repaired(disk, original)
 
 
-def test_of_two_segments_that_overlap_none_is_taken_for_the_right_one() -> None:
+@pytest.mark.parametrize("size_bytes", [None, DATA_START])
+def test_of_two_segments_that_overlap_none_is_taken_for_the_right_one(
+    size_bytes: int | None,
+) -> None:
     """A copy of an older state over a newer one: 1 to 8 in one file, and 5 to 8 in their own."""
     make = Drafter()
     disk = store([[make.records(2, 90) for _ in range(8)], [make.records(1)]])
     older = plain_log()
-    disk.open(SECOND, create=True).write_at(0, [older.content(SECOND)])
+    disk.open(SECOND, create=True).write_at(0, [older.content(SECOND)[:size_bytes]])
     disk.sync_directory(DIRECTORY)
     before = {name: disk.content(f"{DIRECTORY}/{name}") for name in disk.list_directory(DIRECTORY)}
     assert not verify_log(disk, DIRECTORY).report.is_clean
@@ -666,15 +671,27 @@ def test_a_replica_whose_segments_are_gone_is_damaged_and_refused() -> None:
         if name != "hard-state":
             disk.remove(f"{DIRECTORY}/{name}")
     assert not verify_log(disk, DIRECTORY).report.is_clean
-    assert run(disk).refusals
+    assert "let a new one take its place" in run(disk).refusals[0]
 
 
-def test_in_a_replica_that_lost_a_segment_nothing_is_done_over_and_over() -> None:
+def test_a_replica_that_lost_its_end_is_not_told_to_go_on_without_it() -> None:
     disk = plain_log()
     HardStateFile(disk, f"{DIRECTORY}/hard-state").save(HardState(Term(1), NodeId("n1")))
-    resize(disk, THIRD, 0)
+    disk.remove(LAST)
+    [refusal] = run(disk).refusals
+    assert "let a new one take its place" in refusal
+    assert "move that index away" not in refusal
+
+
+@pytest.mark.parametrize("left_bytes", [0, 5_000, DATA_START])
+def test_in_a_replica_that_lost_a_segment_nothing_is_done_over_and_over(left_bytes: int) -> None:
+    disk = plain_log()
+    HardStateFile(disk, f"{DIRECTORY}/hard-state").save(HardState(Term(1), NodeId("n1")))
+    resize(disk, THIRD, left_bytes)
     report = run(disk)
-    assert (report.actions, len(report.refusals)) == ([], 1)
+    assert len(report.refusals) == 1
+    assert len(report.actions) <= 1
+    assert run(disk).actions == []
 
 
 def test_a_full_disk_is_not_filled_by_halves_of_copies() -> None:
@@ -737,3 +754,17 @@ def _mistreat(disk: SimDisk, rng: Random) -> None:
         case _:
             overwrite(disk, other, 0, disk.content(one))
     disk.sync_directory(DIRECTORY)
+
+
+def test_a_foreign_segment_behind_costs_nothing_of_the_one_before() -> None:
+    """That one knows its own end, though something was written behind it."""
+    make = Drafter()
+    make.index, make.offset = 5, 2
+    foreign = store([[make.records(1)]])
+    original = plain_log()
+    disk = original.copy()
+    overwrite(disk, FIRST, len(disk.content(FIRST)), b"more")
+    overwrite(disk, SECOND, 0, foreign.content(SECOND))
+    run(disk)
+    kept = batches_on(disk).items()
+    assert {each for each in batches_on(original).items() if each[0] < 5} <= kept

@@ -1,5 +1,6 @@
 """How ``quorumlog log repair`` says what it would do, or did."""
 
+import sys
 from typing import Any
 
 from quorumlog.log.inspection.repair import RepairReport
@@ -8,7 +9,7 @@ from quorumlog.log.inspection.repair import RepairReport
 def print_repair(report: RepairReport, *, is_done: bool) -> None:
     """Print what is to be done with one log, or was."""
     if report.error:
-        print(f"{report.directory}: failed: {report.error}")
+        print(f"{report.directory}: failed: {report.error}", file=sys.stderr)
         return
     print(f"{report.directory}: {_summary(report)}")
     for action in report.actions:
