@@ -7,7 +7,7 @@
         cluster.nodes[0].start()
 """
 
-from examples.local_cluster.cluster import LocalCluster
+from examples.local_cluster.cluster import LocalCluster, Place
 from examples.local_cluster.health import serves
 from examples.local_cluster.node_process import NodeFailed, NodeProcess, clean_environment
 from examples.local_cluster.ports import free_address
@@ -16,6 +16,7 @@ __all__ = [
     "LocalCluster",
     "NodeFailed",
     "NodeProcess",
+    "Place",
     "clean_environment",
     "free_address",
     "serves",

@@ -1,13 +1,24 @@
 """Several nodes that form one cluster."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from examples.local_cluster.node_process import NodeProcess, wait_all_serving
 from examples.local_cluster.ports import free_address
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a node runs: its addresses, settings of its own, and a command that starts it."""
+
+    listen: str
+    gossip: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    launcher: Sequence[str] = ()
 
 
 class LocalCluster:
@@ -18,23 +29,32 @@ class LocalCluster:
     """
 
     def __init__(
-        self, directory: Path, nodes: int = 3, environment: Mapping[str, str] | None = None
+        self,
+        directory: Path,
+        nodes: int = 3,
+        environment: Mapping[str, str] | None = None,
+        places: Sequence[Place] | None = None,
     ) -> None:
-        """``directory`` gets a ``node-N/`` each; ``environment``: settings (``QUORUMLOG_…``)."""
-        addresses = [(free_address(), free_address()) for _ in range(nodes)]
+        """``directory`` gets a ``node-N/`` each; ``environment``: settings (``QUORUMLOG_…``).
+
+        ``places``: where each node is to run, when free ports on loopback will not do.
+        """
+        if places is None:
+            places = [Place(free_address(), free_address()) for _ in range(nodes)]
         # Every node is given the addresses of all: it then finds the others also after all of them
         # have been stopped. Its own is among them, which does no harm.
-        joins = [argument for _, gossip in addresses for argument in ("--join", gossip)]
+        joins = [argument for place in places for argument in ("--join", place.gossip)]
         self.nodes = [
             NodeProcess(
                 f"node-{number}",
                 directory / f"node-{number}",
-                listen=listen,
-                gossip=gossip,
-                arguments=["--bootstrap-expect", str(nodes), *joins],
-                environment=environment,
+                listen=place.listen,
+                gossip=place.gossip,
+                arguments=["--bootstrap-expect", str(len(places)), *joins],
+                environment={**(environment or {}), **place.environment},
+                launcher=place.launcher,
             )
-            for number, (listen, gossip) in enumerate(addresses, start=1)
+            for number, place in enumerate(places, start=1)
         ]
 
     @property

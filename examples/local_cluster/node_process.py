@@ -37,8 +37,12 @@ class NodeProcess:
         gossip: str,
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        launcher: Sequence[str] = (),
     ) -> None:
-        """``directory`` gets ``data/`` and ``output.log``; ``arguments``: flags of ``serve``."""
+        """``directory`` gets ``data/`` and ``output.log``; ``arguments``: flags of ``serve``.
+
+        ``launcher`` is a command that becomes the one behind it, such as ``ip netns exec NAME``.
+        """
         self.name = name
         self.listen = listen
         self.gossip = gossip
@@ -46,6 +50,7 @@ class NodeProcess:
         self.output = directory / "output.log"
         self._arguments = tuple(arguments)
         self._environment = dict(environment or {})
+        self._launcher = tuple(launcher)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -62,6 +67,7 @@ class NodeProcess:
             raise NodeFailed(f"{self.name} runs already")
         self.output.parent.mkdir(parents=True, exist_ok=True)
         command = [
+            *self._launcher,
             *(sys.executable, "-m", "quorumlog", "serve"),
             *("--name", self.name, "--data-dir", str(self.data)),
             *("--listen", self.listen, "--gossip", self.gossip),
@@ -97,6 +103,14 @@ class NodeProcess:
         process = self._started()
         process.kill()
         process.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP: the process stands still, its connections stay open."""
+        self._started().send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT: it goes on as if no time had passed."""
+        self._started().send_signal(signal.SIGCONT)
 
     def ask_to_stop(self) -> None:
         """SIGTERM: the node hands its leaderships over, flushes and ends. Does not wait."""
