@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
@@ -16,11 +17,18 @@ from quorumlog.log.inspection.damage import Point, Span
 from quorumlog.log.inspection.dump import DumpedBatch, dump
 from quorumlog.log.inspection.examined import Examined
 from quorumlog.log.inspection.repair import RepairReport, gap_batches, plan, repair
-from quorumlog.log.inspection.repair_actions import CutTail, Gap, Plan, RebuildIndex, WriteMark
+from quorumlog.log.inspection.repair_actions import (
+    CutTail,
+    Gap,
+    Plan,
+    RebuildIndex,
+    Rewrite,
+    WriteMark,
+)
 from quorumlog.log.inspection.verify import verify_log
 from quorumlog.log.segment import DATA_START, RESERVED_BYTES
 from quorumlog.types import Index, NodeId, Offset, Term
-from sim.disk import SimDisk, SimulatedCrash
+from sim.disk import SimDisk, SimFile, SimulatedCrash
 from stored.batches import DIRECTORY, SMALL, FixedClock, append, open_log
 from stored.shapes import (
     RING,
@@ -768,3 +776,43 @@ def test_a_foreign_segment_behind_costs_nothing_of_the_one_before() -> None:
     run(disk)
     kept = batches_on(disk).items()
     assert {each for each in batches_on(original).items() if each[0] < 5} <= kept
+
+
+def refuse_to_read(
+    monkeypatch: pytest.MonkeyPatch, disk: SimDisk, path: str, position: int
+) -> None:
+    """The byte at ``position`` of the file that is at ``path`` now, whatever its name later."""
+    bad = disk.open_readonly(path)._inode
+    read_at = SimFile.read_at
+
+    def failing(file: SimFile, begin: int, size_bytes: int) -> bytes:
+        if file._inode is bad and begin <= position < begin + size_bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read_at(file, begin, size_bytes)
+
+    monkeypatch.setattr(SimFile, "read_at", failing)
+
+
+def test_a_segment_with_a_bad_sector_beside_its_batches_is_written_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = plain_log()
+    disk = original.copy()
+    refuse_to_read(monkeypatch, disk, SECOND, 4096 + 2000)
+    made = planned(disk)
+    assert (made.lost, [type(each) for each in made.actions]) == ([], [Rewrite])
+    run(disk)
+    check_repaired(disk, original)
+    assert batches_on(disk) == batches_on(original)
+
+
+def test_damage_that_nothing_mends_is_refused_and_not_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = plain_log()
+    state = f"{DIRECTORY}/hard-state"
+    HardStateFile(disk, state).save(HardState(Term(1), NodeId("n1")))
+    refuse_to_read(monkeypatch, disk, state, 20)
+    made = planned(disk)
+    assert made.actions == []
+    assert "nothing here mends that" in made.refusals[0]

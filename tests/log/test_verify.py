@@ -506,7 +506,8 @@ def test_a_sector_that_the_disk_refuses_is_one_finding_and_the_rest_is_read(
 
     monkeypatch.setattr(SimFile, "read_at", failing)
     report = verify_log(disk, DIRECTORY).report
-    assert Flaw.UNREADABLE in {each.flaw for each in report.findings}
+    refused = [each.position for each in report.findings if each.flaw == Flaw.UNREADABLE]
+    assert refused == [bad - bad % 4096]
     assert report.counts.batches == 12
 
 
@@ -650,3 +651,26 @@ def test_a_log_that_is_opened_and_closed_meanwhile_is_read_again() -> None:
 
     report = verify_log(disk, DIRECTORY, progress=mend).report
     assert report.is_clean
+
+
+def test_a_hard_state_that_is_being_written_is_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = replica()
+    path = f"{DIRECTORY}/hard-state"
+    lock = disk.lock(f"{DIRECTORY}/lock")
+    disk.flip_bit(path, 5, 1)
+    read_at = SimFile.read_at
+    reads = 0
+
+    def written(file: SimFile, position: int, size_bytes: int) -> bytes:
+        nonlocal reads
+        reads += file._path == path
+        if reads == 5:
+            reads = 100
+            disk.flip_bit(path, 5, 1)
+        return read_at(file, position, size_bytes)
+
+    monkeypatch.setattr(SimFile, "read_at", written)
+    assert verify_log(disk, DIRECTORY).report.is_clean
+    lock.release()
