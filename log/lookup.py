@@ -26,6 +26,8 @@ class Lookup:
         self._state = state
         self._layout = state.layout
         self._files = files
+        self._found = 0
+        """Where the search before ended; whoever reads on is there still."""
 
     def at_index(self, index: int) -> Place:
         """Where the batch that takes ``index``, and what follows it, stand.
@@ -214,6 +216,9 @@ class Lookup:
         """
         while True:
             segments = self._layout.segments
+            found = self._found
+            if _ends_at(found, segments, is_before):
+                return found, segments
             low, high = 0, len(segments)
             while high - low > 1:
                 middle = (low + high) // 2
@@ -224,6 +229,7 @@ class Lookup:
                 else:
                     high = middle
             else:
+                self._found = low
                 return low, segments
 
     def _acquire(self, segment: Segment) -> OpenSegment | None:
@@ -235,6 +241,21 @@ class Lookup:
                 if segment in self._layout.segments:
                     raise Corrupt(segment.path, 0, "the segment", "none or another one") from error
             return None
+
+
+def _ends_at(
+    number: int, segments: Sequence[Segment], is_before: Callable[[Segment], bool]
+) -> bool:
+    """Whether a search would end at that number, as far as is known without loading a segment."""
+    if number >= len(segments):
+        return False
+    here = segments[number]
+    if not here.is_loaded or not is_before(here):
+        return False
+    if number + 1 == len(segments):
+        return True
+    behind = segments[number + 1]
+    return behind.is_loaded and not is_before(behind)
 
 
 @contextmanager
