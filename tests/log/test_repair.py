@@ -10,11 +10,11 @@ from random import Random
 
 import pytest
 
-from quorumlog.errors import Corrupt, DiskFull, LogLocked, StorageError
+from quorumlog.errors import Corrupt, DiskFull, LogLocked, ProtocolError, StorageError
 from quorumlog.log.batch import HEADER_SIZE, Batch, Kind
 from quorumlog.log.hard_state import HardState, HardStateFile
 from quorumlog.log.inspection.damage import Point, Span
-from quorumlog.log.inspection.dump import DumpedBatch, dump
+from quorumlog.log.inspection.dump import DumpedBatch, batches_of, dump
 from quorumlog.log.inspection.examined import Examined
 from quorumlog.log.inspection.repair import RepairReport, gap_batches, plan, repair
 from quorumlog.log.inspection.repair_actions import (
@@ -816,3 +816,11 @@ def test_damage_that_nothing_mends_is_refused_and_not_passed_over(
     made = planned(disk)
     assert made.actions == []
     assert "nothing here mends that" in made.refusals[0]
+
+
+def test_a_file_that_shrank_after_it_was_looked_at_is_an_error_and_no_endless_loop() -> None:
+    disk = plain_log()
+    [run_of_batches] = segments_of(disk)[0].runs
+    resize(disk, FIRST, run_of_batches.end - 1)
+    with pytest.raises(ProtocolError, match="no batch of"):
+        list(batches_of(disk.open_readonly(FIRST), run_of_batches))
