@@ -88,6 +88,8 @@ class Checker:
             log.last_term,
             log.durable_index,
             replica.applied_index,
+            log.start_offset,
+            log.start_index,
             replica.failure,
         )
         seen = self._seen.get((node, group))
@@ -109,7 +111,7 @@ class Checker:
             return
         history = self.history(group)
         if seen.replica is not replica:
-            self._reopened(node, group, replica, seen)
+            self._reopened(node, history, replica, seen)
         self._follow_log(node, history, seen, log)
         seen.durable_index = log.durable_index
         if core.role is Role.LEADER and not was_leader:
@@ -118,7 +120,9 @@ class Checker:
         if was_leader and core.commit_index > seen.commit_index:
             self._check_commit_rule(node, group, replica, seen)
         self._follow_commits(node, history, seen, replica)
-        self._check_state(node, history, replica)
+        if replica.awaited is None:
+            self._check_state(node, history, replica)
+            self._check_start(node, history, replica)
         settings = self._nodes[node].world.settings.replication
         check_bounds(f"{node} group {group}", replica, settings, seen.largest_batch_bytes)
 
@@ -129,18 +133,20 @@ class Checker:
         if core.role is Role.LEADER and (last is None or last.term != core.term):
             raise Violation(f"{node} group {group} commits {last} by counting in term {core.term}")
 
-    def _reopened(self, node: NodeId, group: int, replica: Replica, seen: _Seen) -> None:
-        """What was durable when the process before ended is there, term and log.
+    def _reopened(self, node: NodeId, history: GroupHistory, replica: Replica, seen: _Seen) -> None:
+        """What was durable when the process before ended is there, term and log, but for what was
+        deleted.
 
         A saved state may be missing, never damaged: disks only lose what was not synced.
         """
+        group, log = history.group, replica.log
         if replica.core.term < seen.promised_term:
             raise Violation(
                 f"{node} group {group} comes back in term {replica.core.term} "
                 f"and has spoken in term {seen.promised_term}"
             )
-        durable = seen.batches[: seen.durable_index]
-        found = list(replica.log.batches(1)) if replica.log.last_index else []
+        durable = seen.batches[log.start_index - 1 : seen.durable_index]
+        found = list(log.batches(log.start_index)) if log.last_index >= log.start_index else []
         for before, after in zip(durable, found, strict=False):
             if bytes(before.head) != bytes(after.head):
                 raise Violation(
@@ -161,8 +167,13 @@ class Checker:
     def _follow_log(self, node: NodeId, history: GroupHistory, seen: _Seen, log: Log) -> None:
         """Take in what was appended and cut since the last look."""
         batches = seen.batches
+        before = log.start_index - 1
+        if len(batches) < before:
+            # What is not there any more was committed, and is taken for that.
+            history.complete_from(log.start_index)
+            batches[:] = history.committed[:before]
         same = min(len(batches), log.last_index)
-        while same and log.term_at(same) != batches[same - 1].header.term:
+        while same > before and log.term_at(same) != batches[same - 1].header.term:
             same -= 1
         if same < seen.commit_index:
             raise Violation(
@@ -198,10 +209,21 @@ class Checker:
         index = replica.applied_index
         if index > replica.core.commit_index:
             raise Violation(f"{node} group {history.group} applied {index}, which is not committed")
+        if index < history.complete_from(replica.log.start_index):
+            return
         if replica.state_machine.snapshot() != self._states.at(history, index):
             raise Violation(
                 f"{node} group {history.group}: the state at {index} is not what the batches "
                 "through it come to"
+            )
+
+    def _check_start(self, node: NodeId, history: GroupHistory, replica: Replica) -> None:
+        """The log begins where what is applied says; further on only where that is committed."""
+        applied, newest = history.starts[replica.applied_index], history.starts[-1]
+        if not applied.offset <= replica.log.start_offset <= newest.offset:
+            raise Violation(
+                f"{node} group {history.group} has applied {replica.applied_index} and begins at "
+                f"{replica.log.start_offset}, not at {applied.offset} to {newest.offset}"
             )
 
     def _check_durable(self, group: int, batch: Batch) -> None:
@@ -272,6 +294,18 @@ class Checker:
                 if replica is not None and replica.applied_index != len(history.committed):
                     return False
         return True
+
+    def check_starts(self) -> None:
+        """All replicas of a group begin at the same offset, the one that was agreed."""
+        for group, history in self.histories.items():
+            for node in self._nodes.values():
+                replica = node.host.replicas.get(GroupId(group)) if node.host else None
+                agreed = history.starts[-1].offset
+                if replica is not None and replica.log.start_offset != agreed:
+                    raise Violation(
+                        f"{node.node_id} group {group} begins at {replica.log.start_offset}, "
+                        f"agreed is {agreed}"
+                    )
 
     def check_metadata(self) -> None:
         """Equal logs give equal states."""

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from quorumlog.broker.start_command import StartCommand
 from quorumlog.log.batch import Batch, Kind
 from quorumlog.log.records import decode_records
+from quorumlog.replication.state_machine import WHOLE_LOG, LogStart
+from quorumlog.types import METADATA_GROUP
 from sim.loop import SimulationError
 
 
@@ -26,6 +29,8 @@ class GroupHistory:
     """The term of the leader that committed each of them first."""
     records: list[bytes] = field(default_factory=list)
     """Values of the committed records, by offset."""
+    starts: list[LogStart] = field(default_factory=lambda: [WHOLE_LOG])
+    """Where the log begins once so many batches are applied; of a partition."""
     _seen: dict[tuple[int, int], tuple[bytes, int]] = field(default_factory=dict)
     _offset_of: dict[bytes, int] = field(default_factory=dict)
     _last_number: dict[bytes, int] = field(default_factory=dict)
@@ -71,9 +76,34 @@ class GroupHistory:
         self._check_continues(node, batch)
         self.committed.append(batch)
         self.committed_in.append(term)
+        self.starts.append(self._start_after(node, batch))
         if header.kind is Kind.RECORDS:
             for record in decode_records(header, batch.body):
                 self._add_record(record.offset, record.value or b"")
+
+    def _start_after(self, node: str, batch: Batch) -> LogStart:
+        """Nobody deletes what was not committed, or gives free what was not applied."""
+        header, before = batch.header, self.starts[-1]
+        if header.kind is not Kind.COMMAND or self.group == METADATA_GROUP:
+            return before
+        command = StartCommand.decode(batch.body)
+        if command.start_offset > header.base_offset or command.free_index >= header.index:
+            raise Violation(f"group {self.group}: {node} commits {command} as {header}")
+        return LogStart(
+            max(before.offset, command.start_offset), max(before.free_index, command.free_index)
+        )
+
+    def complete_from(self, start_index: int) -> int:
+        """A state made from a log that begins there is that of the whole log from this index on."""
+        if start_index == 1:
+            return 0
+        for index, start in enumerate(self.starts):
+            if start.free_index >= start_index - 1:
+                return index
+        raise Violation(
+            f"group {self.group}: a log begins with batch {start_index}, no command gave free more "
+            f"than {self.starts[-1].free_index}"
+        )
 
     def _check_continues(self, node: str, batch: Batch) -> None:
         header = batch.header

@@ -13,6 +13,7 @@ from unittest.mock import patch
 from quorumlog.broker.broker import Broker
 from quorumlog.broker.partition import PartitionMachine
 from quorumlog.broker.producers import Duplicate, PendingProducers, ProducerTable
+from quorumlog.broker.start_command import StartCommand
 from quorumlog.log import state_snapshot
 from quorumlog.log.batch import BatchHeader, Kind
 from quorumlog.log.config import FSYNC_INTERVAL
@@ -30,6 +31,8 @@ from quorumlog.replication.persister import Persister
 from quorumlog.replication.proposals import Proposals
 from quorumlog.replication.replica import Replica
 from quorumlog.replication.saved_state import StateSaver
+from quorumlog.replication.state_machine import WHOLE_LOG, LogStart
+from quorumlog.replication.trimmer import Trimmer
 from quorumlog.types import Index
 from sim.simulation import SimulationFailed, run
 
@@ -315,6 +318,80 @@ def _state_not_checked(checksum: Any) -> Any:
     return lambda data: 0
 
 
+# -- deletion ------------------------------------------------------------------------------------
+
+
+def _start_when_proposed(start_draft: Any) -> Any:
+    def eager(self: PartitionMachine, offset: int, free_index: int) -> Any:
+        draft = start_draft(self, offset, free_index)
+        command = StartCommand.decode(draft.body)
+        self._start = LogStart(command.start_offset, command.free_index)
+        return draft
+
+    return eager
+
+
+def _deletes_beyond_watermark(delete_before: Any) -> Any:
+    async def obedient(self: Broker, topic: str, partition: int, offset: int) -> int:
+        info = self.metadata.partition(topic, partition)
+        replica = self._leading(info)
+        draft = self._controller.partitions[info.group].start_draft(offset, 0)
+        await self._appended(replica, info, draft)
+        return replica.log.start_offset
+
+    return obedient
+
+
+def _start_not_clamped(move_start: Any) -> Any:
+    def trusting(self: PartitionMachine, batch: Any) -> None:
+        command = StartCommand.decode(batch.body)
+        self._start = LogStart(command.start_offset, command.free_index)
+        self.producers.forget_before(command.start_offset, command.forgotten_through)
+
+    return trusting
+
+
+def _start_not_restored(restore: Any) -> Any:
+    def forgetful(self: PartitionMachine, snapshot: bytes) -> None:
+        restore(self, snapshot)
+        self._start = WHOLE_LOG
+
+    return forgetful
+
+
+def _producers_not_pruned(forget_before: Any) -> Any:
+    def clinging(self: ProducerTable, offset: int, forgotten_through: int) -> None:
+        self.forgotten_through = max(self.forgotten_through, forgotten_through)
+
+    return clinging
+
+
+def _forgotten_taken_for_new(check: Any) -> Any:
+    def naive(self: ProducerTable, *arguments: int) -> Any:
+        self.forgotten_through, kept = 0, self.forgotten_through
+        try:
+            return check(self, *arguments)
+        finally:
+            self.forgotten_through = kept
+
+    return naive
+
+
+def _files_go_unasked(remove_deleted: Any) -> Any:
+    def hasty(self: Log, through_index: int | None = None) -> int:
+        removed: int = remove_deleted(self)
+        return removed
+
+    return hasty
+
+
+def _start_not_followed(follow: Any) -> Any:
+    def idle(self: Trimmer) -> None:
+        """Only the leader's retention, as it were, moves a start."""
+
+    return idle
+
+
 MUTANTS: Final = (
     Mutant("vote not saved", HardStateFile, "save", _vote_not_saved, 200),
     Mutant("term and vote not saved", HardStateFile, "save", _term_not_saved, 30),
@@ -374,4 +451,25 @@ MUTANTS: Final = (
         50,
         also=Mutant("", state_snapshot, "_write", _state_rots, 0),
     ),
+    Mutant("start moved when proposed", PartitionMachine, "start_draft", _start_when_proposed, 10),
+    Mutant("start not moved where it was committed", Trimmer, "follow", _start_not_followed, 10),
+    Mutant("deletes what is not committed", Broker, "delete_before", _deletes_beyond_watermark, 10),
+    Mutant(
+        "start taken from a command unchecked",
+        PartitionMachine,
+        "_move_start",
+        _start_not_clamped,
+        10,
+        also=Mutant("", Broker, "delete_before", _deletes_beyond_watermark, 0),
+    ),
+    Mutant("start not in the saved state", PartitionMachine, "restore", _start_not_restored, 30),
+    Mutant("producers not forgotten", ProducerTable, "forget_before", _producers_not_pruned, 60),
+    Mutant(
+        "forgotten producers taken for new ones",
+        ProducerTable,
+        "check",
+        _forgotten_taken_for_new,
+        60,
+    ),
+    Mutant("files go before they are given free", Log, "remove_deleted", _files_go_unasked, 30),
 )

@@ -171,6 +171,7 @@ class Simulation:
         while not self.checker.converged():
             await asyncio.sleep(0.05)
         self.checker.check_metadata()
+        self.checker.check_starts()
         self._check_all_read()
         if not self.swarm.may_cut_power:
             await self._lose_all_power()
@@ -204,13 +205,17 @@ class Simulation:
             self.checker.history(self._group_of(number)) for number in range(swarm.partitions)
         ]
         committed = sum(len(history.records) for history in histories)
-        if not committed == expected == self.workload.acknowledged:
+        acknowledged, given_up = self.workload.acknowledged, self.workload.given_up
+        if expected != acknowledged + given_up or not acknowledged <= committed <= expected:
             raise Violation(
-                f"{expected} records were sent, {self.workload.acknowledged} acknowledged, "
+                f"{expected} records were sent, {acknowledged} acknowledged, {given_up} given up, "
                 f"{committed} are committed"
             )
-        if self.workload.consumed != expected * swarm.consumers:
-            raise Violation(f"{self.workload.consumed} reads of {expected} records")
+        if self.workload.consumed + self.workload.skipped != committed * swarm.consumers:
+            raise Violation(
+                f"{self.workload.consumed} reads of {committed} records, {self.workload.skipped} "
+                "deleted before"
+            )
 
     def _group_of(self, partition: int) -> int:
         group = self._groups.get(partition)
@@ -256,7 +261,7 @@ def _settings(swarm: Swarm) -> NodeSettings:
             fsync_interval_s=swarm.fsync_interval_s,
         ),
         limits=Limits(),
-        retention=RetentionConfig(interval_s=0.25, max_lag_s=1e6),
+        retention=RetentionConfig(interval_s=0.25, max_lag_s=swarm.max_lag_s),
         worker=swarm.worker,
         max_drift=swarm.max_drift,
         max_skew_ms=swarm.max_skew_ms,

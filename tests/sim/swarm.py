@@ -6,6 +6,7 @@ many combinations, and none hides another.
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 from quorumlog.log.config import FSYNC_ALWAYS, FSYNC_INTERVAL
 from sim.network import LinkQuality
@@ -30,6 +31,10 @@ FAULTS = (
 
 _INTERVAL_SHARE = 0.15
 """Of the seeds, those whose topic has ``fsync=interval``."""
+
+
+_LIMITED_SHARE = 0.2
+"""Of the seeds, those whose topic has limits, and those in which a client trims it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,13 @@ class Swarm:
     burst: int
     batch_bytes: int
     consumers: int
+    retention_records: int
+    """Of the topic, as is ``retention_ms``; -1: no limit."""
+    retention_ms: int
+    trims: bool
+    """A client deletes records up to here and there."""
+    max_lag_s: float
+    """How long the files that a follower lacks are kept for it."""
     surveyors: int
     """Clients whose history is checked for linearizability; half of the seeds have none."""
 
@@ -98,6 +110,7 @@ class Swarm:
             burst=rng.choice((1, 3, 8, 20)),
             batch_bytes=rng.choice((1, 64, 1 << 20)),
             consumers=rng.choice((1, 1, 2)),
+            **_draw_deletion(rng_for(seed, "deletion")),
             surveyors=rng_for(seed, "surveyors").choice((0, 0, 0, 1, 2, 3)),
         )
 
@@ -105,6 +118,22 @@ class Swarm:
     def may_cut_power(self) -> bool:
         """Whether what was acknowledged survives that: with ``interval`` it may be unsynced."""
         return self.fsync == FSYNC_ALWAYS
+
+    @property
+    def deletes(self) -> bool:
+        """Whether records may go before everybody has read them."""
+        return self.trims or max(self.retention_records, self.retention_ms) > 0
+
+
+def _draw_deletion(rng: random.Random) -> dict[str, Any]:
+    """Most seeds keep everything."""
+    has_limits = rng.random() < _LIMITED_SHARE
+    return {
+        "trims": rng.random() < _LIMITED_SHARE,
+        "retention_records": rng.choice((2, 5, 20)) if has_limits else -1,
+        "retention_ms": rng.choice((-1, -1, 1500)) if has_limits else -1,
+        "max_lag_s": rng.choice((0.0, 0.5, 1e6)),
+    }
 
 
 def rng_for(seed: int, concern: str) -> random.Random:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.simulation import run
+from sim.simulation import Simulation, run
 from sim.swarm import Swarm
 
 SEEDS = 200
@@ -34,6 +34,25 @@ def test_where_the_topic_is_synced_by_interval_no_power_is_cut_before_the_end() 
         assert not any("loses power" in line for line in lines[:healed])
         assert sum("loses power" in line for line in lines[healed:]) >= 3
     assert killed > 0
+
+
+def test_in_some_seeds_records_are_deleted_and_readers_find_them_gone() -> None:
+    deleting = [swarm for swarm in map(Swarm.drawn, range(1000)) if swarm.deletes]
+    assert 300 < len(deleting) < 420
+    runs = [Simulation(swarm) for swarm in deleting[:15]]
+    for each in runs:
+        each.run()
+    histories = [list(each.checker.histories.values()) for each in runs]
+    assert sum(any(h.starts[-1].offset > 0 for h in found) for found in histories) > 10
+    assert sum(any(h.starts[-1].free_index > 0 for h in found) for found in histories) > 5
+    assert sum(each.workload.skipped for each in runs) > 0
+    first_indexes = [
+        replica.log.start_index
+        for each in runs
+        for node in each.nodes.values()
+        for replica in (node.host.replicas.values() if node.host else ())
+    ]
+    assert sum(index > 1 for index in first_indexes) > 10
 
 
 def test_one_seed_is_one_run() -> None:

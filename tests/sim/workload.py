@@ -7,6 +7,12 @@ from collections.abc import Callable, Sequence
 from quorumlog.client.client import AsyncClient
 from quorumlog.client.consumer import Consumer
 from quorumlog.client.models import RecordMetadata
+from quorumlog.errors import (
+    OffsetOutOfRange,
+    OutcomeUnknown,
+    ProducerForgotten,
+    QuorumlogError,
+)
 from sim.checkers import Checker
 from sim.history import Violation
 from sim.loop import SimLoop
@@ -37,9 +43,14 @@ class Workload:
     ) -> None:
         """``group_of`` is the Raft group of a partition of the topic."""
         self.acknowledged = 0
+        self.given_up = 0
+        """Records whose producer was forgotten with what it wrote before: nobody knows of them."""
         self.consumed = 0
+        self.skipped = 0
+        """Reads that found the record deleted."""
         self.names = [f"producer-{number}" for number in range(swarm.producers)]
         self.names += [f"consumer-{number}" for number in range(swarm.consumers)]
+        self.names += ["trimmer"] if swarm.trims else []
         self._swarm = swarm
         self._loop = loop
         self._fabric = fabric
@@ -62,7 +73,10 @@ class Workload:
     def start(self) -> None:
         for name in self.names:
             process = Process(name)
-            work = self._produce if name.startswith("producer") else self._consume
+            kind = name.partition("-")[0]
+            work = {"producer": self._produce, "consumer": self._consume, "trimmer": self._trim}[
+                kind
+            ]
             self._tasks.append(self._loop.spawn(process, work(name, process), "work"))
 
     async def finished(self) -> None:
@@ -87,6 +101,12 @@ class Workload:
             await client.create_topic(
                 topic, partitions=partitions, replicas=3, fsync=self._swarm.fsync
             )
+            if topic == TOPIC:
+                await client.alter_topic(
+                    topic,
+                    retention_records=self._swarm.retention_records,
+                    retention_ms=self._swarm.retention_ms,
+                )
 
     # -- producers -----------------------------------------------------------------------------
 
@@ -111,11 +131,22 @@ class Workload:
                     number += 1
                 await asyncio.sleep(rng.uniform(0, pace_s))
             await asyncio.gather(*pending)
-            await producer.close()
+            try:
+                await producer.close()
+            except (OutcomeUnknown, ProducerForgotten):
+                if not swarm.deletes:
+                    raise
         self._producing -= 1
 
     async def _acknowledge(self, sent: "asyncio.Future[RecordMetadata]", value: bytes) -> None:
-        metadata = await sent
+        try:
+            metadata = await sent
+        except (OutcomeUnknown, ProducerForgotten) as error:
+            if not self._swarm.deletes:
+                raise
+            self._trace.add(f"given up {value[:24]!r}: {error}")
+            self.given_up += 1
+            return
         partition, offset = metadata.partition, metadata.offset
         self.acknowledged += 1
         self._trace.add(f"acknowledged {value[:24]!r} at {partition}/{offset}")
@@ -137,8 +168,28 @@ class Workload:
                     await self._read_some(name, consumer, rng)
                 except TimeoutError:
                     self._trace.add(f"{name} has waited long enough")
+                except OffsetOutOfRange as error:
+                    if not self._swarm.deletes:
+                        raise
+                    self._trace.add(f"{name}: {error}")
+                    await self._skip_deleted(name, client)
                 finally:
                     await consumer.close()
+
+    async def _skip_deleted(self, name: str, client: AsyncClient) -> None:
+        """Go on at the earliest record: what is before it was agreed to be deleted."""
+        for partition in range(self._swarm.partitions):
+            try:
+                start = await client.offset(TOPIC, partition, "earliest")
+            except QuorumlogError:
+                continue
+            agreed = self._checker.history(self._group_of(partition)).starts[-1].offset
+            if start > agreed:
+                raise Violation(f"{partition} begins at {start} and only {agreed} was agreed")
+            position = self._positions.get((name, partition), 0)
+            if start > position:
+                self.skipped += start - position
+                self._positions[name, partition] = start
 
     async def _read_some(self, name: str, consumer: Consumer, rng: random.Random) -> None:
         count = rng.randint(1, 40)
@@ -160,6 +211,29 @@ class Workload:
             raise Violation(f"{name} reads {value!r} at {partition}/{offset}, not {committed!r}")
         self._positions[name, partition] = offset + 1
         self.consumed += 1
+
+    # -- deletion ------------------------------------------------------------------------------
+
+    async def _trim(self, name: str, process: Process) -> None:
+        """Deletes up to any offset that there is, and tries some that there are not."""
+        rng = rng_for(self._swarm.seed, f"{name}/pace")
+        async with self._client(process) as client:
+            while self._producing:
+                await asyncio.sleep(rng.uniform(0, self._swarm.fault_duration_s / 3))
+                partition = rng.randrange(self._swarm.partitions)
+                history = self._checker.history(self._group_of(partition))
+                offset = rng.randint(0, len(history.records) + 3)
+                try:
+                    start = await client.delete_before(TOPIC, partition, offset)
+                except OffsetOutOfRange as error:
+                    if offset <= error.end:
+                        raise Violation(f"to delete before {offset} was refused: {error}") from None
+                except QuorumlogError as error:
+                    self._trace.add(f"not trimmed: {error}")
+                else:
+                    self._trace.add(f"trimmed {partition} to {start}")
+                    if not offset <= start <= history.starts[-1].offset:
+                        raise Violation(f"trimmed to {start}, asked {offset}: {history.starts[-1]}")
 
     def _is_done(self, name: str) -> bool:
         if self._producing:
