@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from quorumlog.errors import ProtocolError
 from quorumlog.types import Buffer, GroupId
 
-FORMAT = 1
+FORMAT = 2
 """Of frames and of the messages in them; exchanged in the hello."""
 
 _HEAD = struct.Struct("<QI")

@@ -31,12 +31,13 @@ from quorumlog.log.hard_state import HardStateFile
 from quorumlog.log.log import Log
 from quorumlog.log.state_snapshot import LogOrigin, StateSnapshot
 from quorumlog.ports import Clock, Worker
+from quorumlog.replication.barriers import Barriers
 from quorumlog.replication.catch_up.catch_up import CatchUp
 from quorumlog.replication.catch_up.messages import FIRST_TYPE
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.core import RaftCore, Role
 from quorumlog.replication.core.members import Members
-from quorumlog.replication.core.ready import Event, LeaderChanged, SteppedDown
+from quorumlog.replication.core.ready import Event, LeaderChanged, ReadAllowed, SteppedDown
 from quorumlog.replication.persister import Outgoing, Persister
 from quorumlog.replication.proposals import Proposals
 from quorumlog.replication.saved_state import StateSaver
@@ -96,6 +97,7 @@ class Replica:
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._proposals = Proposals()
+        self._barriers = Barriers()
         self._persister = Persister(
             log=log,
             hard_state_file=hard_state_file,
@@ -173,6 +175,25 @@ class Replica:
         self._check_accepts()
         return self._append(lambda wall_ms, now: self.core.propose_members(members, wall_ms, now))
 
+    def read_barrier(self) -> "asyncio.Future[Index]":
+        """Done once this node has applied all that was committed anywhere before this call.
+
+        It is done already under the lease, where it costs no message; else a majority is asked
+        (dissertation §6.4). The future gives an index that is applied. Cancelling it changes
+        nothing.
+
+        Raises (here):
+            NotLeader: without a hint; the caller knows the addresses.
+            Overloaded, LogFenced, Closed.
+        The future raises:
+            NotLeader: this node was deposed before it was confirmed. LogFenced, Closed.
+        """
+        self._check_usable()
+        barrier = self._barriers.ask(self.core, self.applied_index, self._clock.monotonic_s())
+        if not barrier.done():
+            self._schedule_drain()
+        return barrier
+
     def campaign(self) -> None:
         if self.failure is None and not self._closed:
             self.core.campaign(self._clock.monotonic_s())
@@ -226,6 +247,7 @@ class Replica:
         if self._timer is not None:
             self._timer.cancel()
         self._proposals.fail(OutcomeUnknown("this node closed before the batch was committed"))
+        self._barriers.fail(Closed("this replica is closed"))
         self.high_watermark.close(Closed("this replica is closed"))
         await self._catch_up.close()
         await self.trimmer.close()
@@ -234,11 +256,14 @@ class Replica:
         if self.failure is None:
             await self._saver.save_last()
 
-    def _check_accepts(self) -> None:
+    def _check_usable(self) -> None:
         if self._closed:
             raise Closed("this replica is closed")
         if self.failure is not None:
             raise LogFenced(f"this replica is fenced: {self.failure}") from self.failure
+
+    def _check_accepts(self) -> None:
+        self._check_usable()
         full = self._persister.full
         if full is not None:
             raise DiskFull(str(full)) from full
@@ -288,12 +313,17 @@ class Replica:
         self._catch_up.look()
 
     def _handle(self, event: Event) -> None:
+        if isinstance(event, ReadAllowed):
+            self._barriers.allowed(event.number, event.index)
+            self._barriers.applied(self.applied_index)
+            return  # of nobody's interest elsewhere
         if isinstance(event, SteppedDown):
             # What was committed in the same moment has an outcome.
             self._apply()
             self._proposals.fail(
                 OutcomeUnknown("the leader was deposed before the batch was committed")
             )
+            self._barriers.deposed(NotLeader())
             self.state_machine.leadership_lost()
             _log.info("leadership_lost", group=self.group, term=event.term)
         elif isinstance(event, LeaderChanged):
@@ -316,6 +346,7 @@ class Replica:
             if applied_bytes >= self._config.apply_chunk_bytes:
                 self._schedule_drain()
                 break
+        self._barriers.applied(self.applied_index)
 
     def _take_awaited(self, awaited: StateSnapshot) -> None:
         """Go on from ``awaited`` if all that is in it is committed here."""
@@ -345,10 +376,11 @@ class Replica:
             self._serving_term = header.term
             _log.info("leadership_won", group=self.group, term=header.term)
         self.high_watermark.advance(header.next_offset)
-        if header.kind is Kind.COMMAND:
-            self.trimmer.follow()
         self._proposals.committed(header, result)
         self._saver.applied(batch, self._fence)
+        if header.kind is Kind.COMMAND:
+            # Last, for it may find rot: what is known to be applied has to be what was.
+            self.trimmer.follow()
 
     # -- the disk ------------------------------------------------------------------------------
 
@@ -450,4 +482,5 @@ class Replica:
             self._timer.cancel()
             self._timer = None
         self._proposals.fail(OutcomeUnknown(f"this replica is fenced: {error}"))
+        self._barriers.fail(LogFenced(f"this replica is fenced: {error}"))
         self.state_machine.leadership_lost()

@@ -8,9 +8,10 @@ type  message         fields
 ====  ==============  ===========================================================================
 1     VoteRequest     term u64, last_index u64, last_term u64, pre u8, force u8
 2     VoteResponse    term u64, granted u8, pre u8
-3     AppendRequest   term u64, prev_index u64, prev_term u64, commit_index u64, then batches
+3     AppendRequest   term u64, prev_index u64, prev_term u64, commit_index u64, round u64, then
+                      batches
 4     AppendResponse  term u64, success u8, match_index u64, rejected_index u64, conflict_index
-                      u64, conflict_term u64
+                      u64, conflict_term u64, round u64
 5     TimeoutNow      term u64
 ====  ==============  ===========================================================================
 """
@@ -38,8 +39,8 @@ _TIMEOUT_NOW: Final = 5
 
 _VOTE_REQUEST_FIELDS = struct.Struct("<BQQQ??")
 _VOTE_RESPONSE_FIELDS = struct.Struct("<BQ??")
-_APPEND_REQUEST_FIELDS = struct.Struct("<BQQQQ")
-_APPEND_RESPONSE_FIELDS = struct.Struct("<BQ?QQQQ")
+_APPEND_REQUEST_FIELDS = struct.Struct("<BQQQQQ")
+_APPEND_RESPONSE_FIELDS = struct.Struct("<BQ?QQQQQ")
 _TIMEOUT_NOW_FIELDS = struct.Struct("<BQ")
 
 
@@ -52,6 +53,7 @@ def encode(message: Message) -> bytes:
             message.prev_index,
             message.prev_term,
             message.commit_index,
+            message.round,
         )
         parts: list[Buffer] = [fields]
         for batch in message.batches:
@@ -66,6 +68,7 @@ def encode(message: Message) -> bytes:
             message.rejected_index,
             message.conflict_index,
             message.conflict_term,
+            message.round,
         )
     if isinstance(message, VoteRequest):
         return _VOTE_REQUEST_FIELDS.pack(
@@ -123,11 +126,11 @@ def _decode_append_request(payload: Buffer) -> AppendRequest:
     fields = _APPEND_REQUEST_FIELDS
     if len(view) < fields.size:
         raise ProtocolError(f"an AppendRequest has at least {fields.size} bytes, not {len(view)}")
-    _, term, prev_index, prev_term, commit_index = fields.unpack_from(view)
+    _, term, prev_index, prev_term, commit_index, round_number = fields.unpack_from(view)
     batches = tuple(iterate_batches(view[fields.size :]))
     _check_continues(batches, prev_index, prev_term, term)
     return AppendRequest(
-        Term(term), Index(prev_index), Term(prev_term), Index(commit_index), batches
+        Term(term), Index(prev_index), Term(prev_term), Index(commit_index), batches, round_number
     )
 
 

@@ -7,11 +7,13 @@ from quorumlog.errors import ConfigError
 from quorumlog.types import MAX_BATCH_BYTES, MAX_MESSAGE_BYTES
 
 _LARGEST_APPEND_BYTES: Final = MAX_MESSAGE_BYTES - MAX_BATCH_BYTES
+_LARGEST_LEASE_FRACTION: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True)
 class RaftConfig:
-    """The same on all members of a group; a difference costs liveness, never safety."""
+    """The same on all members of a group; a difference costs liveness, never safety, but for the
+    lease: see ``lease_fraction``."""
 
     election_timeout_s: float = 0.3
     """Silence of the leader after which a follower stands for election, times [1, 2) by chance.
@@ -35,7 +37,20 @@ class RaftConfig:
     A single record goes at once; under a load of small ones each round trip carries all that came
     in the meantime, which is what a message costs most for. 0: every batch goes at once."""
 
+    lease_fraction: float = 0.75
+    """How much of the election timeout a leader relies on its followers' promise not to vote.
+
+    Within it reads cost nothing; 0: every read asks a majority. At 0.75, clocks may differ in speed
+    by 10 %, and ``election_timeout_s`` must not be shorter at a follower than at its leader: set
+    this to 0 everywhere before that is changed node by node."""
+    max_waiting_reads: int = 1024
+    """Reads that wait to be confirmed; more are refused with ``Overloaded``."""
+
     def __post_init__(self) -> None:
+        if not 0 <= self.lease_fraction <= _LARGEST_LEASE_FRACTION:
+            raise ConfigError(f"lease_fraction must be between 0 and {_LARGEST_LEASE_FRACTION}")
+        if self.max_waiting_reads < 1:
+            raise ConfigError("max_waiting_reads must be at least 1")
         if not 0 < 2 * self.heartbeat_s <= self.election_timeout_s:
             raise ConfigError(
                 f"heartbeat_s ({self.heartbeat_s}) must be positive and at most half of "

@@ -22,7 +22,7 @@ from quorumlog.replication.core.messages import (
     VoteRequest,
     VoteResponse,
 )
-from quorumlog.replication.core.ready import BecameLeader, MembersChanged, Ready
+from quorumlog.replication.core.ready import BecameLeader, MembersChanged, ReadAllowed, Ready
 from quorumlog.replication.core.role import Role
 from quorumlog.types import Index, NodeId
 
@@ -130,6 +130,36 @@ class RaftCore(Elector):
             leadership.check_caught_up(node_id, self.commit_index, now)
         return self._append_members(step, timestamp_ms, now)
 
+    def lease_index(self, now: float) -> Index | None:
+        """What has to be applied for a read to be current, if that is known without asking anybody.
+
+        None when it is not: another may have been elected; :meth:`read` asks.
+        """
+        leadership = self._leadership
+        if (
+            leadership is None
+            or self.commit_index < leadership.first_index
+            or not leadership.holds_lease(now)
+        ):
+            return None
+        return self.commit_index
+
+    def read(self, now: float) -> int:
+        """Ask whether this member still leads (dissertation §6.4). The read's number in this term.
+
+        :class:`ReadAllowed` comes when a majority said so. When :class:`SteppedDown` comes first,
+        it will not: whoever leads now has to be asked.
+
+        Raises:
+            NotLeader, Overloaded.
+        """
+        leadership = self._leadership
+        if leadership is None:
+            raise NotLeader()
+        number = leadership.read(self.commit_index, now)
+        self._allow_reads(leadership)
+        return number
+
     def persisted(self, last_index: int, last_term: int, now: float) -> None:
         """The log is durable through ``last_index``, whose batch was of ``last_term``.
 
@@ -147,8 +177,11 @@ class RaftCore(Elector):
         self._advance_commit(now)
 
     def campaign(self, now: float) -> None:
-        """Stand for election at once, without a pre-vote; a leader or learner does nothing."""
-        if self.role is not Role.LEADER and self._is_voter:
+        """Stand for election at once, without a pre-vote.
+
+        A leader or learner does nothing, nor one on whose vote a leader may rely.
+        """
+        if self._is_voter and self._may_vote(now):
             self._start_election(now, force=False)
 
     def feed(self, peer: NodeId, batches: Sequence[Batch]) -> None:
@@ -255,7 +288,7 @@ class RaftCore(Elector):
         if response.match_index <= self._durable_index:
             self._outbox.messages.append((sender, response))
             return
-        known = AppendResponse(self.term, True, self._durable_index)
+        known = AppendResponse(self.term, True, self._durable_index, round=response.round)
         self._outbox.messages.append((sender, known))
         self._outbox.durable_messages.append((sender, response))
 
@@ -267,7 +300,9 @@ class RaftCore(Elector):
         if response.term > self.term:
             self._become_follower(response.term, None, now)
         elif response.term == self.term and self._leadership is not None:
-            self._leadership.answered(sender, response, now)
+            leadership = self._leadership
+            leadership.answered(sender, response, now)
+            self._allow_reads(leadership)
             if response.match_index > self.commit_index:
                 self._advance_commit(now)
 
@@ -280,7 +315,12 @@ class RaftCore(Elector):
         if index > self.commit_index and index >= leadership.first_index:
             self._set_commit_index(index)
             leadership.commit_advanced(now)
+            self._allow_reads(leadership)
             self._go_on_with_change(leadership, now)
+
+    def _allow_reads(self, leadership: Leadership) -> None:
+        for number, index in leadership.take_allowed_reads(self.commit_index):
+            self._outbox.events.append(ReadAllowed(number, index))
 
     # -- members (§6) --------------------------------------------------------------------------
 

@@ -58,7 +58,8 @@ class Elector(ABC):
         self._durable_index = log.last_index
         self._leadership: Leadership | None = None
         self._votes: dict[NodeId, bool] = {}
-        self._leader_heard_at = now
+        self._votes_from = float("-inf")
+        """Until then this member has promised, or may have, to vote for nobody."""
         self._election_timeout_s = 0.0
         self._election_at = 0.0
         self._outbox = Outbox(self.commit_index)
@@ -66,6 +67,9 @@ class Elector(ABC):
             # A flush may take batches of a term whose own save was still to come. Nobody relied
             # on that term (neither vote nor acknowledgement left), but it must not come again.
             self._enter_term(log.last_term)
+        if (self.term > 0 or log.last_index > 0) and self.members.voting != (node_id,):
+            # It may have followed a leader that relies on it, a moment ago. Alone it was that one.
+            self._votes_from = now + config.election_timeout_s
         self._restart_election_timer(now)
 
     @property
@@ -121,7 +125,7 @@ class Elector(ABC):
             raise InvariantViolation(f"term {term} has two leaders: {known} and {leader}")
         if term > self.term or self.role is not Role.FOLLOWER or known is None:
             self._become_follower(term, leader, now)
-        self._leader_heard_at = now
+        self._votes_from = now + self._config.election_timeout_s
         self._election_at = now + self._election_timeout_s
 
     def _restart_election_timer(self, now: float) -> None:
@@ -173,7 +177,10 @@ class Elector(ABC):
                 self._start_leading(now)
 
     def _receive_vote_request(self, sender: NodeId, request: VoteRequest, now: float) -> None:
-        if request.term > self.term and not request.force and self._is_leader_alive(now):
+        # Forced ones were ordered by the leader itself, which has no lease any more. One that is
+        # late is of an older term than the next leader's, or of its term and so refused below.
+        is_free = request.force or self._may_vote(now)
+        if request.term > self.term and not is_free:
             # Whoever asks was cut off or removed; it must not disturb the others (§6, last part).
             return
         log = self._log
@@ -184,7 +191,9 @@ class Elector(ABC):
         else:
             if request.term > self.term:
                 self._become_follower(request.term, None, now)
-            may_vote = self.vote == sender or (self.vote is None and self.leader_id is None)
+            may_vote = self.vote == sender or (
+                self.vote is None and self.leader_id is None and is_free
+            )
             is_granted = request.term == self.term and may_vote and is_up_to_date
             term = self.term
             if is_granted:
@@ -199,13 +208,12 @@ class Elector(ABC):
             self._become(Role.FOLLOWER)
         self._restart_election_timer(now)
 
-    def _is_leader_alive(self, now: float) -> bool:
-        if self.role is Role.LEADER:
-            return True
-        return (
-            self.leader_id is not None
-            and now < self._leader_heard_at + self._config.election_timeout_s
-        )
+    def _may_vote(self, now: float) -> bool:
+        """Whether no leader relies on it that this member does not (dissertation §4.2.3, §6.4).
+
+        Asked of the time alone: what it has heard since of other terms ends no promise.
+        """
+        return self.role is not Role.LEADER and now >= self._votes_from
 
     def _receive_vote_response(self, sender: NodeId, response: VoteResponse, now: float) -> None:
         if response.pre and response.granted:

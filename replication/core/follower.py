@@ -41,7 +41,8 @@ def accept(
     truncated_from = _append_new(log, configurations, commit_index, request.batches)
     # Nothing is known of what stands here behind the request's last batch.
     match_index = Index(prev_index + len(request.batches))
-    return Accepted(AppendResponse(request.term, True, match_index), truncated_from)
+    response = AppendResponse(request.term, True, match_index, round=request.round)
+    return Accepted(response, truncated_from)
 
 
 def _refusal(log: RaftLog, commit_index: Index, request: AppendRequest) -> AppendResponse:
@@ -55,6 +56,7 @@ def _refusal(log: RaftLog, commit_index: Index, request: AppendRequest) -> Appen
         rejected_index=prev_index,
         conflict_index=hint,
         conflict_term=log.term_at(hint),
+        round=request.round,
     )
 
 

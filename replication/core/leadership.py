@@ -21,6 +21,7 @@ from quorumlog.replication.core.messages import (
 )
 from quorumlog.replication.core.progress import Progress
 from quorumlog.replication.core.quorum import agreed
+from quorumlog.replication.core.reads import Reads
 from quorumlog.types import Index, NodeId, Term
 
 
@@ -70,6 +71,10 @@ class Leadership:
         self._log = log
         self._members = members
         self._elected_alone = members.voting == (node_id,)
+        self._reads = Reads(
+            now, keep_s=config.election_timeout_s, max_waiting=config.max_waiting_reads
+        )
+        self._lease_ended = False
         self._heartbeat_at = now + config.heartbeat_s
         self._commit_notice_at: float | None = None
         self._peers: dict[NodeId, Progress] = {}
@@ -116,6 +121,7 @@ class Leadership:
             self.transfer = None
         if now >= self._heartbeat_at:
             self._heartbeat_at = now + self._config.heartbeat_s
+            self._reads.open_round(now)
             self.notify_all()
 
     def notify_commit(self, commit_index: int, now: float) -> None:
@@ -136,12 +142,13 @@ class Leadership:
         """Take an answer of this term. One from a node that was removed meanwhile is ignored.
 
         Raises:
-            InvariantViolation: the peer claims to have what this leader does not.
+            InvariantViolation: the peer claims to have what this leader does not, or a round.
         """
         progress = self._peers.get(peer)
         if progress is None:
             return
         progress.heard_at = now
+        self._note_round(peer, progress, response.round)
         if response.success:
             if response.match_index > self._log.last_index:
                 raise InvariantViolation(
@@ -162,6 +169,34 @@ class Leadership:
             self.due = True
         if self.transfer is not None and self.transfer.target == peer:
             self.due = True
+
+    def _note_round(self, peer: NodeId, progress: Progress, answered: int) -> None:
+        if answered > self._reads.round:
+            raise InvariantViolation(
+                f"{peer} answers round {answered} of term {self._term}, which never was"
+            )
+        if answered > progress.confirmed_round:
+            progress.confirmed_round = answered
+            progress.confirmed_at = self._reads.opened_at(answered)
+
+    def read(self, commit_index: Index, now: float) -> int:
+        """Ask everybody whether this node still leads. The read's number; raises Overloaded."""
+        # Before the no-op is committed, this leader may not know what is (dissertation §6.4).
+        number = self._reads.wait(max(commit_index, self.first_index), now)
+        self.notify_all()
+        return number
+
+    def take_allowed_reads(self, commit_index: Index) -> list[tuple[int, Index]]:
+        """The reads that a majority has confirmed since: (number, index)."""
+        reads = self._reads
+        if not reads.are_waiting:
+            return []
+        peers = self._peers
+        confirmed_round = agreed(
+            self._members,
+            lambda voter: reads.round if voter == self._node_id else peers[voter].confirmed_round,
+        )
+        return reads.take_allowed(confirmed_round, commit_index)
 
     def start_transfer(self, target: NodeId, now: float) -> None:
         """Hand over to ``target``, a voter and not this node, once it has the whole log."""
@@ -226,6 +261,16 @@ class Leadership:
             )
         )
 
+    def holds_lease(self, now: float) -> bool:
+        """Whether nobody else can have been elected yet (:mod:`.reads`)."""
+        peers = self._peers
+        confirmed_at = agreed(
+            self._members,
+            lambda voter: now if voter == self._node_id else peers[voter].confirmed_at,
+        )
+        lease_s = self._config.lease_fraction * self._config.election_timeout_s
+        return not self._lease_ended and now < confirmed_at + lease_s
+
     def hears_quorum(self, now: float) -> bool:
         """Whether a majority, itself included, answered within the last election timeout."""
         peers = self._peers
@@ -251,10 +296,13 @@ class Leadership:
             progress.notice_due = True
             self._collect_for(peer, progress, commit_index, shared, messages)
         self._leaving.clear()
+        if messages:
+            self._reads.sent()
         transfer = self.transfer
         if transfer is not None and not transfer.ordered:
             transfer.ordered = self._peers[transfer.target].match_index == self._log.last_index
             if transfer.ordered:
+                self._lease_ended = True
                 messages.append((transfer.target, TimeoutNow(self._term)))
         return messages
 
@@ -330,7 +378,12 @@ class Leadership:
     ) -> AppendRequest:
         prev_index = Index(first_index - 1)
         return AppendRequest(
-            self._term, prev_index, self._log.term_at(prev_index), commit_index, tuple(batches)
+            self._term,
+            prev_index,
+            self._log.term_at(prev_index),
+            commit_index,
+            tuple(batches),
+            self._reads.round,
         )
 
     def _set_peers(self, now: float, *, probing: bool) -> None:

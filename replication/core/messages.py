@@ -39,7 +39,8 @@ class VoteResponse:
 class AppendRequest:
     """AppendEntries. Without batches it is a heartbeat, or a probe for where the logs agree.
 
-    ``batches`` continue ``prev_index`` without a gap; they are shared, never changed.
+    ``batches`` continue ``prev_index`` without a gap; they are shared, never changed. Whoever takes
+    it votes for nobody for an election timeout (:mod:`~quorumlog.replication.core.reads`).
     """
 
     term: Term
@@ -47,6 +48,8 @@ class AppendRequest:
     prev_term: Term
     commit_index: Index
     batches: tuple[Batch, ...] = ()
+    round: int = 0
+    """The leader's newest one, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class AppendResponse:
     rejected_index: Index = _NO_INDEX
     conflict_index: Index = _NO_INDEX
     conflict_term: Term = _NO_TERM
+    round: int = 0
+    """That of the request; 0 in an answer to a leader of an older term."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from quorumlog.types import Index
 class Progress:
     __slots__ = (
         "_inflight",
+        "confirmed_at",
+        "confirmed_round",
         "heard_at",
         "inflight_bytes",
         "match_index",
@@ -33,6 +35,10 @@ class Progress:
         self.probing = probing
         self.heard_at = now
         """When the follower last answered in this term, seconds."""
+        self.confirmed_round = 0
+        """The newest round that the follower answered."""
+        self.confirmed_at = float("-inf")
+        """When that round was opened, seconds."""
         self.notice_due = probing
         """It gets a request now, also when there is nothing to send."""
         self.needs_state = False

@@ -37,7 +37,18 @@ class MembersChanged:
     members: Members
 
 
-Event = BecameLeader | SteppedDown | LeaderChanged | MembersChanged
+@dataclass(frozen=True, slots=True)
+class ReadAllowed:
+    """Read ``number`` may be answered once ``index`` is applied.
+
+    Those that are not allowed when this node steps down never will be.
+    """
+
+    number: int
+    index: Index
+
+
+Event = BecameLeader | SteppedDown | LeaderChanged | MembersChanged | ReadAllowed
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ from quorumlog.replication.core.config import RaftConfig
 from quorumlog.replication.core.core import Role
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.messages import Message
-from quorumlog.replication.core.ready import Ready
+from quorumlog.replication.core.ready import ReadAllowed, Ready
 from quorumlog.replication.wire import decode, encode
 from quorumlog.types import NodeId
-from raft.checkers import SafetyChecker
+from raft.checkers import SafetyChecker, SafetyError
 from raft.member import RaftMember
 
 MAX_UNCOMMITTED = 200
@@ -44,6 +44,7 @@ class Weather:
     """Transfers, campaigns."""
     change_every_s: float
     """Of members."""
+    read_every_s: float
     propose_every_s: float
     over_wire: bool
 
@@ -63,6 +64,7 @@ def draw_weather(rng: random.Random) -> Weather:
         order_every_s=often(0.1, 0.5, 100.0),
         change_every_s=often(0.02, 0.1, 100.0),
         propose_every_s=often(0.002, 0.01, 0.03),
+        read_every_s=often(0.003, 0.02),
         over_wire=rng.random() < 0.2,
     )
 
@@ -79,6 +81,10 @@ class Lockstep:
         self._sequence = 0
         self._cut: dict[tuple[NodeId, NodeId], bool] = {}
         self._timers: dict[NodeId, float] = {}
+        clocks = random.Random(f"clocks {seed}")
+        self._rates: dict[NodeId, float] = {}
+        self._reads: dict[tuple[NodeId, int, int], int] = {}
+        self.reads_answered = 0
         self._proposed = 0
         self._goal = 0
         voters = self._nemesis.choice((1, 2, 3, 3, 3, 3, 4, 5, 5))
@@ -97,6 +103,8 @@ class Lockstep:
         self.nodes: dict[NodeId, RaftMember] = {}
         self.checker = SafetyChecker(self.nodes)
         for node_id in ids:
+            # As different in speed as the lease allows for; monotonic clocks, so no jumps.
+            self._rates[node_id] = clocks.choice((0.9, 1.0, 1.0, 1.1))
             self.nodes[node_id] = RaftMember(
                 node_id,
                 self.members,
@@ -116,6 +124,7 @@ class Lockstep:
         self._every(self.weather.cut_every_s, faulty_s, self._cut_or_heal)
         self._every(self.weather.order_every_s, faulty_s, self._give_order)
         self._every(self.weather.change_every_s, faulty_s, self._change_members)
+        self._every(self.weather.read_every_s, faulty_s, self._read)
         self._every(self.weather.propose_every_s, faulty_s, self._propose)
         self._run_until(faulty_s)
         self._heal()
@@ -155,6 +164,10 @@ class Lockstep:
     def _observe(self, node: RaftMember, ready: Ready) -> None:
         self.checker.observe(node, ready)
         for event in ready.events:
+            if isinstance(event, ReadAllowed):
+                wanted = self._reads.pop((node.node_id, node.core.term, event.number))
+                self._check_read(node, event.index, wanted)
+                continue
             self.trace.append(f"{self.now:.6f} {node.node_id} {event}")
 
     # -- a node's inputs -----------------------------------------------------------------------
@@ -167,7 +180,8 @@ class Lockstep:
             end = middle + self._disk.expovariate(1 / self.weather.disk_s)
             self._at(middle, lambda: self._if_same(node, incarnation, node.write_flush))
             self._at(end, lambda: self._if_same(node, incarnation, lambda: self._end_flush(node)))
-        deadline = node.core.deadline
+        # Rounded up: at that moment the node's own clock has passed its deadline.
+        deadline = node.core.deadline / self._rates[node.node_id] + 1e-9
         if deadline < self._timers.get(node.node_id, float("inf")):
             self._timers[node.node_id] = deadline
             self._at(deadline, lambda: self._timer_fired(node, deadline))
@@ -177,7 +191,7 @@ class Lockstep:
             action()
 
     def _end_flush(self, node: RaftMember) -> None:
-        node.end_flush(self.now)
+        node.end_flush(self._now_of(node))
         self._after_input(node)
 
     def _timer_fired(self, node: RaftMember, time: float) -> None:
@@ -185,8 +199,12 @@ class Lockstep:
             return
         del self._timers[node.node_id]
         if node.alive:
-            node.core.tick(self.now)
+            node.core.tick(self._now_of(node))
             self._after_input(node)
+
+    def _now_of(self, node: RaftMember) -> float:
+        """What the clock of ``node`` shows."""
+        return self.now * self._rates[node.node_id]
 
     def _send(self, sender: NodeId, receiver: NodeId, message: Message) -> None:
         self.checker.sent(sender, receiver, message)
@@ -207,7 +225,7 @@ class Lockstep:
     def _deliver(self, sender: NodeId, receiver: NodeId, message: Message) -> None:
         node = self.nodes[receiver]
         if node.alive and (sender, receiver) not in self._cut:
-            node.core.receive(sender, message, self.now)
+            node.core.receive(sender, message, self._now_of(node))
             self._after_input(node)
 
     # -- workload and nemesis ------------------------------------------------------------------
@@ -224,7 +242,7 @@ class Lockstep:
             count = self._nemesis.choice((1, 1, 2, 4, 12))
             drafts = [Draft.of(b"%d" % (self._proposed + n), 1) for n in range(count)]
             try:
-                node.core.propose(drafts, int(self.now * 1000), self.now)
+                node.core.propose(drafts, int(self.now * 1000), self._now_of(node))
             except NotLeader:
                 continue
             self._proposed += count
@@ -236,7 +254,7 @@ class Lockstep:
             node.crash(self._disk)
             self._timers.pop(node.node_id, None)
         else:
-            node.restart(self.now)
+            node.restart(self._now_of(node))
             self._after_input(node)
 
     def _cut_or_heal(self) -> None:
@@ -261,19 +279,19 @@ class Lockstep:
         target = self._nemesis.choice(list(self.nodes.values()))
         what = self._nemesis.random()
         if what < 0.3 and target.alive:
-            target.core.campaign(self.now)
+            target.core.campaign(self._now_of(target))
             self._after_input(target)
             return
         for node in self._leaders():
             if target.node_id in node.core.members.voters:
-                node.core.transfer_leadership(target.node_id, self.now)
+                node.core.transfer_leadership(target.node_id, self._now_of(node))
                 self._after_input(node)
 
     def _change_members(self) -> None:
         for node in self._leaders():
             wanted = self._some_members(node.core.members)
             try:
-                node.core.propose_members(wanted, int(self.now * 1000), self.now)
+                node.core.propose_members(wanted, int(self.now * 1000), self._now_of(node))
             except Unavailable:
                 continue
             self._after_input(node)
@@ -288,6 +306,28 @@ class Lockstep:
         learners = [node_id for node_id in others if rng.random() < 0.7]
         return Members(tuple(voters), tuple(learners))
 
+    # -- reads ---------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Whoever believes to lead is asked: it may know all that is committed, or not answer."""
+        for node in self._leaders():
+            committed = len(self.checker.committed)
+            index = node.core.lease_index(self._now_of(node))
+            if index is not None:
+                self._check_read(node, index, committed)
+            if index is None or self._nemesis.random() < 0.3:
+                number = node.core.read(self._now_of(node))
+                self._reads[node.node_id, node.core.term, number] = committed
+                self._after_input(node)
+
+    def _check_read(self, node: RaftMember, index: int, committed: int) -> None:
+        if index < committed:
+            raise SafetyError(
+                f"{node.node_id} answers a read with what {index} batches say, "
+                f"and {committed} were committed before it was asked"
+            )
+        self.reads_answered += 1
+
     # -- recovery ------------------------------------------------------------------------------
 
     def _heal(self) -> None:
@@ -298,7 +338,7 @@ class Lockstep:
         weather.disk_s = min(weather.disk_s, 0.0005)
         for node in self.nodes.values():
             if not node.alive:
-                node.restart(self.now)
+                node.restart(self._now_of(node))
                 self._after_input(node)
 
     def _progress(self) -> int:

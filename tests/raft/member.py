@@ -59,6 +59,7 @@ class RaftMember:
         self._send = send
         self._observe = observe
         self._start(now)
+        self.core._votes_from = float("-inf")  # at first it has been up for long
 
     def _start(self, now: float) -> None:
         self.log = MemoryLog(self.durable)

@@ -13,10 +13,12 @@ tick S                                S seconds go by; everybody's timers fire i
 pass S                                the same, and every message arrives at once
 propose n1 [COUNT]                    COUNT batches at the leader n1, in one turn
 campaign n1 · transfer n1 n2          orders
+read n1                               ask n1 for a current read: at once under its lease, or later
+rounds                                from here on the rounds of messages are written down
 learners n1 n4 n5 · learners n1       the leader n1 changes the learners to these; to none
 members n1 n1 n2 [learners n3]        the leader n1 changes the members to these
 deliver [n1 n2 [COUNT]]               the messages on their way now (the first from n1 to n2)
-drop n1 n2 · double n1 n2             lose, or send again, the messages on their way from n1 to n2
+drop n1 n2 [COUNT] · double n1 n2     lose, or send again, the messages on their way from n1 to n2
 last-first n1 n2                      reverse the messages on their way from n1 to n2
 settle                                deliver until nothing is on its way
 cut n1 n2 · isolate n1 · heal         messages between them get lost; all of n1's; no longer
@@ -49,6 +51,7 @@ from quorumlog.replication.core.ready import (
     Event,
     LeaderChanged,
     MembersChanged,
+    ReadAllowed,
     Ready,
 )
 from quorumlog.types import NodeId, Term
@@ -80,6 +83,7 @@ class Story:
         self._cut: list[tuple[NodeId, NodeId]] = []
         self._held: list[NodeId] = []
         self._loud = True
+        self._rounds = False
         self._shown_commit: dict[NodeId, int] = {}
         self._lines: list[str] = []
 
@@ -165,6 +169,15 @@ class Story:
         node.core.propose([Draft.of(b"new", 1) for _ in range(int(count))], 0, self.now)
         self._after_input(node)
 
+    def do_read(self, name: str) -> None:
+        node = self.nodes[NodeId(name)]
+        index = node.core.lease_index(self.now)
+        if index is not None:
+            self._lines.append(f"{name} may answer at {index}, by its lease")
+            return
+        self._lines.append(f"{name} asks for read {node.core.read(self.now)}")
+        self._after_input(node)
+
     def do_campaign(self, name: str) -> None:
         self.nodes[NodeId(name)].core.campaign(self.now)
         self._after_input(self.nodes[NodeId(name)])
@@ -191,8 +204,8 @@ class Story:
                 node.core.receive(sender, message, self.now)
                 self._after_input(node)
 
-    def do_drop(self, sender: str, receiver: str) -> None:
-        for message in self._take((sender, receiver)):
+    def do_drop(self, *link: str) -> None:
+        for message in self._take(link):
             self._lines.append("lost " + describe(*message))
 
     def do_double(self, sender: str, receiver: str) -> None:
@@ -258,6 +271,9 @@ class Story:
     def do_quiet(self) -> None:
         self._loud = False
 
+    def do_rounds(self) -> None:
+        self._rounds = True
+
     def do_loud(self) -> None:
         self._loud = True
 
@@ -283,7 +299,10 @@ class Story:
             return
         self._wire.append((sender, receiver, message))
         if self._loud:
-            self._lines.append(describe(sender, receiver, message))
+            line = describe(sender, receiver, message)
+            if self._rounds and isinstance(message, AppendRequest | AppendResponse):
+                line += f" round={message.round}"
+            self._lines.append(line)
 
     def _observe(self, node: RaftMember, ready: Ready) -> None:
         for event in ready.events:
@@ -328,6 +347,8 @@ def describe_event(event: Event) -> str:
         return f"follows {event.leader or 'nobody'} in term {event.term}"
     if isinstance(event, MembersChanged):
         return f"has {describe_members(event.members)}"
+    if isinstance(event, ReadAllowed):
+        return f"may answer read {event.number} at {event.index}"
     return f"no longer leads term {event.term}"
 
 

@@ -1,6 +1,7 @@
 """One core alone, its messages to be read: for tests that play all the others."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from quorumlog.log.hard_state import HardState
 from quorumlog.replication.core.config import RaftConfig
@@ -45,6 +46,7 @@ def make_core(
         now=0.0,
         commit_index=commit_index,
     )
+    core._votes_from = float("-inf")  # it has been up for long, whatever its past
     return core, log
 
 
@@ -85,5 +87,13 @@ def appended(term: int, match_index: int) -> AppendResponse:
     return AppendResponse(Term(term), True, Index(match_index))
 
 
-def sent_to(ready: Ready, peer: NodeId) -> list[Message]:
-    return [message for to, message in (*ready.messages, *ready.durable_messages) if to == peer]
+def sent_to(ready: Ready, peer: NodeId, *, rounds: bool = False) -> list[Message]:
+    """What goes to ``peer``; without ``rounds``, which few tests are about, they are all 0."""
+    messages = [message for to, message in (*ready.messages, *ready.durable_messages) if to == peer]
+    return messages if rounds else [without_round(message) for message in messages]
+
+
+def without_round(message: Message) -> Message:
+    if isinstance(message, AppendRequest | AppendResponse):
+        return replace(message, round=0)
+    return message

@@ -7,13 +7,23 @@ to be enough; the first one that fails is usually far below.
 import inspect
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from quorumlog.replication.core import core, election, follower, leadership, progress
+from quorumlog.replication.core import (
+    core,
+    election,
+    follower,
+    leadership,
+    progress,
+    quorum,
+    reads,
+)
 from raft.lockstep import Lockstep
+from raft.script import replay
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,82 @@ class Bug:
     start: int = 0
     """The seed to begin with: rare bugs wait for rare weather."""
 
+
+TOLD = [
+    Bug(
+        "a new voter has not caught up",
+        leadership,
+        "Leadership",
+        "check_caught_up",
+        "if progress.probing or progress.next_index <= commit_index or not is_alive:",
+        "if False:",
+    ),
+    Bug(
+        "the members change before the no-op is committed",
+        core,
+        "RaftCore",
+        "propose_members",
+        "max(leadership.first_index, self._configurations.current_index)",
+        "self._configurations.current_index",
+    ),
+    Bug(
+        "a leader that is no voter any more leads on",
+        core,
+        "RaftCore",
+        "_go_on_with_change",
+        "elif self._node_id not in members.voters:",
+        "elif False:",
+    ),
+    Bug(
+        "the lease begins when the answer arrives",
+        leadership,
+        "Leadership",
+        "answered",
+        "self._note_round(peer, progress, response.round)",
+        "self._note_round(peer, progress, response.round); progress.confirmed_at = now",
+    ),
+    Bug(
+        "a restart forgets that a leader relies on this member's vote",
+        election,
+        "Elector",
+        "__init__",
+        "self._votes_from = now + config.election_timeout_s",
+        "pass",
+    ),
+    Bug(
+        "a transfer leaves the lease",
+        leadership,
+        "Leadership",
+        "collect",
+        "self._lease_ended = True",
+        "pass",
+    ),
+    Bug(
+        "a read takes part in a round that has left",
+        reads,
+        "Reads",
+        "wait",
+        "self.open_round(now)",
+        "pass",
+    ),
+    Bug(
+        "the lease is as long as the promise",
+        leadership,
+        "Leadership",
+        "holds_lease",
+        "self._config.lease_fraction * self._config.election_timeout_s",
+        "self._config.election_timeout_s",
+    ),
+    Bug(
+        "a configuration that was cut off still holds",
+        follower,
+        "",
+        "_append_new",
+        "configurations.truncate(truncate_from)",
+        "pass",
+    ),
+]
+"""Bugs that endanger no promise by themselves, or in moments too rare for chance."""
 
 BUGS = [
     Bug(
@@ -153,6 +239,7 @@ BUGS = [
         "_receive_append_request",
         "min(request.commit_index, response.match_index)",
         "min(request.commit_index, self._log.last_index)",
+        start=100,
     ),
     Bug(
         "a follower says that its whole log matches",
@@ -197,6 +284,46 @@ BUGS = [
         "self._members = Members(members.voters + members.learners)",
     ),
     Bug(
+        "in a joint configuration a majority of the new voters commits",
+        quorum,
+        "",
+        "agreed",
+        "if members.outgoing:",
+        "if False:",
+    ),
+    Bug(
+        "in a joint configuration a majority of the new voters elects",
+        quorum,
+        "",
+        "tally",
+        "if members.outgoing:",
+        "if False:",
+    ),
+    Bug(
+        "the final configuration is appended before the joint one is committed",
+        core,
+        "RaftCore",
+        "_go_on_with_change",
+        "if self.commit_index < self._configurations.current_index:",
+        "if False:",
+    ),
+    Bug(
+        "the lease holds before the no-op is committed",
+        core,
+        "RaftCore",
+        "lease_index",
+        "or self.commit_index < leadership.first_index",
+        "",
+    ),
+    Bug(
+        "a read is answered before the no-op is committed",
+        leadership,
+        "Leadership",
+        "read",
+        "max(commit_index, self.first_index)",
+        "commit_index",
+    ),
+    Bug(
         "lost requests are never noticed",
         leadership,
         "Leadership",
@@ -223,8 +350,9 @@ def put_back(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
     namespace: dict[str, Any] = {}
     exec(source.replace(bug.right, bug.wrong), bug.module.__dict__, namespace)
     monkeypatch.setattr(owner, bug.function, namespace[bug.function])
-    if hasattr(core, bug.function):
-        monkeypatch.setattr(core, bug.function, namespace[bug.function])
+    for importer in (core, election, leadership):
+        if hasattr(importer, bug.function):
+            monkeypatch.setattr(importer, bug.function, namespace[bug.function])
 
 
 def first_failing_seed(seeds: range) -> int | None:
@@ -241,3 +369,11 @@ def test_random_groups_find(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
     put_back(bug, monkeypatch)
     if first_failing_seed(range(bug.start, bug.start + bug.within)) is None:
         raise AssertionError(f"{bug.within} seeds ran to the end although {bug.name}")
+
+
+@pytest.mark.parametrize("bug", TOLD, ids=lambda bug: bug.name.replace(" ", "-"))
+def test_stories_tell_of(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_back(bug, monkeypatch)
+    stories = (Path(__file__).parent / "scripts").glob("*.txt")
+    if all(replay(text) == text for text in map(Path.read_text, stories)):
+        raise AssertionError(f"every script goes as it is written although {bug.name}")

@@ -142,13 +142,13 @@ def test_6_another_leader_ends_the_change_once_its_no_op_is_committed() -> None:
         rng=FixedRng(0.0),
         now=0.0,
     )
-    core.campaign(0.0)
+    core.campaign(LATER)
     for peer in (A, B):
-        core.receive(peer, VoteResponse(Term(2), True), 0.0)
-    core.persisted(2, 2, 0.0)
-    core.receive(A, appended(2, 1), 0.0)
+        core.receive(peer, VoteResponse(Term(2), True), LATER)
+    core.persisted(2, 2, LATER)
+    core.receive(A, appended(2, 1), LATER)
     assert core.members == joint
-    core.receive(A, appended(2, 2), 0.0)
+    core.receive(A, appended(2, 2), LATER)
     assert core.members == Members((ME, A, C))
 
 

@@ -17,8 +17,10 @@ from quorumlog.errors import (
 )
 from quorumlog.log.config import LogConfig
 from quorumlog.replication.config import ReplicationConfig
+from quorumlog.replication.core.config import RaftConfig
 from quorumlog.replication.core.members import Members
-from quorumlog.types import GroupId, NodeId
+from quorumlog.replication.core.role import Role
+from quorumlog.types import GroupId, Index, NodeId
 from support.replica_cluster import GROUP, Cluster, Machine, draft, simulated, values_of
 
 
@@ -300,4 +302,79 @@ async def test_a_leader_whose_disk_is_full_lets_another_lead_and_comes_back() ->
         while old.high_watermark.value < new.high_watermark.value:
             await asyncio.sleep(0.01)
     assert values_of(old) == values_of(new)
+    await cluster.close()
+
+
+@simulated
+async def test_a_stale_leader_behind_a_partition_answers_no_read() -> None:
+    cluster = Cluster(3)
+    await cluster.open()
+    old = await cluster.leader()
+    await old.propose(draft(b"first"))
+    await asyncio.sleep(0.2)
+    assert old.read_barrier().done(), "the lease is not free"
+    cluster.wire.cut.add(cluster.node_of(old))
+    asked: list[asyncio.Future[Index]] = []
+    answered_at = cut_at = asyncio.get_running_loop().time()
+
+    def note(barrier: asyncio.Future[Index]) -> None:
+        nonlocal answered_at
+        if barrier.exception() is None:
+            answered_at = asyncio.get_running_loop().time()
+
+    while old.core.role is Role.LEADER:
+        asked.append(old.read_barrier())
+        asked[-1].add_done_callback(note)
+        await asyncio.sleep(0.005)
+    new = await cluster.leader()
+    await new.propose(draft(b"second"))
+    results = await asyncio.gather(*asked, return_exceptions=True)
+    refused = [result for result in results if isinstance(result, NotLeader)]
+    assert 0 < len(refused) < len(results)
+    assert all(isinstance(result, NotLeader) for result in results[-len(refused) :])
+    assert answered_at - cut_at < 0.75 * RaftConfig().election_timeout_s
+    with pytest.raises(NotLeader):
+        old.read_barrier()
+    cluster.wire.cut.clear()
+    await cluster.close()
+
+
+@simulated
+async def test_a_read_without_a_lease_asks_a_majority_and_waits_for_what_is_applied() -> None:
+    cluster = Cluster(3)
+    await cluster.open(ReplicationConfig(raft=RaftConfig(lease_fraction=0.0)))
+    leader = await cluster.leader()
+    outcome = leader.propose(draft(b"first"))
+    before = leader.read_barrier()
+    assert not before.done()
+    await outcome
+    barrier = leader.read_barrier()
+    assert not barrier.done()
+    assert await barrier >= leader.log.last_index
+    await before
+    assert values_of(leader) == [bytes(draft(b"first").body)]
+    await cluster.close()
+
+
+@simulated
+async def test_reads_that_wait_fail_when_the_replica_closes_or_is_fenced() -> None:
+    cluster = Cluster(3)
+    await cluster.open(ReplicationConfig(raft=RaftConfig(lease_fraction=0.0)))
+    leader = await cluster.leader()
+    cluster.wire.cut.add(cluster.node_of(leader))
+    waiting = leader.read_barrier()
+    leader._fence(OSError("gone"))
+    with pytest.raises(LogFenced):
+        await waiting
+    with pytest.raises(LogFenced):
+        leader.read_barrier()
+    cluster.wire.cut.clear()
+    del cluster.replicas[cluster.node_of(leader)]
+    other = await cluster.leader()
+    waiting = other.read_barrier()
+    await other.close()
+    with pytest.raises(Closed):
+        await waiting
+    with pytest.raises(Closed):
+        other.read_barrier()
     await cluster.close()

@@ -39,13 +39,15 @@ def append_requests(draw: st.DrawFn) -> AppendRequest:
         batches.append(Draft.of(body, records).stamp(index, term, offset, time_ms))
         offset += records
     leader_term = Term(term + draw(st.integers(0, 3)))
-    return AppendRequest(leader_term, prev_index, prev_term, draw(indexes), tuple(batches))
+    return AppendRequest(
+        leader_term, prev_index, prev_term, draw(indexes), tuple(batches), draw(numbers)
+    )
 
 
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(VoteRequest, terms, indexes, terms, st.booleans(), st.booleans()),
     st.builds(VoteResponse, terms, st.booleans(), st.booleans()),
-    st.builds(AppendResponse, terms, st.booleans(), indexes, indexes, indexes, terms),
+    st.builds(AppendResponse, terms, st.booleans(), indexes, indexes, indexes, terms, numbers),
     st.builds(TimeoutNow, terms),
     append_requests(),
 )
@@ -96,7 +98,7 @@ def test_a_flipped_bit_is_refused_or_means_another_message(
 
 def test_every_flipped_bit_of_a_batch_is_refused() -> None:
     payload = bytearray(encode(append_request(3, 4, 2, [3, 3])))
-    for at in range(8 * 33, 8 * len(payload)):
+    for at in range(8 * 41, 8 * len(payload)):
         payload[at // 8] ^= 1 << at % 8
         with pytest.raises(ProtocolError):
             decode(payload)

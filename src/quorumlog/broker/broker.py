@@ -152,9 +152,17 @@ class Broker:
         return Fetch(fetched.data, fetched.next_offset, start, end)
 
     async def find_offset(self, topic: str, partition: int, start: Start) -> OffsetInfo:
-        """Turn a place to start at into an offset; raises as :meth:`fetch`."""
+        """Turn a place to start at into an offset, by what was committed anywhere before the call.
+
+        Raises as :meth:`fetch`, and Overloaded.
+        """
         info = self.metadata.partition(topic, partition)
         replica = self._leading(info)
+        try:
+            # A leader that was deposed and has not heard of it must not say where the log ends.
+            await replica.read_barrier()
+        except NotLeader as error:
+            raise NotLeader(leader=self._leader_address(info)) from error
         first, end = replica.log.start_offset, replica.high_watermark.value
         offset: int
         if isinstance(start, Earliest):
