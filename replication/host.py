@@ -3,9 +3,10 @@
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 import structlog
 
@@ -18,15 +19,28 @@ from quorumlog.log.state_snapshot import StateSnapshot
 from quorumlog.ports import Clock, Disk, PeerTransport, Worker
 from quorumlog.replication.catch_up.catch_up import CatchUp
 from quorumlog.replication.catch_up.pacing import CatchUpPacer
+from quorumlog.replication.catch_up.starting_over import (
+    check_kept,
+    is_recovering,
+    set_aside_of,
+    settle,
+    start_over,
+)
 from quorumlog.replication.catch_up.state_receiver import is_needed
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.core import RaftCore
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.ready import Event
+from quorumlog.replication.reopening import Reopener
 from quorumlog.replication.replica import Replica
 from quorumlog.replication.saved_state import StateSaver, find_awaited, restore_state
 from quorumlog.replication.state_machine import StateMachine
 from quorumlog.types import GroupId, Index, NodeId
+
+_WAY_OUT_ALONE: Final = (
+    "this is the only copy: stop the node and run `quorumlog log repair` on the directory; what it "
+    "cannot mend is lost"
+)
 
 _log = structlog.get_logger()
 
@@ -38,6 +52,7 @@ class _Opened:
     log: Log
     hard_state_file: HardStateFile
     hard_state: HardState
+    recovering: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +62,13 @@ class _Order:
     members: Members
     state_machine: StateMachine
     log_config: LogConfig
+
+
+@dataclass(slots=True)
+class _Held:
+    """What the state machine of a group holds before its replica is made; None: nothing yet."""
+
+    state: StateSnapshot | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +112,15 @@ class GroupHost:
         self._rng = rng
         self._config = config or ReplicationConfig()
         self._events = events
-        self._closing = asyncio.Event()
+        self._closed = False
         self._orders: dict[GroupId, _Order] = {}
         self._locks: dict[GroupId, asyncio.Lock] = {}
-        self._reopening: set[asyncio.Task[None]] = set()
+        self._reopener = Reopener(
+            replicas=self.replicas,
+            lock_of=self._lock_of,
+            reopen=self._reopen,
+            retry_s=self._config.disk_full_retry_s,
+        )
         self._pacer = CatchUpPacer(self._config.catch_up_bytes_s, clock.monotonic_s)
         transport.on_message(self._receive)
 
@@ -114,30 +141,34 @@ class GroupHost:
         A replica that is given another one's state is closed and opened again, with the same
         state machine: ``replicas`` has another object then.
 
+        A damaged log is set aside and an empty one begun in its place, which votes for nobody
+        before it is whole again (:mod:`quorumlog.replication.catch_up.starting_over`).
+
         Raises:
-            Corrupt: the log or the hard state is damaged; nothing was changed.
+            Corrupt: the log is damaged and this is the only voter, or so much was set aside before,
+                or term and vote are damaged; nothing was changed.
             DiskFull, UnusableDirectory, OSError.
         """
         async with self._lock_of(group):
             if group in self.replicas:
                 raise InvariantViolation(f"group {group} is open already")
             order = _Order(members, state_machine, log_config)
-            replica = await self._open(group, order, None)
+            replica = await self._open_or_start_over(group, order, None)
             self._orders[group] = order
             return replica
 
     def _lock_of(self, group: GroupId) -> asyncio.Lock:
         return self._locks.setdefault(group, asyncio.Lock())
 
-    async def _open(self, group: GroupId, order: _Order, carried: StateSnapshot | None) -> Replica:
-        """As :meth:`open_group`; ``carried`` is what the state machine holds from before."""
+    async def _open(self, group: GroupId, order: _Order, held: _Held) -> Replica:
+        """As :meth:`open_group`, with whatever log there is; raises Corrupt for damage."""
         opened = await self._worker.run(lambda: self._open_files(group, order.log_config))
         try:
-            found = await self._find_states(group, order, opened.log, carried)
+            found = await self._find_states(group, order, opened.log, held)
             configurations = await self._worker.run(
                 partial(_configurations, opened.log, found.restored)
             )
-            if self._closing.is_set():
+            if self._closed:
                 raise Closed("this node is closing")
         except (Exception, asyncio.CancelledError):
             opened.log.close()
@@ -157,18 +188,16 @@ class GroupHost:
             )
         return replica
 
-    async def _find_states(
-        self, group: GroupId, order: _Order, log: Log, carried: StateSnapshot | None
-    ) -> _Found:
+    async def _find_states(self, group: GroupId, order: _Order, log: Log, held: _Held) -> _Found:
         """Bring a new state machine to the newest saved state; see what is to be waited for.
 
         One that holds a state keeps it until the log has passed it: an older one would look like
         a past that comes back.
         """
         directory = self.path_of(group)
-        restored = None
+        carried = held.state
         if carried is None:
-            restored = await restore_state(
+            held.state = restored = await restore_state(
                 group=group,
                 disk=self._disk,
                 directory=directory,
@@ -208,6 +237,7 @@ class GroupHost:
             config_entries=configurations,
             rng=self._rng,
             now=self._clock.monotonic_s(),
+            recovering=opened.recovering,
         )
         saver = StateSaver(
             group=group,
@@ -233,6 +263,7 @@ class GroupHost:
             send=self._transport.send,
             on_event=self._events,
             catch_up=self._catch_up_of,
+            on_damage=self._damaged,
         )
 
     def _catch_up_of(self, replica: Replica) -> CatchUp:
@@ -243,72 +274,81 @@ class GroupHost:
             clock=self._clock,
             worker=self._worker,
             pacer=self._pacer,
+            rng=self._rng,
             send=self._transport.send,
             install=partial(self._install, replica),
         )
 
     # -- opening again -------------------------------------------------------------------------
 
+    def report_damage(self, group: GroupId, error: Corrupt) -> None:
+        """Somebody who read the log of ``group`` found rot: the replica starts over."""
+        replica = self.replicas.get(group)
+        if replica is not None:
+            replica.fail(error)
+
     def _install(self, replica: Replica, state: StateSnapshot) -> None:
         """Let the state in the draft take the place of the log, unless it came too late."""
+        group = replica.group
         if state.origin is None or not is_needed(replica.log, state.origin):
-            _log.info("state_came_late", group=replica.group, index=state.index)
+            _log.info("state_came_late", group=group, index=state.index)
             return
         _log.info(
             "log_emptied",
-            group=replica.group,
+            group=group,
             last_index=replica.log.last_index,
             start_index=state.origin.start_index,
             state_index=state.index,
         )
-        directory = self.path_of(replica.group)
-        self._begin_again(replica, partial(decide_install, self._disk, directory))
+        self._reopener.begin(replica, partial(self._decide_install, group))
 
-    def _begin_again(self, replica: Replica, change: Callable[[], object]) -> None:
-        """Close ``replica``, do ``change`` to its directory on the worker, open the group again.
+    async def _decide_install(self, group: GroupId) -> None:
+        try:
+            await self._worker.run(partial(decide_install, self._disk, self.path_of(group)))
+        except (StorageError, OSError) as error:
+            # What became of it is seen at the open; the old log is good for another try.
+            _log.warning("state_not_installed", group=group, error=str(error))
 
-        From this moment on the replica takes no part.
-        """
-        replica.stop()
-        task = asyncio.create_task(self._reopen(replica, change))
-        self._reopening.add(task)
-        task.add_done_callback(self._reopening.discard)
+    def _damaged(self, replica: Replica, error: Corrupt) -> None:
+        if replica.core.members.voting == (self.node_id,):
+            _log.error("only_copy_damaged", group=replica.group, way_out=_WAY_OUT_ALONE)
+        else:
+            self._reopener.begin(replica, partial(self._start_over, replica.group, error))
 
-    async def _reopen(self, replica: Replica, change: Callable[[], object]) -> None:
-        group = replica.group
-        async with self._lock_of(group):
-            if self.replicas.get(group) is not replica:
-                return
+    async def _start_over(self, group: GroupId, error: Corrupt) -> None:
+        """Set the closed log of ``group`` aside; raises as :func:`start_over`."""
+        now_ms = self._clock.wall_ms()
+        change = partial(start_over, self._disk, self.path_of(group), str(error), now_ms)
+        set_aside = await self._worker.run(change)
+        _log.error("damaged_log_set_aside", group=group, path=set_aside, error=str(error))
+
+    async def _reopen(self, group: GroupId, carried: StateSnapshot | None) -> None:
+        await self._open_or_start_over(group, self._orders[group], carried)
+
+    async def _open_or_start_over(
+        self, group: GroupId, order: _Order, carried: StateSnapshot | None
+    ) -> Replica:
+        held = _Held(carried)
+        try:
+            return await self._open(group, order, held)
+        except Corrupt as error:
+            if order.members.voting == (self.node_id,):
+                _log.error("only_copy_damaged", group=group, way_out=_WAY_OUT_ALONE)
+                raise
             try:
-                await replica.close()
-                await self._worker.run(change)
-            except (StorageError, OSError) as error:
-                # What became of it is seen at the open.
-                _log.warning("group_closed_with_error", group=group, error=str(error))
-            carried = replica.present_state()
-            while not self._closing.is_set():
-                try:
-                    await self._open(group, self._orders[group], carried)
-                    return
-                except Corrupt as error:
-                    self.replicas.pop(group, None)
-                    _log.error("group_not_reopened", group=group, error=str(error))
-                    return
-                except (StorageError, OSError) as error:
-                    _log.warning("group_not_reopened", group=group, error=str(error))
-                await self._pause()
-
-    async def _pause(self) -> None:
-        """Wait before a full or failing disk is tried again, or until this host closes."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._config.disk_full_retry_s):
-                await self._closing.wait()
+                await self._start_over(group, error)
+            except StorageError as refusal:
+                _log.error("damaged_log_not_set_aside", group=group, error=str(refusal))
+                raise error from refusal
+        return await self._open(group, order, held)
 
     # -- files ---------------------------------------------------------------------------------
 
     def _open_files(self, group: GroupId, log_config: LogConfig) -> _Opened:
         directory = self.path_of(group)
+        settle(self._disk, directory)
         self._disk.make_directory(directory)
+        check_kept(self._disk, directory)
         # The hard state first: with a damaged one this node must not even look as if it had a log.
         hard_state_file = HardStateFile(self._disk, f"{directory}/hard-state")
         with ExitStack() as undo:
@@ -316,7 +356,7 @@ class GroupHost:
             hard_state = hard_state_file.load()
             log = Log.open(self._disk, directory, log_config, self._clock)
             undo.pop_all()
-        return _Opened(log, hard_state_file, hard_state)
+        return _Opened(log, hard_state_file, hard_state, is_recovering(self._disk, directory))
 
     async def close_group(self, group: GroupId) -> None:
         """Raises what the log's last flush raises; the group is closed all the same."""
@@ -356,15 +396,18 @@ class GroupHost:
             self._orders.pop(group, None)
 
     def _remove(self, path: str) -> None:
-        if self._disk.exists(path):
-            self._disk.remove_directory(path)
-            self._disk.sync_directory(self._directory)
+        if not self._disk.exists(self._directory):
+            return
+        # The live one last: a restart in between finds by it that there is something to remove.
+        for each in (*set_aside_of(self._disk, path), f"{path}.new", path):
+            if self._disk.exists(each):
+                self._disk.remove_directory(each)
+                self._disk.sync_directory(self._directory)
 
     async def close(self) -> None:
         """Close every group. One that cannot write any more loses what was never acknowledged."""
-        self._closing.set()
-        if self._reopening:
-            await asyncio.wait(tuple(self._reopening))
+        self._closed = True
+        await self._reopener.close()
         for group in sorted(self.replicas):
             try:
                 await self.close_group(group)

@@ -15,6 +15,7 @@ import structlog
 
 from quorumlog.errors import (
     Closed,
+    Corrupt,
     DiskFull,
     InvalidArgument,
     InvariantViolation,
@@ -70,10 +71,12 @@ class Replica:
         send: Callable[[NodeId, GroupId, bytes], None],
         on_event: Callable[["Replica", Event], None],
         catch_up: Callable[["Replica"], CatchUp],
+        on_damage: Callable[["Replica", Corrupt], None],
     ) -> None:
         """``state_machine`` holds the state of ``restored``, or none yet.
 
         ``awaited`` is a state of a later batch: nothing is applied before the log has passed it.
+        ``on_damage`` hears why this replica is fenced when that is rot in its log.
         """
         self.group = group
         self.core = core
@@ -95,6 +98,7 @@ class Replica:
         self._saver = saver
         self._send = send
         self._on_event = on_event
+        self._on_damage = on_damage
         self._loop = asyncio.get_running_loop()
         self._proposals = Proposals()
         self._barriers = Barriers()
@@ -484,3 +488,5 @@ class Replica:
         self._proposals.fail(OutcomeUnknown(f"this replica is fenced: {error}"))
         self._barriers.fail(LogFenced(f"this replica is fenced: {error}"))
         self.state_machine.leadership_lost()
+        if isinstance(error, Corrupt):
+            self._on_damage(self, error)

@@ -1,6 +1,7 @@
 """What one replica does so that itself or its followers catch up, beside the Raft core."""
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
@@ -16,11 +17,14 @@ from quorumlog.replication.catch_up.feeder import Feeder
 from quorumlog.replication.catch_up.messages import (
     CatchUpMessage,
     ChunkAnswer,
+    EndAnswer,
     StateChunk,
     decode,
     encode,
 )
 from quorumlog.replication.catch_up.pacing import CatchUpPacer
+from quorumlog.replication.catch_up.recovery import Recovery
+from quorumlog.replication.catch_up.starting_over import recovered
 from quorumlog.replication.catch_up.state_receiver import StateReceiver
 from quorumlog.replication.catch_up.state_sender import StateSender
 from quorumlog.replication.core.core import RaftCore
@@ -62,6 +66,7 @@ class CatchUp:
         clock: Clock,
         worker: Worker,
         pacer: CatchUpPacer,
+        rng: random.Random,
         send: Callable[[NodeId, GroupId, bytes], None],
         install: Callable[[StateSnapshot], None],
     ) -> None:
@@ -71,8 +76,19 @@ class CatchUp:
         self._pacer = pacer
         self._send_bytes = send
         self._loop = asyncio.get_running_loop()
+        self._disk = disk
+        self._directory = directory
+        self._worker = worker
+        self._forgetting: asyncio.Future[None] | None = None
         self._closed = False
         self._sender = StateSender(replica.group, self._take_state, self._send_chunk)
+        self._recovery = Recovery(
+            replica,
+            clock.monotonic_s(),
+            partial(rng.getrandbits, 64),
+            self._send,
+            self._whole,
+        )
         self._feeder = Feeder(replica, worker, pacer)
         self._receiver = StateReceiver(
             group=replica.group,
@@ -97,20 +113,44 @@ class CatchUp:
         if isinstance(message, StateChunk):
             if core.leader_id == sender:
                 self._receiver.take(sender, message)
-        elif isinstance(message, ChunkAnswer) and self._replica.serving:
+        elif isinstance(message, EndAnswer):
+            self._recovery.answered(message)
+        elif not self._replica.serving:
+            return
+        elif isinstance(message, ChunkAnswer):
             self._sender.answered(sender, message, core.term, self._clock.monotonic_s())
+        else:
+            last_index = self._replica.log.last_index
+            self._send(sender, EndAnswer(core.term, message.nonce, last_index))
 
     def look(self) -> None:
         """Do what the core's last outputs ask for; called whenever they were taken."""
         self._feeder.look()
         leadership = self._replica.core.leadership
         behind = leadership.behind_start if leadership and self._replica.serving else ()
-        self._sender.look(behind, self._replica.core.term, self._clock.monotonic_s())
+        now_s = self._clock.monotonic_s()
+        self._sender.look(behind, self._replica.core.term, now_s)
+        self._recovery.look(now_s)
 
     async def close(self) -> None:
         self._closed = True
         await self._feeder.close()
         await self._receiver.close()
+        if self._forgetting is not None:
+            await asyncio.wait([self._forgetting])
+
+    def _whole(self) -> None:
+        """Vote again, once no restart can bring the note back."""
+        forget = self._worker.run(partial(recovered, self._disk, self._directory))
+        self._forgetting = asyncio.ensure_future(forget)
+        self._forgetting.add_done_callback(self._forgot)
+
+    def _forgot(self, done: "asyncio.Future[None]") -> None:
+        error = None if done.cancelled() else done.exception()
+        if isinstance(error, Exception):
+            self._replica.fail(error)
+        elif not self._closed:
+            self._replica.core.recovered()
 
     def _take_state(self) -> StateSnapshot | None:
         return self._replica.present_state(self._replica.log.origin)

@@ -36,11 +36,13 @@ class Elector(ABC):
         now: float,
         commit_index: int = 0,
         config_entries: Sequence[tuple[Index, Members]] = (),
+        recovering: bool = False,
     ) -> None:
         """``log`` and ``hard_state`` are durable as they are now.
 
         ``members`` is the configuration before the log's first CONFIG batch, ``config_entries``
         are the CONFIG batches of the log. ``commit_index`` is one known from before, or 0.
+        ``recovering``: this member has forgotten what it acknowledged, but not its term and vote.
         """
         self.role = Role.FOLLOWER
         self.term = hard_state.term
@@ -49,6 +51,8 @@ class Elector(ABC):
         self.leader_id: NodeId | None = None
         """Who leads ``term``, as far as this member has heard."""
         self.commit_index = Index(max(commit_index, log.start_index - 1))
+        self.recovering = recovering
+        """It grants no vote and stands for nothing, until :meth:`recovered`."""
         self._node_id = node_id
         self._config = config
         self._log = log
@@ -80,7 +84,12 @@ class Elector(ABC):
     @property
     def _is_voter(self) -> bool:
         members = self.members
-        return self._node_id in members.voters or self._node_id in members.outgoing
+        is_voter = self._node_id in members.voters or self._node_id in members.outgoing
+        return is_voter and not self.recovering
+
+    def recovered(self) -> None:
+        """All that this member ever acknowledged is in its log again, durably: it votes."""
+        self.recovering = False
 
     @abstractmethod
     def _start_leading(self, now: float) -> None:
@@ -186,7 +195,7 @@ class Elector(ABC):
         log = self._log
         is_up_to_date = (request.last_term, request.last_index) >= (log.last_term, log.last_index)
         if request.pre:
-            is_granted = request.term > self.term and is_up_to_date
+            is_granted = request.term > self.term and is_up_to_date and not self.recovering
             term = request.term if is_granted else self.term
         else:
             if request.term > self.term:
@@ -195,6 +204,7 @@ class Elector(ABC):
                 self.vote is None and self.leader_id is None and is_free
             )
             is_granted = request.term == self.term and may_vote and is_up_to_date
+            is_granted = is_granted and not self.recovering
             term = self.term
             if is_granted:
                 self._grant(sender, now)

@@ -121,6 +121,21 @@ def test_rename_replaces_the_target(place: tuple[Disk, str]) -> None:
     file.close()
 
 
+def test_a_directory_is_renamed_with_all_in_it(place: tuple[Disk, str]) -> None:
+    disk, base = place
+    disk.make_directory(f"{base}/a")
+    disk.open(f"{base}/a/file", create=True).close()
+    disk.rename(f"{base}/a", f"{base}/b")
+    disk.sync_directory(base)
+    assert disk.list_directory(base) == ["b"]
+    assert disk.list_directory(f"{base}/b") == ["file"]
+    disk.make_directory(f"{base}/c")
+    with pytest.raises(OSError, match="not empty"):
+        disk.rename(f"{base}/c", f"{base}/b")
+    with pytest.raises(OSError, match="No such file"):
+        disk.rename(f"{base}/x", f"{base}/y")
+
+
 def test_a_removed_file_stays_readable_for_who_has_it_open(place: tuple[Disk, str]) -> None:
     disk, base = place
     file = disk.open(f"{base}/f", create=True)

@@ -223,13 +223,20 @@ class SimDisk:
 
     def rename(self, source: str, target: str) -> None:
         self.count("rename", target)
-        inode = self._inode(source)
         from_directory, from_name = self._parent_of(source)
         to_directory, to_name = self._parent_of(target)
+        moved = from_directory.names.get(from_name)
+        if moved is None:
+            raise _error(errno.ENOENT, source)
+        replaced = to_directory.names.get(to_name)
+        if isinstance(replaced, Directory) and (
+            replaced.names or not isinstance(moved, Directory)
+        ):
+            raise _error(errno.ENOTEMPTY if replaced.names else errno.EISDIR, target)
         if from_directory is to_directory:
-            from_directory.change({from_name: None, to_name: inode})
+            from_directory.change({from_name: None, to_name: moved})
         else:
-            to_directory.change({to_name: inode})
+            to_directory.change({to_name: moved})
             from_directory.change({from_name: None})
 
     def remove(self, path: str) -> None:

@@ -1,0 +1,189 @@
+"""The directory of a replica whose log is damaged: set aside, with an empty one in its place.
+
+``<group>`` is renamed to ``<group>.damaged-<n>`` and kept. The new directory is made whole under
+the name ``<group>.new`` first, with term and vote as they were and a note, ``recovering``: the
+replica has forgotten what it acknowledged, so it grants no vote and stands for nothing until it has
+all of it again (:mod:`quorumlog.replication.catch_up.recovery`). As long as ``<group>`` is there
+nothing is decided; once it is renamed the next open finishes the rest.
+
+The note, little-endian. Whatever it says, that the file is there counts:
+
+======  ====  ========  ========================================================================
+offset  size  field     meaning
+======  ====  ========  ========================================================================
+0       4     magic     ``QLR``, 1
+4       4     crc       CRC-32C of everything from byte 8 on
+8       8     began_ms  when the damaged log was set aside, milliseconds since the Unix epoch
+16      4     number    n, of the directory that was set aside
+20      4     length    bytes of the reason
+24      l     reason    what was damaged, UTF-8
+======  ====  ========  ========================================================================
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from fastcrc.crc32 import iscsi as crc32c
+
+from quorumlog.errors import Corrupt, StorageError
+from quorumlog.log.hard_state import HardState, HardStateFile
+from quorumlog.log.install import install_index_of
+from quorumlog.log.paths import first_indexes_of, parent_of
+from quorumlog.ports import Disk
+
+HARD_STATE_NAME: Final = "hard-state"
+NOTE_NAME: Final = "recovering"
+
+MAX_SET_ASIDE: Final = 3
+"""Damaged directories that are kept of a group; with so many it stays closed. Nothing is deleted
+for another one: who looks after the disk has to look at them, and to remove them."""
+
+_MAX_REASON_BYTES: Final = 1000
+_MAGIC = b"QLR\x01"
+_START = struct.Struct("<4sI")
+_HEAD = struct.Struct("<QII")
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Why a replica is recovering; fields as in the module's table."""
+
+    began_ms: int
+    number: int
+    reason: str
+
+
+def start_over(disk: Disk, directory: str, reason: str, now_ms: int) -> str:
+    """Put an empty directory in the place of ``directory``, which nobody may have open.
+
+    Returns:
+        The path of what was set aside. Durable. Blocks.
+
+    Raises:
+        Corrupt: term and vote are lost too, so the replica could vote twice: it cannot go on.
+        StorageError: so much is set aside already.
+        OSError: of the disk. What is decided of it is carried out by the next :func:`settle`.
+    """
+    kept = set_aside_of(disk, directory)
+    if len(kept) >= MAX_SET_ASIDE:
+        raise StorageError(
+            f"{directory} is damaged, and so were {', '.join(kept)}: look at the disk, remove "
+            "those, and start the node again"
+        )
+    hard_state = _load_hard_state(disk, directory)
+    number = 1 + max((_number_of(path) for path in kept), default=0)
+    new, parent = f"{directory}.new", parent_of(directory)
+    if disk.exists(new):
+        disk.remove_directory(new)
+        disk.sync_directory(parent)
+    disk.make_directory(new)
+    hard_state_file = HardStateFile(disk, f"{new}/{HARD_STATE_NAME}")
+    try:
+        hard_state_file.save(hard_state)
+    finally:
+        hard_state_file.close()
+    write_note(disk, new, Note(now_ms, number, reason))
+    target = f"{directory}.damaged-{number}"
+    disk.rename(directory, target)
+    disk.sync_directory(parent)
+    disk.rename(new, directory)
+    disk.sync_directory(parent)
+    return target
+
+
+def settle(disk: Disk, directory: str) -> None:
+    """Finish what a crash left of :func:`start_over`, or take it back; before ``directory`` is
+    made or opened."""
+    new = f"{directory}.new"
+    if not disk.exists(new):
+        return
+    if disk.exists(directory):
+        disk.remove_directory(new)
+    else:
+        disk.rename(new, directory)
+    disk.sync_directory(parent_of(directory))
+
+
+def check_kept(disk: Disk, directory: str) -> None:
+    """Raise Corrupt where a replica that voted once has lost its log altogether.
+
+    The log is made before the first vote is saved: without a segment it was taken away.
+    """
+    names = disk.list_directory(directory)
+    is_new = HARD_STATE_NAME not in names
+    is_empty_on_purpose = NOTE_NAME in names or any(
+        install_index_of(name) is not None for name in names
+    )
+    if not (is_new or is_empty_on_purpose or first_indexes_of(names)):
+        raise Corrupt(directory, 0, "the segments of a replica that has voted", "none")
+
+
+def is_recovering(disk: Disk, directory: str) -> bool:
+    return disk.exists(f"{directory}/{NOTE_NAME}")
+
+
+def recovered(disk: Disk, directory: str) -> None:
+    """Forget that the replica was recovering. Durable when it returns. Blocks."""
+    disk.remove(f"{directory}/{NOTE_NAME}")
+    disk.sync_directory(directory)
+
+
+def set_aside_of(disk: Disk, directory: str) -> list[str]:
+    """The directories that were set aside of ``directory``, the oldest first."""
+    parent = parent_of(directory)
+    prefix = directory.rsplit("/", 1)[-1] + ".damaged-"
+    found = [
+        f"{parent}/{name}"
+        for name in disk.list_directory(parent)
+        if name.startswith(prefix) and name.removeprefix(prefix).isdecimal()
+    ]
+    return sorted(found, key=_number_of)
+
+
+def write_note(disk: Disk, directory: str, note: Note) -> None:
+    """Write the note into ``directory``. Durable when it returns."""
+    raw = note.reason.encode()[:_MAX_REASON_BYTES]
+    checked = _HEAD.pack(note.began_ms, note.number, len(raw)) + raw
+    file = disk.open(f"{directory}/{NOTE_NAME}", create=True)
+    try:
+        file.truncate(0)
+        file.write_at(0, [_START.pack(_MAGIC, crc32c(checked)), checked])
+        file.sync()
+    finally:
+        file.close()
+    disk.sync_directory(directory)
+
+
+def read_note(disk: Disk, directory: str) -> Note | None:
+    """What the note says; None when it is damaged, which changes nothing of what it means.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+    """
+    file = disk.open_readonly(f"{directory}/{NOTE_NAME}")
+    try:
+        raw = file.read_at(0, _START.size + _HEAD.size + _MAX_REASON_BYTES)
+    finally:
+        file.close()
+    if len(raw) < _START.size + _HEAD.size:
+        return None
+    magic, crc = _START.unpack_from(raw)
+    checked = raw[_START.size :]
+    if magic != _MAGIC or crc != crc32c(checked):
+        return None
+    began_ms, number, length = _HEAD.unpack_from(checked)
+    reason = checked[_HEAD.size : _HEAD.size + length].decode(errors="replace")
+    return Note(began_ms, number, reason)
+
+
+def _load_hard_state(disk: Disk, directory: str) -> HardState:
+    file = HardStateFile(disk, f"{directory}/{HARD_STATE_NAME}")
+    try:
+        return file.load()
+    finally:
+        file.close()
+
+
+def _number_of(path: str) -> int:
+    return int(path.rsplit("-", 1)[-1])
