@@ -157,10 +157,8 @@ class Flusher:
                 raise self._state.fence(f"a write failed: {error}") from error
             with self._state.lock:
                 self._state.layout.give_back(self._writer.next_index)
-            raise DiskFull(
-                f"{self._state.directory}: no space left on the disk; what was appended stays in "
-                "memory and is written once there is space"
-            ) from error
+            # What was appended stays in memory, and is written by a flush that has the space.
+            raise DiskFull(f"{self._state.directory}: no space left on the disk") from error
         except SyncFailed as error:
             raise self._state.fence(f"an fdatasync failed: {error}") from error
         except QuorumlogError as error:

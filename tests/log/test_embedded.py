@@ -1,5 +1,6 @@
 """``quorumlog.open``: the log in one's own process."""
 
+import errno
 import subprocess
 import sys
 import threading
@@ -207,6 +208,34 @@ def test_a_full_disk_takes_the_append_back_and_the_log_goes_on() -> None:
     assert values(log) == expected
     disk.crash()
     assert values(reopened(disk)) == expected
+
+
+class DiskThatIsFullFromASecondSegmentOn(SimDisk):
+    """Once armed: then it refuses also what only cuts, as copy-on-write file systems may."""
+
+    is_armed = False
+    is_full = False
+
+    def count(self, kind: str, path: str) -> None:
+        super().count(kind, path)
+        if self.is_armed and path != FIRST and kind != "read":
+            self.is_full, self.is_armed = True, False
+        if self.is_full and kind in ("write", "truncate", "allocate"):
+            raise OSError(errno.ENOSPC, "full", path)
+
+
+def test_where_even_the_cut_needs_space_the_next_append_is_tried_once_there_is_some() -> None:
+    disk = DiskThatIsFullFromASecondSegmentOn(Random(1))
+    log = EmbeddedLog(disk, DIRECTORY, LogConfig(segment_bytes=2048), FixedClock())
+    log.append(b"before")
+    tickets = [log.commits.submit(log.drafter.of_values([b"x" * 900])) for _ in range(3)]
+    disk.is_armed = True
+    with pytest.raises(DiskFull, match="taken back"):
+        log.commits.commit(tickets[2])
+    disk.is_full = False
+    assert log.append(b"after") == 1
+    log.close()
+    assert values(reopened(disk)) == [b"before", b"after"]
 
 
 def test_on_a_full_disk_every_waiting_thread_is_told() -> None:

@@ -8,6 +8,7 @@ between which and its block no handler runs, and what takes several steps can be
 from _thread import LockType
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Condition, Lock
 
@@ -144,7 +145,7 @@ class GroupCommit:
         """As ``flush``, with an fdatasync whatever the policy is.
 
         Raises:
-            DiskFull: some appends were taken back, or there is no space for the mark.
+            DiskFull: there is no space for the mark.
             LogFenced, Closed
         """
         with self.flush_mutex:
@@ -163,7 +164,6 @@ class GroupCommit:
                 self._full = error
         if self._full is not None:
             self._take_back(self._full)
-            self._full = None
             return
         self._log.advance_commit_floor(flushed.last_index)
         try:
@@ -189,10 +189,13 @@ class GroupCommit:
 
     def _take_back(self, error: DiskFull) -> None:
         """The disk is full: what waits was never appended, so that nobody's retry doubles it."""
+        none_waiting: deque[Ticket] = deque()
         with self.mutex:
             for ticket in self._waiting:
-                ticket.error = DiskFull(f"{error}; this append was taken back")
+                ticket.error = DiskFull(f"{error}: this append was taken back")
             self._log.truncate(self._log.durable_index + 1)
-            self._waiting.clear()
-        # Cuts what reached a file already; that needs no space.
-        self._log.flush()
+            # In one step, or an interruption between would take back what comes next as well.
+            self._waiting, self._full = none_waiting, None
+        # Cuts what reached a file already; where even that needs space, the next flush does.
+        with suppress(DiskFull):
+            self._log.flush()
