@@ -26,6 +26,11 @@ class ReplicationConfig:
 
     Less leaves more of disk and network to those that keep up; more makes a replica whole sooner.
     What a follower lacks that is still in memory is not counted."""
+    slow_disk_s: float = 2.0
+    """A leader whose flush takes longer hands over to a voter whose disk did it meanwhile.
+
+    Shorter: a hiccup of the disk moves the leadership; longer: writes that need this disk, and
+    reads of what it has, wait for it."""
     disk_full_retry_s: float = 1.0
     """How long a replica whose disk is full waits before it tries to write again."""
 
@@ -40,5 +45,7 @@ class ReplicationConfig:
             raise ConfigError("state_interval_bytes must be positive")
         if self.catch_up_bytes_s < 64 * 1024:
             raise ConfigError("catch_up_bytes_s must be at least 64 KiB")
+        if self.slow_disk_s <= 0:
+            raise ConfigError("slow_disk_s must be positive")
         if self.disk_full_retry_s <= 0:
             raise ConfigError("disk_full_retry_s must be positive")

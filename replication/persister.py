@@ -8,7 +8,7 @@ from quorumlog.errors import DiskFull
 from quorumlog.log.flusher import Flushed
 from quorumlog.log.hard_state import HardState, HardStateFile
 from quorumlog.log.log import Log
-from quorumlog.ports import Worker
+from quorumlog.ports import Clock, Worker
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.messages import Message
 from quorumlog.types import NodeId
@@ -49,6 +49,7 @@ class Persister:
         hard_state_file: HardStateFile,
         worker: Worker,
         config: ReplicationConfig,
+        clock: Clock,
         owner: PersisterOwner,
     ) -> None:
         self.full: DiskFull | None = None
@@ -56,16 +57,26 @@ class Persister:
         self._hard_state_file = hard_state_file
         self._worker = worker
         self._config = config
+        self._clock = clock
         self._owner = owner
         self._hard_state: HardState | None = None
         self._messages: list[Outgoing] = []
         self._flush: asyncio.Future[Any] | None = None
+        self._slow_from_s = 0.0
 
     @property
     def sync_due_s(self) -> float | None:
         """When, on the monotonic clock, :meth:`start` has something to do by itself."""
         # No flush begins while one is under way, nor before a full disk is tried again.
         return self._log.sync_due_s if self._flush is None and self.full is None else None
+
+    def take_slow(self) -> bool:
+        """Whether a flush has been under way for ``slow_disk_s``; again after as long again."""
+        now = self._clock.monotonic_s()
+        if self._flush is None or now < self._slow_from_s:
+            return False
+        self._slow_from_s = now + self._config.slow_disk_s
+        return True
 
     def keep(self, hard_state: HardState | None, messages: Sequence[Outgoing]) -> None:
         """Take what the core wants durable, and what has to wait for that and all before it.
@@ -94,6 +105,7 @@ class Persister:
                 self._hard_state_file.save(hard_state)
             return self._log.flush() if self._log.dirty else None
 
+        self._slow_from_s = self._clock.monotonic_s() + self._config.slow_disk_s
         self._flush = asyncio.ensure_future(self._worker.run(persist))
         self._flush.add_done_callback(lambda done: self._ended(done, hard_state, messages))
 

@@ -107,6 +107,7 @@ class Replica:
             hard_state_file=hard_state_file,
             worker=worker,
             config=config,
+            clock=clock,
             owner=self,
         )
         self.trimmer = Trimmer(
@@ -404,11 +405,7 @@ class Replica:
     def disk_full(self, error: DiskFull) -> None:
         """See :class:`PersisterOwner`. A leader lets somebody lead who can write."""
         _log.error("disk_full", group=self.group, error=str(error))
-        successor = self._best_follower()
-        # Not a leader that could not even begin: with all disks full, leadership would go round.
-        if self.serving and successor is not None:
-            self._guarded(self.core.transfer_leadership, successor, self._clock.monotonic_s())
-            self._schedule_drain()
+        self._hand_over(beyond=Index(0))
 
     def disk_idle(self) -> None:
         """See :class:`PersisterOwner`."""
@@ -419,17 +416,24 @@ class Replica:
         """See :class:`PersisterOwner`."""
         self._fence(error)
 
-    def _best_follower(self) -> NodeId | None:
-        """The voter that has most of this leader's log."""
+    def _disk_slow(self) -> None:
+        """A flush takes too long: who has on its disk what this one does not can lead better."""
+        _log.warning("disk_slow", group=self.group, after_s=self._config.slow_disk_s)
+        self._hand_over(beyond=self.core.durable_index)
+
+    def _hand_over(self, *, beyond: Index) -> None:
+        """Let the voter with the most of this leader's log lead, if that is more than ``beyond``.
+
+        Not a leader that could not even begin: with all disks bad, leadership would go round.
+        """
         leadership = self.core.leadership
-        if leadership is None:
-            return None
-        matches = {
-            voter: progress.match_index
-            for voter in self.core.members.voters
-            if (progress := leadership.progress_of(voter)) is not None
-        }
-        return max(matches, key=lambda voter: matches[voter], default=None)
+        if leadership is None or not self.serving or self.transferring:
+            return
+        successor = leadership.most_advanced_voter()
+        progress = None if successor is None else leadership.progress_of(successor)
+        if successor is not None and progress is not None and progress.match_index > beyond:
+            self._guarded(self.core.transfer_leadership, successor, self._clock.monotonic_s())
+            self._schedule_drain()
 
     def _send_all(self, messages: Sequence[Outgoing]) -> None:
         encoded: dict[int, bytes] = {}
@@ -467,6 +471,9 @@ class Replica:
         now = self._clock.monotonic_s()
         if now >= self.core.deadline:
             self._guarded(self.core.tick, now)
+        # A leader's timer fires at each heartbeat; a follower's slow disk is its leader's to judge.
+        if self.core.role is Role.LEADER and self._persister.take_slow():
+            self._disk_slow()
         self._drain()
 
     def _guarded(self, function: Callable[..., object], *arguments: object) -> None:

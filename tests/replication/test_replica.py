@@ -378,3 +378,65 @@ async def test_reads_that_wait_fail_when_the_replica_closes_or_is_fenced() -> No
     with pytest.raises(Closed):
         other.read_barrier()
     await cluster.close()
+
+
+@simulated
+async def test_a_leader_whose_disk_hangs_lets_one_lead_that_is_ahead_of_it() -> None:
+    cluster = Cluster(3)
+    await cluster.open()
+    old = await cluster.leader()
+    await old.propose(draft(b"before"))
+    cluster.slow_down(cluster.node_of(old), 30.0)
+    # The followers commit it without this disk, and know nothing of its trouble.
+    await old.propose(draft(b"meanwhile"))
+    began_s = asyncio.get_running_loop().time()
+    async with asyncio.timeout(10):
+        while old.core.role is Role.LEADER:
+            await asyncio.sleep(0.01)
+    assert 1.5 < asyncio.get_running_loop().time() - began_s < 2.5
+    new = await cluster.leader()
+    await new.propose(draft(b"after"))
+    assert values_of(new) == [bytes(draft(v).body) for v in (b"before", b"meanwhile", b"after")]
+    assert old.failure is None
+    cluster.slow_down(cluster.node_of(old), 0.001)
+    await asyncio.sleep(40)
+    assert values_of(old) == values_of(new)
+    await cluster.close()
+
+
+@simulated
+async def test_when_all_disks_hang_their_leader_stays_and_takes_proposals() -> None:
+    cluster = Cluster(3)
+    await cluster.open()
+    leader = await cluster.leader()
+    await leader.propose(draft(b"before"))
+    await asyncio.sleep(0.5)
+    for node in cluster.nodes:
+        cluster.slow_down(node, 8.0)
+    outcome = leader.propose(draft(b"late"))
+    term = leader.core.term
+    async with asyncio.timeout(30):
+        while not outcome.done():
+            leader.propose(draft(b"later"))
+            await asyncio.sleep(0.1)
+    assert (leader.serving, leader.core.term) == (True, term)
+    await cluster.close()
+
+
+@simulated
+async def test_followers_of_a_fenced_leader_elect_within_two_election_timeouts() -> None:
+    cluster = Cluster(3)
+    await cluster.open()
+    old = await cluster.leader()
+    await old.propose(draft(b"kept"))
+    cluster.disks[cluster.node_of(old)].fail_at(2, errno.EIO)
+    old.propose(draft(b"unknown"))
+    while old.failure is None:
+        await asyncio.sleep(0.001)
+    fenced_s = asyncio.get_running_loop().time()
+    del cluster.replicas[cluster.node_of(old)]
+    new = await cluster.leader()
+    assert asyncio.get_running_loop().time() - fenced_s < 2.2 * RaftConfig().election_timeout_s
+    await new.propose(draft(b"next"))
+    await cluster.close()
+    await old.close()

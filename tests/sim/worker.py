@@ -39,7 +39,7 @@ class SimWorker:
     ) -> None:
         self._process = process
         self._rng = rng
-        self._speed = speed
+        self.speed = speed
         self._begins = begins
         self._unfinished: dict[int, Callable[[], Any]] = {}
         self._count = 0
@@ -47,7 +47,7 @@ class SimWorker:
     def run(self, function: Callable[[], T]) -> Awaitable[T]:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
-        speed, rng = self._speed, self._rng
+        speed, rng = self.speed, self._rng
         duration_s = rng.uniform(speed.shortest_s, speed.longest_s)
         if speed.slow_chance and rng.random() < speed.slow_chance:
             duration_s = rng.uniform(speed.longest_s, speed.slow_s)

@@ -99,6 +99,7 @@ class Cluster:
         self.disks = {node: SimDisk(random.Random(node)) for node in self.nodes}
         self.hosts: dict[NodeId, GroupHost] = {}
         self.replicas: dict[NodeId, Replica] = {}
+        self.workers: dict[NodeId, SimWorker] = {}
         self._dead: list[tuple[Process, GroupHost]] = []
         """Kept from the destructors, which would run on behalf of nobody."""
 
@@ -108,12 +109,14 @@ class Cluster:
 
     async def open_node(self, node: NodeId, config: ReplicationConfig | None = None) -> None:
         self.wire.processes[node] = process = Process(node)
+        worker = SimWorker(process, random.Random(node), WorkerSpeed())
+        self.workers[node] = worker
         host = GroupHost(
             node_id=node,
             directory="groups",
             disk=self.disks[node],
             clock=SimClock(asyncio.get_running_loop()),
-            worker=SimWorker(process, random.Random(node), WorkerSpeed()),
+            worker=worker,
             transport=self.wire.port(node),
             rng=random.Random(node),
             config=config,
@@ -134,6 +137,10 @@ class Cluster:
         del self.wire.handlers[node]
         self._dead.append((self.wire.processes[node], self.hosts.pop(node)))
         self.disks[node].crash()
+
+    def slow_down(self, node: NodeId, work_s: float) -> None:
+        """From now on each piece of work on the disk of ``node`` takes ``work_s``."""
+        self.workers[node].speed = WorkerSpeed(work_s, work_s)
 
     async def leader(self) -> Replica:
         async with asyncio.timeout(10):
