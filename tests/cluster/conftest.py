@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from examples.local_cluster import LocalCluster, NodeProcess, free_address
+from faults.namespaces import Namespaces, NotPossible
 from quorumlog import Client
 
 _HERE = Path(__file__).parent
@@ -51,3 +52,13 @@ def node(tmp_path: Path) -> Iterator[NodeProcess]:
     finally:
         if process.running:
             process.kill()
+
+
+@pytest.fixture
+def namespaces() -> Iterator[Namespaces]:
+    """Three network namespaces; the test is skipped, with the reason, where there can be none."""
+    try:
+        with Namespaces(3) as namespaces:
+            yield namespaces
+    except NotPossible as why:
+        pytest.skip(str(why))

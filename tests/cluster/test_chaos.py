@@ -8,21 +8,17 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import pytest
-
 from examples.local_cluster import LocalCluster, NodeProcess, Place, free_address
-from faults.namespaces import Namespaces, NotPossible
+from faults.namespaces import Namespaces
 from faults.proxy import FaultProxy
 from faults.traffic import Traffic
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "5"))
 NODES = 3
-PORT = 7400
-GOSSIP_PORT = 7946
 
 
 class Nemesis:
@@ -125,26 +121,9 @@ async def test_connections_between_nodes_are_delayed_throttled_stalled_and_broke
         assert len(set(nemesis.done)) == 5
 
 
-@pytest.fixture
-def namespaces() -> Iterator[Namespaces]:
-    try:
-        with Namespaces(NODES) as namespaces:
-            yield namespaces
-    except NotPossible as why:
-        pytest.skip(str(why))
-
-
 async def test_nodes_are_cut_off_from_each_other(tmp_path: Path, namespaces: Namespaces) -> None:
     """From everybody, from some of the peers in one direction, or from all peers but no client."""
     rng = random.Random(3)
-    places = [
-        Place(
-            f"{namespaces.address(number)}:{PORT}",
-            f"{namespaces.address(number)}:{GOSSIP_PORT}",
-            launcher=namespaces.launcher(number),
-        )
-        for number in range(NODES)
-    ]
 
     async def cut_off() -> None:
         namespaces.cut_off(rng.randrange(NODES))
@@ -157,13 +136,11 @@ async def test_nodes_are_cut_off_from_each_other(tmp_path: Path, namespaces: Nam
         namespaces.heal()
 
     async def cut_from_peers() -> None:
-        lonely = rng.randrange(NODES)
-        for peer in set(range(NODES)) - {lonely}:
-            namespaces.cut_one_way(lonely, peer)
+        namespaces.cut_from_peers(rng.randrange(NODES))
         await asyncio.sleep(rng.uniform(0.5, 1.5))
         namespaces.heal()
 
-    with LocalCluster(tmp_path, places=places) as cluster:
+    with LocalCluster(tmp_path, places=namespaces.places()) as cluster:
         nemesis = Nemesis(rng, namespaces.heal)
         await Traffic(cluster.servers, rng).run(
             lambda: nemesis.run(cut_off, cut_one_way, cut_from_peers)

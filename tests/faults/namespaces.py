@@ -13,7 +13,11 @@ import subprocess
 from types import TracebackType
 from typing import Self
 
+from examples.local_cluster import Place
+
 _FIRST_HOST = 11
+_PORT = 7400
+_GOSSIP_PORT = 7946
 
 
 class NotPossible(Exception):
@@ -32,9 +36,16 @@ class Namespaces:
     def address(self, number: int) -> str:
         return f"{self._subnet}.{_FIRST_HOST + number}"
 
-    def launcher(self, number: int) -> tuple[str, ...]:
-        """The command that starts another one inside."""
-        return ("ip", "netns", "exec", self._name(number))
+    def places(self) -> list[Place]:
+        """Where the nodes of a cluster run, one in each."""
+        return [
+            Place(
+                f"{self.address(number)}:{_PORT}",
+                f"{self.address(number)}:{_GOSSIP_PORT}",
+                launcher=("ip", "netns", "exec", self._name(number)),
+            )
+            for number in range(self._count)
+        ]
 
     def __enter__(self) -> Self:
         """Raises NotPossible, with nothing left behind."""
@@ -64,6 +75,12 @@ class Namespaces:
     def cut_one_way(self, source: int, target: int) -> None:
         """What ``source`` sends to ``target`` is lost. Of TCP, neither direction gets on."""
         self._inside(source, "route", "replace", "blackhole", f"{self.address(target)}/32")
+
+    def cut_from_peers(self, number: int) -> None:
+        """What it sends to any of the others is lost; this process still reaches it."""
+        for peer in range(self._count):
+            if peer != number:
+                self.cut_one_way(number, peer)
 
     def heal(self) -> None:
         """All links are up, nothing is lost."""
