@@ -62,7 +62,7 @@ def _messages() -> list[bytes]:
     )
     term, index = Term(3), Index(4)
     return [
-        encode(AppendRequest(term, index, Term(2), index, batches)),
+        encode(AppendRequest(term, index, Term(2), index, batches, 7)),
         encode(AppendRequest(term, index, Term(2), index, ())),
         encode(AppendResponse(term, False, index, index, index, term)),
         encode(VoteRequest(term, index, term, True, False)),
@@ -77,7 +77,10 @@ def _check_message(data: bytes) -> None:
 
 def _members() -> list[bytes]:
     a, b, c = NodeId("a" * 32), NodeId("b"), NodeId("ü")
-    return [Members((a, b), (c,)).encode(), Members((a,), ()).encode()]
+    return [
+        each.encode()
+        for each in (Members((a, b), (c,)), Members((a,)), Members((a,), (b,), (b, c)))
+    ]
 
 
 def _check_members(data: bytes) -> None:

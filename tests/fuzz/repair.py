@@ -38,7 +38,7 @@ def repair_batches(data: bytes) -> bytes:
 
 def repair_request(data: bytes) -> bytes:
     """The batches of an AppendRequest, see replication/wire.py."""
-    fields_bytes = 33
+    fields_bytes = 41
     if data[:1] != b"\x03":
         return data
     return data[:fields_bytes] + repair_batches(data[fields_bytes:])
