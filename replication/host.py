@@ -171,7 +171,9 @@ class GroupHost:
             if self._closed:
                 raise Closed("this node is closing")
         except (Exception, asyncio.CancelledError):
-            opened.log.close()
+            # What the disk says to that must not take the place of why this ends.
+            with suppress(StorageError):
+                opened.log.close()
             opened.hard_state_file.close()
             raise
         replica = self._make_replica(group, order, opened, found, configurations)

@@ -112,6 +112,7 @@ class Replica:
         )
         self.trimmer = Trimmer(
             log=log,
+            core=core,
             state_machine=state_machine,
             saver=saver,
             worker=worker,

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from quorumlog.errors import Closed
 from quorumlog.log.log import Log, SegmentInfo
 from quorumlog.ports import Worker
+from quorumlog.replication.core.core import RaftCore
 from quorumlog.replication.saved_state import StateSaver
 from quorumlog.replication.state_machine import StateMachine
 
@@ -29,6 +30,7 @@ class Trimmer:
         self,
         *,
         log: Log,
+        core: RaftCore,
         state_machine: StateMachine,
         saver: StateSaver,
         worker: Worker,
@@ -37,6 +39,7 @@ class Trimmer:
     ) -> None:
         """``wake`` has what waits for the disk flushed soon; ``failed`` hears of a bug."""
         self._log = log
+        self._core = core
         self._state_machine = state_machine
         self._saver = saver
         self._worker = worker
@@ -81,7 +84,11 @@ class Trimmer:
         """
         if self._saver.unsaved_configuration is not None:
             await self._saver.save_now(self._failed)
-        through_index = min(through_index, self._state_machine.log_start.free_index)
+        # A segment may be on disk before the core has heard of it, and ask for the batch where its
+        # own knowledge ends.
+        through_index = min(
+            through_index, self._state_machine.log_start.free_index, self._core.durable_index
+        )
         unsaved = self._saver.unsaved_configuration
         if unsaved is not None:
             through_index = min(through_index, unsaved - 1)

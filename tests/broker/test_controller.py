@@ -2,12 +2,18 @@
 
 import asyncio
 import random
+from types import SimpleNamespace
+from typing import cast
 
+import pytest
+
+from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.controller import Controller
 from quorumlog.errors import InvariantViolation
 from quorumlog.log.config import LogConfig
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.host import GroupHost
+from quorumlog.replication.replica import Replica
 from quorumlog.types import NodeId
 from sim.clock import SimClock
 from sim.disk import SimDisk
@@ -69,3 +75,34 @@ def test_a_bug_in_a_controllers_task_is_reported_and_not_retried() -> None:
         loop.dispose()
     assert rounds == 1
     assert [str(failure) for failure in failures] == ["broken on purpose"]
+
+
+async def test_a_cancellation_that_comes_with_the_result_is_not_lost() -> None:
+    loop = asyncio.get_running_loop()
+    peers = NoPeers()
+    host = GroupHost(
+        node_id=NodeId("n1"),
+        directory="groups",
+        disk=SimDisk(random.Random(1)),
+        clock=SimClock(loop),
+        worker=SimWorker(Process("n1"), random.Random(1), WorkerSpeed()),
+        transport=peers,
+        rng=random.Random(1),
+    )
+    controller = Controller(
+        node_id=NodeId("n1"),
+        host=host,
+        membership=StaticMembership([member(NodeId("n1"), "n1:7400")]),
+        calls=peers,
+        log_config=lambda topic: LogConfig(fsync=topic.fsync),
+        clock=SimClock(loop),
+    )
+    outcome: asyncio.Future[metadata_pb2.Result] = loop.create_future()
+    controller._replica = cast(Replica, SimpleNamespace(propose=lambda draft: outcome))
+    command = metadata_pb2.Command(allocate_producer=metadata_pb2.AllocateProducer())
+    proposing = asyncio.create_task(controller.propose_here(command.SerializeToString()))
+    await asyncio.sleep(0)
+    outcome.set_result(metadata_pb2.Result(index=1))
+    proposing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await proposing

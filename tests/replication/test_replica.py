@@ -16,6 +16,7 @@ from quorumlog.errors import (
     Unavailable,
 )
 from quorumlog.log.config import LogConfig
+from quorumlog.replication import host as host_module
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.config import RaftConfig
 from quorumlog.replication.core.members import Members
@@ -440,3 +441,21 @@ async def test_followers_of_a_fenced_leader_elect_within_two_election_timeouts()
     await new.propose(draft(b"next"))
     await cluster.close()
     await old.close()
+
+
+async def test_a_disk_that_fails_while_an_opening_is_given_up_does_not_hide_that() -> None:
+    cluster = Cluster(1)
+    started = asyncio.Event()
+
+    async def wait_for_ever(**arguments: object) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(host_module, "restore_state", wait_for_ever)
+        opening = asyncio.create_task(cluster.open())
+        await started.wait()
+        cluster.disks[NodeId("n0")].fail_at(1, errno.EIO)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening

@@ -101,6 +101,17 @@ async def test_segments_go_as_far_as_they_hold_deleted_records_only_and_nobody_n
 
 
 @simulated
+async def test_what_the_core_does_not_know_to_be_durable_stays() -> None:
+    cluster, leader = await cluster_with(1, 13)
+    await trim(leader, 12, 12)
+    # As between the end of a flush and the turn of the loop that hears of it.
+    leader.core._durable_index = Index(5)
+    assert await leader.trimmer.remove_deleted(1 << 40) == 1
+    assert leader.log.start_index <= 5
+    await cluster.close()
+
+
+@simulated
 async def test_the_last_segment_is_sealed_as_soon_as_all_in_it_is_deleted() -> None:
     cluster, leader = await cluster_with(1, 2)
     await trim(leader, 2, 3)

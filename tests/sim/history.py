@@ -97,12 +97,13 @@ class GroupHistory:
         """A state made from a log that begins there is that of the whole log from this index on."""
         if start_index == 1:
             return 0
+        before = self.committed[: start_index - 1][-1].header
         for index, start in enumerate(self.starts):
-            if start.free_index >= start_index - 1:
+            if start.free_index >= before.index and start.offset >= before.next_offset:
                 return index
         raise Violation(
-            f"group {self.group}: a log begins with batch {start_index}, no command gave free more "
-            f"than {self.starts[-1].free_index}"
+            f"group {self.group}: a log begins behind {before}, and commands only got to "
+            f"{self.starts[-1]}"
         )
 
     def _check_continues(self, node: str, batch: Batch) -> None:

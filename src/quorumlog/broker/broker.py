@@ -187,7 +187,8 @@ class Broker:
         if offset > start:
             draft = self._controller.partitions[info.group].start_draft(offset, free_index=0)
             try:
-                await asyncio.wait_for(self._appended(replica, info, draft), _COMMIT_TIMEOUT_S)
+                async with asyncio.timeout(_COMMIT_TIMEOUT_S):
+                    await self._appended(replica, info, draft)
             except TimeoutError:
                 raise OutcomeUnknown(
                     f"the deletion was not committed within {_COMMIT_TIMEOUT_S:g} s: is a majority "

@@ -226,9 +226,9 @@ class Controller:
             NotLeader, and what :meth:`Replica.propose` raises.
         """
         check_command(parse_command(encoded))
-        result = await asyncio.wait_for(
-            self.replica.propose(Draft.of(encoded, kind=Kind.COMMAND)), _PROPOSE_TIMEOUT_S
-        )
+        # Not wait_for: it loses a cancellation that comes together with the result.
+        async with asyncio.timeout(_PROPOSE_TIMEOUT_S):
+            result = await self.replica.propose(Draft.of(encoded, kind=Kind.COMMAND))
         if not isinstance(result, metadata_pb2.Result):
             raise OutcomeUnknown("the command was applied and its result is not known")
         return result

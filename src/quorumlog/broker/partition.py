@@ -15,8 +15,9 @@ class PartitionMachine:
     """A replication ``StateMachine``; the result of a RECORDS batch is its :class:`ProduceAck`,
     that of a command the :class:`LogStart` from there on.
 
-    One that was made anew from a log whose first segments are removed, equals the one that saw them
-    as soon as it has applied the newest command through whose ``free_index`` they were removed.
+    One that was made anew from a log whose first segments are removed equals the one that saw them
+    as soon as it has applied a command that deletes them all and gives them free: there always is
+    one in what is left.
     """
 
     def __init__(self) -> None:
