@@ -443,6 +443,7 @@ async def test_followers_of_a_fenced_leader_elect_within_two_election_timeouts()
     await old.close()
 
 
+@simulated
 async def test_a_disk_that_fails_while_an_opening_is_given_up_does_not_hide_that() -> None:
     cluster = Cluster(1)
     started = asyncio.Event()
