@@ -9,7 +9,10 @@ from typing import Final
 
 from bench.bare_stream import bare_stream_server, read_rate
 from bench.baselines import synced_write_rate
-from bench.figures import Figure, Scale, latency_percentiles, rate, ratio
+from bench.etcd import etcd_cluster
+from bench.failover import measure_failover
+from bench.figures import Figure, Scale, rate, ratio
+from bench.single_records import measure_single_records
 from examples.local_cluster import LocalCluster
 from quorumlog import AsyncClient
 from quorumlog.client.consumed import ConsumedBatch
@@ -23,26 +26,26 @@ _CONFIGURED: Final = "3 processes, 3 replicas, fsync always"
 
 
 def measure_replicated(directory: Path, scale: Scale) -> list[Figure]:
-    """Produce, latency, concurrency and replay; takes about two minutes at full scale."""
+    """Produce, replay, latency, concurrency and failover; some five minutes at full scale."""
     import uvloop
 
     with (
         LocalCluster(directory / "cluster") as cluster,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        return runner.run(_measure(cluster.servers, directory, scale))
+        return runner.run(_measure(cluster, directory, scale))
 
 
-async def _measure(servers: list[str], directory: Path, scale: Scale) -> list[Figure]:
-    async with AsyncClient(*servers) as client:
+async def _measure(cluster: LocalCluster, directory: Path, scale: Scale) -> list[Figure]:
+    async with AsyncClient(*cluster.servers) as client:
         figures = []
         for record_bytes, records in ((1024, 100_000), (100, 500_000)):
             count = scale.count(records)
             figures.append(await _produce(client, directory, scale, record_bytes, count))
             figures.extend(await _replay(client, scale, record_bytes, count))
-        figures.append(await _latency(client, scale))
-        figures.append(await _many_producers(client, scale))
-        figures.append(await _shared_producer(client, scale))
+        with etcd_cluster(directory / "etcd") as etcd:
+            figures += await measure_single_records(client, scale, _CONFIGURED, etcd)
+        figures += await measure_failover(cluster, client, scale, _CONFIGURED)
         return figures
 
 
@@ -114,81 +117,3 @@ async def _read(
         async for batch in consumer.batches():
             seen += count(batch)
     return seen / (time.perf_counter() - started)
-
-
-async def _latency(client: AsyncClient, scale: Scale) -> Figure:
-    topic = "latency"
-    await client.create_topic(topic, partitions=1, replicas=_REPLICAS)
-    latencies_s = []
-    async with client.producer(topic) as producer:
-        for _ in range(100):
-            await producer.send(bytes(256))
-        for _ in range(scale.count(3_000)):
-            started = time.perf_counter()
-            await producer.send(bytes(256))
-            latencies_s.append(time.perf_counter() - started)
-    return Figure(
-        "One record at a time, latency",
-        f"{_CONFIGURED}; 256 B, one producer that waits for every acknowledgement",
-        latency_percentiles(latencies_s),
-        f"{1 / statistics.fmean(latencies_s):,.0f} records/s",
-    )
-
-
-async def _many_producers(client: AsyncClient, scale: Scale) -> Figure:
-    """As 64 programs would: 64 producer ids, nothing shared but the connection."""
-    topic, producers, each = "many", 64, scale.count(200)
-    await client.create_topic(topic, partitions=1, replicas=_REPLICAS)
-    latencies_s: list[float] = []
-
-    async def produce() -> None:
-        async with client.producer(topic) as producer:
-            await producer.send(b"")
-            ready.release()
-            await go.wait()
-            for _ in range(each):
-                started = time.perf_counter()
-                await producer.send(bytes(256))
-                latencies_s.append(time.perf_counter() - started)
-
-    ready, go = asyncio.Semaphore(0), asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(producers):
-            tasks.create_task(produce())
-        for _ in range(producers):
-            await ready.acquire()
-        started = time.perf_counter()
-        go.set()
-    elapsed_s = time.perf_counter() - started
-    return Figure(
-        f"{producers} producers, one record in flight each",
-        f"{_CONFIGURED}; 256 B, one client, one partition",
-        f"{producers * each / elapsed_s:,.0f} records/s",
-        latency_percentiles(latencies_s),
-    )
-
-
-async def _shared_producer(client: AsyncClient, scale: Scale) -> Figure:
-    """As one program with 64 tasks would: their records share batches."""
-    topic, tasks_count, each = "shared", 64, scale.count(1000)
-    await client.create_topic(topic, partitions=1, replicas=_REPLICAS)
-    latencies_s: list[float] = []
-
-    async with client.producer(topic) as producer:
-        await producer.send(b"")
-
-        async def produce() -> None:
-            for _ in range(each):
-                started = time.perf_counter()
-                await producer.send(bytes(256))
-                latencies_s.append(time.perf_counter() - started)
-
-        started = time.perf_counter()
-        await asyncio.gather(*(produce() for _ in range(tasks_count)))
-        elapsed_s = time.perf_counter() - started
-    return Figure(
-        f"{tasks_count} tasks of one producer, one record in flight each",
-        f"{_CONFIGURED}; 256 B, one partition",
-        f"{tasks_count * each / elapsed_s:,.0f} records/s",
-        latency_percentiles(latencies_s),
-    )
