@@ -102,7 +102,8 @@ async def _follower_away(
             f"{configured}; 256 B; the follower lacks {count * _RECORD_BYTES / 1e6:,.0f} MB and is "
             f"back after {statistics.median(times_s):.1f} s, its start included",
             latency_percentiles(catching_up_s),
-            f"p99 {statistics.median(slower):.1f} x what it was before ({latency_percentiles(quiet_s)})",
+            f"p99 {statistics.median(slower):.1f} x what it was before "
+            f"({latency_percentiles(quiet_s)})",
             "p99 <= 2 x",
         ),
     ]
