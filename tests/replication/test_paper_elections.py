@@ -13,6 +13,7 @@ from quorumlog.replication.core.config import RaftConfig
 from quorumlog.replication.core.core import RaftCore, Role
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.messages import (
+    AppendRequest,
     AppendResponse,
     Message,
     TimeoutNow,
@@ -282,6 +283,43 @@ def test_3_10_a_target_that_is_up_to_date_is_told_at_once_and_only_once() -> Non
         propose(core)
 
 
+def test_3_10_a_target_that_lacks_batches_gets_them_first() -> None:
+    core, _ = make_leader()
+    core.receive(A, appended(1, 1), 0.0)
+    propose(core)
+    core.transfer_leadership(A, 0.0)
+    (request,) = sent_to(core.take_ready(), A)
+    assert isinstance(request, AppendRequest)
+    assert len(request.batches) == 1
+    core.receive(A, appended(1, 2), 0.0)
+    assert sent_to(core.take_ready(), A)[-1] == TimeoutNow(Term(1))
+
+
+def test_3_10_a_transfer_is_given_up_after_an_election_timeout() -> None:
+    core, _ = make_leader()
+    core.receive(A, appended(1, 1), 0.0)
+    core.transfer_leadership(B, 0.0)
+    now = 0.0
+    while now < CONFIG.election_timeout_s:
+        with pytest.raises(NotLeader):
+            propose(core, now=now)
+        now = core.deadline
+        core.receive(A, appended(1, 1), now)
+        core.tick(now)
+    assert now == CONFIG.election_timeout_s
+    assert core.role is Role.LEADER
+    propose(core, now=now)
+
+
+def test_3_10_the_target_of_a_transfer_may_be_changed() -> None:
+    core, _ = make_leader()
+    core.receive(A, appended(1, 1), 0.0)
+    core.transfer_leadership(B, 0.0)
+    assert TimeoutNow(Term(1)) not in sent_to(core.take_ready(), B)
+    core.transfer_leadership(A, 0.1)
+    assert sent_to(core.take_ready(), A)[-1] == TimeoutNow(Term(1))
+
+
 # -- dissertation §6.2: check-quorum, §9.6: pre-vote ----------------------------------------------
 
 
@@ -335,6 +373,26 @@ def test_9_6_a_refused_pre_vote_teaches_the_newer_term() -> None:
     asker.tick(LATER)
     asker.receive(B, refusal, LATER)
     assert (asker.role, asker.term) == (Role.FOLLOWER, 7)
+
+
+def test_9_6_who_comes_back_with_an_old_term_learns_the_newer_and_does_not_raise_it() -> None:
+    core, _ = make_core(term=3)
+    for now in (LATER, 3 * LATER, 5 * LATER):
+        core.tick(now)
+        assert (core.role, core.term) == (Role.PRE_CANDIDATE, 3)
+    core.receive(A, append_request(3), 5 * LATER)
+    assert (core.role, core.term, core.leader_id) == (Role.FOLLOWER, 3, A)
+
+
+def test_9_6_pre_votes_of_a_minority_start_nothing() -> None:
+    core, _ = make_core(members=FIVE, term=3)
+    core.tick(LATER)
+    core.receive(A, VoteResponse(Term(4), True, pre=True), LATER)
+    core.receive(A, VoteResponse(Term(4), True, pre=True), LATER)
+    assert (core.role, core.term) == (Role.PRE_CANDIDATE, 3)
+    for voter in (B, C, NodeId("d")):
+        core.receive(voter, VoteResponse(Term(3), False, pre=True), LATER)
+    assert (core.role, core.term) == (Role.FOLLOWER, 3)
 
 
 # -- durability of the term -----------------------------------------------------------------------
