@@ -9,6 +9,8 @@ SEGMENT_SUFFIX: Final = ".log"
 INDEX_SUFFIX: Final = ".index"
 COMPACTED_SUFFIX: Final = ".compacted"
 REMADE_SUFFIX: Final = ".remade"
+SET_ASIDE_INFIX: Final = ".damaged-"
+"""Between a directory's name and a number: a damaged log that was set aside for a new one."""
 
 _DIGITS = 20
 

@@ -283,11 +283,17 @@ class GroupHost:
 
     # -- opening again -------------------------------------------------------------------------
 
-    def report_damage(self, group: GroupId, error: Corrupt) -> None:
-        """Somebody who read the log of ``group`` found rot: the replica starts over."""
+    def report_damage(self, group: GroupId, error: Corrupt) -> bool:
+        """Somebody who read the log of ``group`` found rot. Whether the replica starts over.
+
+        The only voter does not: what it has left is all there is, and goes on being served.
+        """
         replica = self.replicas.get(group)
-        if replica is not None:
-            replica.fail(error)
+        if replica is None or replica.core.members.voting == (self.node_id,):
+            _log.error("only_copy_damaged", group=group, error=str(error), way_out=_WAY_OUT_ALONE)
+            return False
+        replica.fail(error)
+        return True
 
     def _install(self, replica: Replica, state: StateSnapshot) -> None:
         """Let the state in the draft take the place of the log, unless it came too late."""

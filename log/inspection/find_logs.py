@@ -4,7 +4,7 @@ from typing import Final
 
 from quorumlog.errors import UnusableDirectory
 from quorumlog.log.inspection.inventory import KEPT_PREFIX, is_log
-from quorumlog.log.paths import parent_of
+from quorumlog.log.paths import SET_ASIDE_INFIX, parent_of
 from quorumlog.ports import Disk
 
 MAX_DEPTH: Final = 4
@@ -54,7 +54,8 @@ def _logs_below(disk: Disk, directory: str, depth: int) -> list[str]:
         return [directory]
     if not depth:
         return []
-    below = [f"{directory}/{name}" for name in names if not name.startswith(KEPT_PREFIX)]
+    kept = [name for name in names if name.startswith(KEPT_PREFIX) or SET_ASIDE_INFIX in name]
+    below = [f"{directory}/{name}" for name in names if name not in kept]
     return [log for path in below for log in _logs_below(disk, path, depth - 1)]
 
 

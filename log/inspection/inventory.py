@@ -30,8 +30,11 @@ KEPT_PREFIX: Final = "removed-"
 PARKED_SUFFIX: Final = ".misplaced"
 """Behind a segment's name: a whole segment that waits for its place (see the repair)."""
 
+RECOVERING_NAME: Final = "recovering"
+"""The note of a replica that has lost its log, and votes for nobody before it is whole again."""
+
 _DRAFTS: Final = ("state.new", f"{HARD_STATE_NAME}.new", DRAFT_NAME)
-_KNOWN: Final = ("lock", HARD_STATE_NAME)
+_KNOWN: Final = ("lock", HARD_STATE_NAME, RECOVERING_NAME)
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ class Recovery:
             group=self._replica.group,
             waited_s=PATIENCE_S,
             way_out="this replica lost its log to damage and votes only after a leader has given "
-            "it all of it again. Start the other replicas. If a majority of them is damaged too, stop "
-            "the nodes, put what was set aside (groups/<group>.damaged-<n>) back in its place on "
+            "it all of it again. Start the other replicas. If a majority of them is damaged too, "
+            "stop the nodes, put what was set aside (groups/<group>.damaged-<n>) back in its place on "
             "one of them, and run `quorumlog log repair` there: what it cannot mend is lost",
         )

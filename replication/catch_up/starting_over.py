@@ -29,7 +29,7 @@ from fastcrc.crc32 import iscsi as crc32c
 from quorumlog.errors import Corrupt, StorageError
 from quorumlog.log.hard_state import HardState, HardStateFile
 from quorumlog.log.install import install_index_of
-from quorumlog.log.paths import first_indexes_of, parent_of
+from quorumlog.log.paths import SET_ASIDE_INFIX, first_indexes_of, parent_of
 from quorumlog.ports import Disk
 
 HARD_STATE_NAME: Final = "hard-state"
@@ -84,7 +84,7 @@ def start_over(disk: Disk, directory: str, reason: str, now_ms: int) -> str:
     finally:
         hard_state_file.close()
     write_note(disk, new, Note(now_ms, number, reason))
-    target = f"{directory}.damaged-{number}"
+    target = f"{directory}{SET_ASIDE_INFIX}{number}"
     disk.rename(directory, target)
     disk.sync_directory(parent)
     disk.rename(new, directory)
@@ -132,7 +132,7 @@ def recovered(disk: Disk, directory: str) -> None:
 def set_aside_of(disk: Disk, directory: str) -> list[str]:
     """The directories that were set aside of ``directory``, the oldest first."""
     parent = parent_of(directory)
-    prefix = directory.rsplit("/", 1)[-1] + ".damaged-"
+    prefix = directory.rsplit("/", 1)[-1] + SET_ASIDE_INFIX
     found = [
         f"{parent}/{name}"
         for name in disk.list_directory(parent)

@@ -14,7 +14,7 @@ from quorumlog.log.config import LogConfig
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.host import GroupHost
 from quorumlog.replication.replica import Replica
-from quorumlog.types import NodeId
+from quorumlog.types import METADATA_GROUP, NodeId
 from sim.clock import SimClock
 from sim.disk import SimDisk
 from sim.loop import SimLoop
@@ -98,7 +98,7 @@ async def test_a_cancellation_that_comes_with_the_result_is_not_lost() -> None:
         clock=SimClock(loop),
     )
     outcome: asyncio.Future[metadata_pb2.Result] = loop.create_future()
-    controller._replica = cast(Replica, SimpleNamespace(propose=lambda draft: outcome))
+    host.replicas[METADATA_GROUP] = cast(Replica, SimpleNamespace(propose=lambda draft: outcome))
     command = metadata_pb2.Command(allocate_producer=metadata_pb2.AllocateProducer())
     proposing = asyncio.create_task(controller.propose_here(command.SerializeToString()))
     await asyncio.sleep(0)

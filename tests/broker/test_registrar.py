@@ -42,7 +42,7 @@ def registrar_of(gossip: Gossip) -> tuple[Registrar, MetadataState, list[str]]:
 
     core = SimpleNamespace(members=Members((NodeId("a"), NodeId("b"))))
     replica: Any = SimpleNamespace(serving=True, core=core, propose_members=propose_members)
-    return Registrar("c", metadata, gossip, replica, propose), metadata, registered
+    return Registrar("c", metadata, gossip, lambda: replica, propose), metadata, registered
 
 
 async def test_a_node_is_registered_once_and_again_when_its_address_changes() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import quorumlog
+from quorumlog.errors import Corrupt
 from quorumlog.log.config import LogConfig
 from quorumlog.log.inspection.scrubber import Scrubber
 from quorumlog.log.log import Log
@@ -206,3 +207,20 @@ async def test_a_node_reports_rot_in_a_partition(tmp_path: Path) -> None:
             event = await next_of(events)
     assert event["group"] == int(damaged.parent.name)
     assert event["file"] == str(damaged)
+
+
+async def test_whoever_owns_the_logs_hears_of_what_a_log_has_lost(bench: Bench) -> None:
+    bench.disk.flip_bit(bench.path(2, 3), DATA_START + 90, 3)
+    heard: asyncio.Queue[tuple[GroupId, Corrupt]] = asyncio.Queue()
+    scrubbing = Scrubbing(
+        lambda: bench.logs,
+        bench.disk,
+        bench.clock,
+        FAST,
+        on_damage=lambda group, error: heard.put_nowait((group, error)),
+    )
+    group, error = await asyncio.wait_for(heard.get(), TIMEOUT_S)
+    await scrubbing.close()
+    assert group == 2
+    assert error.file == bench.path(2, 3)
+    assert heard.empty()

@@ -24,6 +24,7 @@ from quorumlog.broker.port import (
 from quorumlog.broker.producers import Duplicate, InFlight
 from quorumlog.broker.topics import PartitionInfo
 from quorumlog.errors import (
+    Corrupt,
     InvalidArgument,
     NotLeader,
     OffsetOutOfRange,
@@ -134,7 +135,8 @@ class Broker:
         """Committed batches from ``offset`` on; see :class:`BrokerPort`.
 
         Raises:
-            UnknownTopic, PartitionOutOfRange, NotLeader, OffsetOutOfRange, Corrupt.
+            UnknownTopic, PartitionOutOfRange, NotLeader, OffsetOutOfRange.
+            Corrupt: what is damaged here is nowhere else.
         """
         info = self.metadata.partition(topic, partition)
         replica = self._leading(info) if not allow_follower else self._hosted(info)
@@ -148,7 +150,13 @@ class Broker:
             raise OffsetOutOfRange(offset, start, end)
         if offset == end:
             return Fetch(b"", offset, start, end)
-        fetched = replica.log.fetch(offset, max_bytes, end)
+        try:
+            fetched = replica.log.fetch(offset, max_bytes, end)
+        except Corrupt as error:
+            if not self._host.report_damage(info.group, error):
+                raise
+            # The others have it, and one of them leads soon.
+            raise NotLeader("this node's replica of the partition is damaged") from error
         return Fetch(fetched.data, fetched.next_offset, start, end)
 
     async def find_offset(self, topic: str, partition: int, start: Start) -> OffsetInfo:

@@ -117,7 +117,6 @@ class Controller:
         self._membership = membership
         self._calls = calls
         self._log_config = log_config
-        self._replica: Replica | None = None
         self._first_last_index = 0
         self._caught_up = False
         self._changed = asyncio.Event()
@@ -141,16 +140,20 @@ class Controller:
     async def start(self, cluster_id: str, members: Members) -> None:
         """Open group 0, whose first configuration is ``members``, and begin to follow it."""
         self.cluster_id = cluster_id
-        self._replica = await self._host.open_group(
+        replica = await self._host.open_group(
             METADATA_GROUP,
             members,
             MetadataMachine(self.metadata, self._batch_applied),
             self._log_config(TopicConfig()),
         )
-        self._first_last_index = self._replica.log.last_index
+        self._first_last_index = replica.log.last_index
         self._membership.on_change(lambda member: self._tend.set())
         registrar = Registrar(
-            cluster_id, self.metadata, self._membership, self._replica, self._propose_as_leader
+            cluster_id,
+            self.metadata,
+            self._membership,
+            lambda: self.replica,
+            self._propose_as_leader,
         )
         self._tasks = [
             asyncio.create_task(self._forever(self._keeper.reconcile, self._changed, None)),
@@ -175,21 +178,28 @@ class Controller:
 
     @property
     def replica(self) -> Replica:
-        if self._replica is None:
+        """Group 0's on this node; another object after the group was opened again.
+
+        Raises:
+            Unavailable: it is not open yet.
+        """
+        replica = self._host.replicas.get(METADATA_GROUP)
+        if replica is None:
             raise Unavailable("this node is not in a cluster yet: try again in a moment")
-        return self._replica
+        return replica
 
     @property
     def caught_up(self) -> bool:
         """Whether this node knows the metadata as of its start: before, "there is no such topic"
         may be a mistake."""
-        if not self._caught_up and self._replica is not None:
-            core, log = self._replica.core, self._replica.log
+        replica = self._host.replicas.get(METADATA_GROUP)
+        if not self._caught_up and replica is not None:
+            core, log = replica.core, replica.log
             self._caught_up = (
                 core.leader_id is not None
-                and self._replica.awaited is None
-                and self._replica.applied_index >= min(self._first_last_index, log.last_index)
-                and self._replica.applied_index >= core.commit_index > 0
+                and replica.awaited is None
+                and replica.applied_index >= min(self._first_last_index, log.last_index)
+                and replica.applied_index >= core.commit_index > 0
             )
         return self._caught_up
 

@@ -29,10 +29,10 @@ class Registrar:
         cluster_id: str,
         metadata: MetadataState,
         membership: Membership,
-        replica: Replica,
+        replica: Callable[[], Replica],
         propose: Callable[[metadata_pb2.Command], Awaitable[object]],
     ) -> None:
-        """``replica`` is group 0's; ``propose`` applies a command here, as the leader."""
+        """``replica`` gives that of group 0; ``propose`` applies a command here, as the leader."""
         self._cluster_id = cluster_id
         self._metadata = metadata
         self._membership = membership
@@ -41,7 +41,7 @@ class Registrar:
 
     async def tend(self) -> None:
         """Bring the node list up to date, if this node leads. Raises what proposing raises."""
-        if not self._replica.serving:
+        if not self._replica().serving:
             return
         for node in self._nodes_seen():
             if self._metadata.node(node.id) != node:
@@ -72,10 +72,11 @@ class Registrar:
 
         One at a time; the change calls for the next round when it is applied.
         """
-        members = self._replica.core.members
+        replica = self._replica()
+        members = replica.core.members
         known = {*members.voters, *members.learners}
         for node in self._metadata.nodes():
             if node.id not in known:
                 learners = (*members.learners, node.id)
-                await self._replica.propose_members(Members(members.voters, learners))
+                await replica.propose_members(Members(members.voters, learners))
                 return

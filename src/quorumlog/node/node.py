@@ -146,7 +146,13 @@ class Node:
             events=self._replica_event,
         )
         stack.push_async_callback(self.host.close)
-        scrubbing = Scrubbing(self._logs, disk, SystemClock(), config.scrub_bytes_s)
+        scrubbing = Scrubbing(
+            self._logs,
+            disk,
+            SystemClock(),
+            config.scrub_bytes_s,
+            on_damage=self.host.report_damage,
+        )
         stack.push_async_callback(scrubbing.close)
         self._controller = Controller(
             node_id=self.node_id,

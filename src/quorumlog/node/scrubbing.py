@@ -10,8 +10,15 @@ from typing import Final
 
 import structlog
 
-from quorumlog.errors import Closed, LogFenced
-from quorumlog.log.inspection.scrubber import DEFAULT_PAUSE_S, ScrubbedLog, Scrubber, log_finding
+from quorumlog.errors import Closed, Corrupt, LogFenced
+from quorumlog.log.inspection.damage import Severity
+from quorumlog.log.inspection.scrubber import (
+    DEFAULT_PAUSE_S,
+    Checked,
+    ScrubbedLog,
+    Scrubber,
+    log_finding,
+)
 from quorumlog.log.pacer import Pacer, Stopped
 from quorumlog.ports import Clock, Disk
 from quorumlog.system import ThreadWorker
@@ -36,7 +43,8 @@ class Scrubbing:
     """Goes round the sealed segments of the open logs, on a thread of its own; made in the loop.
 
     Segments are taken from the groups in turn, so that a large one does not keep the others
-    waiting for days. Damage is reported as the event ``rot_found``, with the group.
+    waiting for days. Damage is reported as the event ``rot_found``, with the group,
+    and to who owns the logs: a replica among others starts over.
     """
 
     def __init__(
@@ -46,12 +54,14 @@ class Scrubbing:
         clock: Clock,
         bytes_s: int,
         pause_s: float = DEFAULT_PAUSE_S,
+        on_damage: Callable[[GroupId, Corrupt], object] = lambda group, error: None,
     ) -> None:
         """
         Args:
             logs: what is open now; called in the loop. A log that is closed meanwhile is left out.
             bytes_s: bytes read in a second, all logs together; 0: nothing is done.
             pause_s: seconds between the end of one round of a log and the beginning of its next.
+            on_damage: told, in the loop, of what a log has lost.
         """
         self._logs = logs
         self._disk = disk
@@ -59,6 +69,7 @@ class Scrubbing:
         self._stop = Event()
         self._pacer = Pacer(bytes_s, clock, self._stop)
         self._pause_s = pause_s
+        self._on_damage = on_damage
         self._courses: dict[GroupId, _Course] = {}
         self._worker = ThreadWorker(1)
         self._task = asyncio.create_task(self._run()) if bytes_s else None
@@ -105,7 +116,9 @@ class Scrubbing:
         """Check one segment; at the end of the round the next one begins after the pause."""
         course = self._courses[group]
         try:
-            if await self._worker.run(course.scrubber.check_next) is not None:
+            checked = await self._worker.run(course.scrubber.check_next)
+            if checked is not None:
+                self._tell_of(group, course, checked)
                 return
         except (Stopped, Closed, LogFenced):
             pass  # there is nothing to be done until the log is opened again
@@ -113,3 +126,11 @@ class Scrubbing:
             # It changed nothing, so the replica goes on; the other logs have to be read, too.
             _log.error("scrub_failed", group=group, error=str(error), exc_info=error)
         course.due_s = self._clock.monotonic_s() + self._pause_s
+
+    def _tell_of(self, group: GroupId, course: _Course, checked: Checked) -> None:
+        lost = [each for each in checked.findings if each.severity is Severity.DAMAGE]
+        # Meanwhile the replica may have begun another log.
+        if lost and self._logs().get(group) is course.log:
+            worst = lost[0]
+            error = Corrupt(worst.file, worst.position, worst.expected, worst.found)
+            self._on_damage(group, error)
