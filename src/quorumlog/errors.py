@@ -218,6 +218,7 @@ class ProducerForgotten(OutOfOrderSequence):
     """What this producer appended, if anything, was deleted, and the producer forgotten with it:
     whether this batch was among that is not known. A new producer id has no past."""
 
+    retryable = False
     reason = "PRODUCER_FORGOTTEN"
 
     def __init__(self, expected: int, got: int) -> None:

@@ -80,3 +80,15 @@ def test_a_wildcard_needs_an_address_that_others_can_dial() -> None:
     with pytest.raises(ConfigError, match="advertise"):
         NodeConfig(listen="0.0.0.0:7400")
     assert NodeConfig(listen="0.0.0.0:7400", advertise="db1:7400").advertise == "db1:7400"
+
+
+@pytest.mark.parametrize(
+    ("name", "lowest", "highest"),
+    [("retention_interval_ms", 100, 3_600_000), ("retention_max_lag_ms", 0, 604_800_000)],
+)
+def test_settings_of_retention_have_bounds(name: str, lowest: int, highest: int) -> None:
+    for value in (lowest, highest):
+        assert getattr(load_config({}, {f"QUORUMLOG_{name.upper()}": str(value)}), name) == value
+    for value in (lowest - 1, highest + 1):
+        with pytest.raises(ConfigError, match=f"{name} is {value}"):
+            NodeConfig(**{name: value})

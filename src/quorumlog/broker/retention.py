@@ -29,7 +29,8 @@ from quorumlog.log.log import SegmentInfo
 from quorumlog.ports import Clock
 from quorumlog.replication.host import GroupHost
 from quorumlog.replication.replica import Replica
-from quorumlog.types import GroupId, Index, NodeId
+from quorumlog.replication.state_machine import LogStart
+from quorumlog.types import GroupId, Index, NodeId, Offset
 
 _log = structlog.get_logger()
 
@@ -123,6 +124,8 @@ class RetentionKeeper:
         is_busy = self._roll(replica, segments[-1], limits)
         if replica.serving and replica.group not in self._proposed:
             is_busy |= self._propose(replica, machine, segments, limits)
+        if not _is_spare(segments[0], machine.log_start):
+            return is_busy
         last = segments[min(len(segments), SEGMENTS_PER_TURN) - 1]
         return bool(await replica.trimmer.remove_deleted(last.next_index - 1)) or is_busy
 
@@ -152,16 +155,20 @@ class RetentionKeeper:
             spare = first_offset_to_keep(segments, limits, self._clock.wall_ms(), committed)
             offset = max(offset, spare)
         free_index = free_index_of(replica, self._clock.monotonic_s(), self._config.max_lag_s)
-        frees = any(
-            each.next_offset <= offset and start.free_index < each.next_index - 1 <= free_index
-            for each in segments[:-1]
-        )
-        if offset == start.offset and not frees:
+        after = LogStart(Offset(offset), free_index)
+        frees = any(_is_spare(each, after) and not _is_spare(each, start) for each in segments[:-1])
+        if offset <= start.offset and not frees:
             return False
         outcome = replica.propose(machine.start_draft(offset, free_index))
         self._proposed[replica.group] = outcome
         outcome.add_done_callback(lambda done: self._proposed.pop(replica.group, None))
         return True
+
+
+def _is_spare(segment: SegmentInfo, start: LogStart) -> bool:
+    """Whether a log that begins at ``start`` has no use for a sealed ``segment``."""
+    is_deleted = segment.next_offset <= start.offset
+    return is_deleted and segment.next_index - 1 <= start.free_index and not segment.is_active
 
 
 def free_index_of(replica: Replica, now_s: float, max_lag_s: float) -> Index:
