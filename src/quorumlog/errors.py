@@ -18,6 +18,7 @@
     │   ├── NotLeader              carries the leader's address where it is known
     │   └── Overloaded             a named bound is full
     ├── OutcomeUnknown             the request may or may not have taken effect
+    ├── Refused                    a state machine of the user's own said no to a command
     ├── SequenceError              the idempotent producer's contract was broken
     │   ├── OutOfOrderSequence     retryable: a gap; send the missing batches first
     │   │   └── ProducerForgotten  its batches were deleted: go on under a new id
@@ -195,6 +196,13 @@ class OutcomeUnknown(QuorumlogError):
     """The request may or may not have taken effect; idempotent producers may send it again."""
 
     reason = "OUTCOME_UNKNOWN"
+
+
+class Refused(QuorumlogError):
+    """A state machine of the user's own said no: raised in its ``apply``, and by ``propose`` to who
+    proposed the command (:mod:`quorumlog.replicated`)."""
+
+    reason = "REFUSED"
 
 
 class SequenceError(QuorumlogError):
