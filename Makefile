@@ -8,6 +8,7 @@ JOBS ?= 2
 SEEDS ?= 1000
 START ?= 0
 SECONDS ?= 60
+TRACES ?= 50
 
 .PHONY: help
 help: ## Show this list
@@ -50,7 +51,7 @@ cluster: setup ## The tests with real processes only
 	$(BIN)/python -m pytest -q tests/cluster
 
 .PHONY: chaos
-chaos: setup ## Kill real nodes while records flow: SECONDS=60
+chaos: setup ## Kill, pause, cut off real nodes while records flow: SECONDS=60 for each kind
 	CHAOS_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q tests/cluster/test_chaos.py --timeout 0
 
 .PHONY: sim
@@ -65,6 +66,11 @@ fuzz: setup ## Fuzz every decoder with atheris, which it installs: SECONDS=60
 .PHONY: storage
 storage: setup ## Let logs die in every way there is: SEEDS=1000 START=0 JOBS=2
 	PYTHONPATH=src:tests $(BIN)/python -m stored --seeds $(SEEDS) --start $(START) --jobs $(JOBS)
+
+.PHONY: tla
+tla: setup ## Check traces of the Raft cores against their TLA+ specification: TRACES=50 START=0
+	@bash tools/tla.sh
+	PYTHONPATH=src:tests $(BIN)/python -m tla --traces $(TRACES) --start $(START)
 
 .PHONY: explore
 explore: setup ## Let Hypothesis look for new examples; what it finds becomes an @example
