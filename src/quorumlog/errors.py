@@ -12,6 +12,7 @@
     │   ├── UnknownTopic
     │   └── PartitionOutOfRange
     ├── TopicExists
+    ├── UnsafeChange               what was asked for could lose records or a majority
     ├── OffsetOutOfRange           names the offset and the range that can be read
     ├── IndexOutOfRange            a batch that the log does not hold, or not any more
     ├── Unavailable                retryable: try again, perhaps elsewhere
@@ -34,7 +35,8 @@
     │   └── UnusableDirectory      missing, unwritable, not a directory
     ├── IdentityError
     │   ├── WrongCluster           the data or the peer belongs to another cluster
-    │   └── DuplicateNode          another live node has this id
+    │   ├── DuplicateNode          another live node has this id
+    │   └── NodeRemoved            the node was taken out of the cluster for good
     ├── AddressInUse               the port is taken
     ├── ProtocolError              a peer sent what no correct peer sends
     ├── Closed                     used after close()
@@ -136,6 +138,12 @@ class TopicExists(QuorumlogError):
 
     def details(self) -> dict[str, str]:
         return {"topic": self.topic}
+
+
+class UnsafeChange(QuorumlogError):
+    """Refused for what it would do to the cluster as it is now; the message names the way out."""
+
+    reason = "UNSAFE_CHANGE"
 
 
 class OffsetOutOfRange(QuorumlogError, LookupError):
@@ -308,6 +316,12 @@ class WrongCluster(IdentityError):
 
 class DuplicateNode(IdentityError):
     reason = "DUPLICATE_NODE"
+
+
+class NodeRemoved(IdentityError):
+    """Its data directory belongs to nobody any more."""
+
+    reason = "NODE_REMOVED"
 
 
 class AddressInUse(QuorumlogError):

@@ -40,6 +40,7 @@ from quorumlog.errors import (
     TopicExists,
     Unavailable,
     UnknownTopic,
+    UnsafeChange,
 )
 
 DOMAIN: Final = "quorumlog"
@@ -67,6 +68,7 @@ STATUS_CODES: Final[Mapping[type[QuorumlogError], grpc.StatusCode]] = {
     Corrupt: grpc.StatusCode.DATA_LOSS,
     DiskFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     IdentityError: grpc.StatusCode.FAILED_PRECONDITION,
+    UnsafeChange: grpc.StatusCode.FAILED_PRECONDITION,
     ProtocolError: grpc.StatusCode.INVALID_ARGUMENT,
 }
 """By the most special class an error belongs to."""

@@ -366,18 +366,37 @@ SNAPSHOT_2 = (
 )
 
 
-def test_the_bytes_of_a_snapshot_are_those_of_format_2() -> None:
+SNAPSHOT_3 = (
+    b'{"applied_index":4,"format":3,"next_group":2,"next_producer_id":1,"nodes":[["n1","N1",'
+    b'"n1:7400","1.0","%s"]],"removed":[%s],"topics":[{"config":{"fsync":"interval",'
+    b'"retention_bytes":%s,"retention_ms":-1,"retention_records":-1,"segment_bytes":-1},"name":"t",'
+    b'"partitions":[[1,["n1"],%s]],"replicas":1}],"voters":[%s]}'
+)
+
+
+def test_the_bytes_of_a_snapshot_are_those_of_format_3() -> None:
     state = MetadataState()
-    state.restore(SNAPSHOT_2 % b"700")
+    moving = b'["n2"],["n3"],7,5'
+    snapshot = SNAPSHOT_3 % (b"draining", b'"n0"', b"700", moving, b'3,["n1"]')
+    state.restore(snapshot)
     assert state.topic("t").config == TopicConfig("interval", retention_bytes=700)
-    assert state.snapshot() == SNAPSHOT_2 % b"700"
+    assert state.partition("t", 0).holders == ("n1", "n2", "n3")
+    assert state.snapshot() == snapshot
 
 
-def test_a_snapshot_of_format_1_is_read_and_its_topics_have_no_limits() -> None:
+@pytest.mark.parametrize(
+    ("older", "retention_bytes"), [(SNAPSHOT_1, b"-1"), (SNAPSHOT_2 % b"9", b"9")]
+)
+def test_a_snapshot_of_an_older_format_is_read(older: bytes, retention_bytes: bytes) -> None:
     state = MetadataState()
-    state.restore(SNAPSHOT_1)
-    assert state.topic("t").config == TopicConfig("interval")
-    assert state.snapshot() == SNAPSHOT_2 % b"-1"
+    state.restore(older)
+    assert state.snapshot() == SNAPSHOT_3 % (
+        b"active",
+        b"",
+        retention_bytes,
+        b"[],[],0,0",
+        b"0,[]",
+    )
 
 
 def test_a_leader_can_refuse_before_proposing() -> None:
@@ -466,7 +485,7 @@ def test_a_topic_made_anew_while_away_is_another_one(machine: Machine) -> None:
     ]
 
 
-@pytest.mark.parametrize("snapshot", [b"", b"{}", b"[]", b'{"format":2}', b'{"format":3}', b"\xff"])
+@pytest.mark.parametrize("snapshot", [b"", b"{}", b"[]", b'{"format":2}', b'{"format":4}', b"\xff"])
 def test_what_is_no_snapshot_is_refused_and_changes_nothing(
     machine: Machine, snapshot: bytes
 ) -> None:

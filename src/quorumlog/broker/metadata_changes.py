@@ -7,9 +7,21 @@ from quorumlog.broker.topics import NodeInfo, PartitionInfo, Topic
 
 @dataclass(frozen=True, slots=True)
 class NodeChanged:
-    """A node is new, or has another name, address or release."""
+    """A node is new, or has another name, address, release or standing."""
 
     node: NodeInfo
+
+
+@dataclass(frozen=True, slots=True)
+class NodeForgotten:
+    """A node was removed for good; ``node`` as it was."""
+
+    node: NodeInfo
+
+
+@dataclass(frozen=True, slots=True)
+class VotersChanged:
+    """The metadata group is to have other voters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +39,16 @@ class PartitionRemoved:
 
 
 @dataclass(frozen=True, slots=True)
+class PartitionChanged:
+    """Where its replicas are, or are to be, is new; it holds the records it held before."""
+
+    topic: Topic
+    partition: PartitionInfo
+
+
+@dataclass(frozen=True, slots=True)
 class TopicChanged:
-    """A topic is new or altered; comes before the PartitionAdded of its new partitions."""
+    """A topic is new or altered; comes before what is new of its partitions."""
 
     topic: Topic
 
@@ -47,7 +67,17 @@ class Applied:
     index: int
 
 
-Change = NodeChanged | PartitionAdded | PartitionRemoved | TopicChanged | TopicRemoved | Applied
+Change = (
+    NodeChanged
+    | NodeForgotten
+    | VotersChanged
+    | PartitionAdded
+    | PartitionChanged
+    | PartitionRemoved
+    | TopicChanged
+    | TopicRemoved
+    | Applied
+)
 
 
 def topic_changes(before: dict[str, Topic], after: dict[str, Topic]) -> list[Change]:
@@ -55,11 +85,11 @@ def topic_changes(before: dict[str, Topic], after: dict[str, Topic]) -> list[Cha
     changes: list[Change] = []
     for name in sorted(before):
         # A topic of the same name but other groups was deleted and created again.
-        kept = set(after[name].partitions) if name in after else set()
+        kept = {each.group for each in after[name].partitions} if name in after else set()
         changes += [
             PartitionRemoved(before[name], each)
             for each in before[name].partitions
-            if each not in kept
+            if each.group not in kept
         ]
         if name not in after:
             changes.append(TopicRemoved(before[name]))
@@ -67,10 +97,18 @@ def topic_changes(before: dict[str, Topic], after: dict[str, Topic]) -> list[Cha
         if before.get(name) == after[name]:
             continue
         changes.append(TopicChanged(after[name]))
-        known = set(before[name].partitions) if name in before else set()
-        changes += [
-            PartitionAdded(after[name], each)
-            for each in after[name].partitions
-            if each not in known
-        ]
+        known = {each.group: each for each in before[name].partitions} if name in before else {}
+        for each in after[name].partitions:
+            if each.group not in known:
+                changes.append(PartitionAdded(after[name], each))
+            elif known[each.group] != each:
+                changes.append(PartitionChanged(after[name], each))
     return changes
+
+
+def node_changes(before: list[NodeInfo], after: list[NodeInfo]) -> list[Change]:
+    """What turns the nodes ``before`` into those ``after``; a node is never known anew."""
+    known = {node.id: node for node in before}
+    staying = {node.id for node in after}
+    changed: list[Change] = [NodeChanged(node) for node in after if known.get(node.id) != node]
+    return changed + [NodeForgotten(node) for node in before if node.id not in staying]

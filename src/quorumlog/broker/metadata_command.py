@@ -4,7 +4,12 @@ from google.protobuf.message import DecodeError
 
 from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.topic_config import check_topic_config
-from quorumlog.broker.topics import check_partition_count, check_topic_name
+from quorumlog.broker.topics import (
+    MAX_REPLICAS,
+    check_partition_count,
+    check_replica_count,
+    check_topic_name,
+)
 from quorumlog.errors import InvalidArgument
 
 
@@ -41,6 +46,10 @@ def check_command(command: metadata_pb2.Command) -> None:
             check_topic_name(command.alter_topic.name)
             if command.alter_topic.partitions:
                 check_partition_count(command.alter_topic.partitions)
+            if command.alter_topic.replicas:
+                check_replica_count(command.alter_topic.replicas, MAX_REPLICAS)
             check_topic_config(command.alter_topic.config)
         case "delete_topic":
             check_topic_name(command.delete_topic.name)
+        case "assign_replicas":
+            check_replica_count(len(command.assign_replicas.wanted), MAX_REPLICAS)

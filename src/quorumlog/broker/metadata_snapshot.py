@@ -1,34 +1,40 @@
 """The metadata group's state as bytes: JSON, its keys sorted, so equal states give equal bytes.
 
-Keys: ``format`` (2), ``applied_index``, ``next_group``, ``next_producer_id``, ``nodes`` (a list of
-``[id, name, address, version]``) and ``topics`` (a list of ``{name, replicas, config,
-partitions}``, ``config`` holding every field of :class:`TopicConfig` and a partition being
-``[group, [node, ...]]``, its place its number). Format 1 had ``fsync`` in the place of ``config``,
-and is still read. Whoever stores the bytes adds a checksum.
+Keys: ``format`` (3), ``applied_index``, ``next_group``, ``next_producer_id``, ``nodes`` (a list of
+``[id, name, address, version, standing]``), ``removed`` (a list of ids), ``voters`` (``[index, [id,
+...]]``) and ``topics`` (a list of ``{name, replicas, config, partitions}``, ``config`` holding
+every field of :class:`TopicConfig` and a partition being ``[group, replicas, wanted, passing, move,
+settled_index]``, its place its number). Still read: format 2, whose nodes have no standing and
+whose partitions are ``[group, replicas]``; format 1, which also had ``fsync`` in the place of
+``config``. Whoever stores the bytes adds a checksum.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from quorumlog.broker.topic_config import TopicConfig
-from quorumlog.broker.topics import NodeInfo, PartitionInfo, Topic
+from quorumlog.broker.topics import NodeInfo, PartitionInfo, Standing, Topic
 from quorumlog.errors import ProtocolError
 from quorumlog.types import GroupId, NodeId
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 
-_READABLE: Final = (1, FORMAT)
+_READABLE: Final = (1, 2, FORMAT)
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Nodes sorted by id, topics by name."""
+    """Nodes and ids sorted by id, topics by name; ``voters`` as in :class:`NodeTable`."""
 
     applied_index: int
     next_group: int
     next_producer_id: int
     nodes: tuple[NodeInfo, ...]
+    removed: tuple[NodeId, ...]
+    voters: tuple[NodeId, ...]
+    voters_index: int
     topics: tuple[Topic, ...]
 
 
@@ -38,18 +44,34 @@ def encode(contents: Contents) -> bytes:
         "applied_index": contents.applied_index,
         "next_group": contents.next_group,
         "next_producer_id": contents.next_producer_id,
-        "nodes": [[node.id, node.name, node.address, node.version] for node in contents.nodes],
+        "nodes": [
+            [node.id, node.name, node.address, node.version, node.standing]
+            for node in contents.nodes
+        ],
+        "removed": list(contents.removed),
+        "voters": [contents.voters_index, list(contents.voters)],
         "topics": [
             {
                 "name": topic.name,
                 "replicas": topic.replicas,
                 "config": asdict(topic.config),
-                "partitions": [[each.group, list(each.replicas)] for each in topic.partitions],
+                "partitions": [_encode_partition(each) for each in topic.partitions],
             }
             for topic in contents.topics
         ],
     }
     return json.dumps(tree, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _encode_partition(partition: PartitionInfo) -> list[Any]:
+    return [
+        partition.group,
+        list(partition.replicas),
+        list(partition.wanted),
+        list(partition.passing),
+        partition.move,
+        partition.settled_index,
+    ]
 
 
 def decode(encoded: bytes) -> Contents:
@@ -60,18 +82,27 @@ def decode(encoded: bytes) -> Contents:
             raise ProtocolError(
                 f"metadata snapshot format {tree['format']}; this release knows {_READABLE}"
             )
+        if tree["format"] < FORMAT:
+            tree = {"removed": [], "voters": [0, []], **tree}
+        voters_index, voters = tree["voters"]
         return Contents(
             int(tree["applied_index"]),
             int(tree["next_group"]),
             int(tree["next_producer_id"]),
-            tuple(
-                NodeInfo(NodeId(node_id), str(name), str(address), str(version))
-                for node_id, name, address, version in tree["nodes"]
-            ),
+            tuple(_decode_node(*node) for node in tree["nodes"]),
+            _ids(tree["removed"]),
+            _ids(voters),
+            int(voters_index),
             tuple(_decode_topic(topic, tree["format"]) for topic in tree["topics"]),
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ProtocolError(f"not a metadata snapshot: {error!r}") from error
+
+
+def _decode_node(
+    node_id: str, name: str, address: str, version: str, standing: str = Standing.ACTIVE
+) -> NodeInfo:
+    return NodeInfo(NodeId(node_id), str(name), str(address), str(version), Standing(standing))
 
 
 def _decode_topic(tree: dict[str, Any], format_number: int) -> Topic:
@@ -80,11 +111,32 @@ def _decode_topic(tree: dict[str, Any], format_number: int) -> Topic:
         str(tree["name"]),
         int(tree["replicas"]),
         config,
-        tuple(
-            PartitionInfo(number, GroupId(group), tuple(NodeId(node) for node in replicas))
-            for number, (group, replicas) in enumerate(tree["partitions"])
-        ),
+        tuple(_decode_partition(number, *each) for number, each in enumerate(tree["partitions"])),
     )
+
+
+def _decode_partition(
+    number: int,
+    group: int,
+    replicas: list[str],
+    wanted: Sequence[str] = (),
+    passing: Sequence[str] = (),
+    move: int = 0,
+    settled_index: int = 0,
+) -> PartitionInfo:
+    return PartitionInfo(
+        number,
+        GroupId(group),
+        _ids(replicas),
+        _ids(wanted),
+        _ids(passing),
+        int(move),
+        int(settled_index),
+    )
+
+
+def _ids(names: Sequence[str]) -> tuple[NodeId, ...]:
+    return tuple(NodeId(name) for name in names)
 
 
 def _decode_config(tree: dict[str, Any]) -> TopicConfig:

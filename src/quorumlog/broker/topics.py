@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from quorumlog.broker.topic_config import TopicConfig
@@ -13,9 +14,22 @@ MAX_PARTITIONS_PER_TOPIC: Final = 10_000
 MAX_PARTITIONS: Final = 50_000
 """Limit of partitions in a cluster: what one answer about all of them can hold (16 MiB)."""
 
+MAX_REPLICAS: Final = 0xFFFF
+"""Limit of a partition: what a Raft configuration can hold; there are fewer nodes."""
+
 MAX_NAME_CHARACTERS: Final = 249
 
 _NAME = re.compile(rf"[a-zA-Z0-9._-]{{1,{MAX_NAME_CHARACTERS}}}")
+
+
+class Standing(StrEnum):
+    """What the cluster has in mind with a node; not whether it is up, which gossip sees."""
+
+    ACTIVE = "active"
+    DRAINING = "draining"
+    """It is to lead nothing, and gets no new replicas."""
+    LEAVING = "leaving"
+    """It is being removed: what it holds moves to others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +40,42 @@ class NodeInfo:
     name: str
     address: str
     version: str
+    standing: Standing = Standing.ACTIVE
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionInfo:
     """One partition: the Raft group that holds it and the nodes that replicate it.
 
-    The first replica is the preferred leader.
+    The first replica is the preferred leader. Between an order to move and the report that it is
+    done, the group's members may be any of :attr:`holders`.
     """
 
     partition: int
     group: GroupId
     replicas: tuple[NodeId, ...]
+    """The group's voters, as its leader last reported."""
+    wanted: tuple[NodeId, ...] = ()
+    """What they are to be; empty while nothing is to be changed."""
+    passing: tuple[NodeId, ...] = ()
+    """Sorted: wanted by an earlier order of the same move, and perhaps members by now."""
+    move: int = 0
+    """Index of the metadata command that ordered the last move; 0: never moved."""
+    settled_index: int = 0
+    """Through this index of the group's log ``replicas`` is the newest configuration; 0: as the
+    partition was made."""
+
+    @property
+    def target(self) -> tuple[NodeId, ...]:
+        """Where the replicas stay, or are moving to."""
+        return self.wanted or self.replicas
+
+    @property
+    def holders(self) -> tuple[NodeId, ...]:
+        """Sorted: the nodes that have to keep what they have of it."""
+        if not self.wanted:
+            return tuple(sorted(self.replicas))
+        return tuple(sorted({*self.replicas, *self.wanted, *self.passing}))
 
 
 @dataclass(frozen=True, slots=True)

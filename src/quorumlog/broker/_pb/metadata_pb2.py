@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#quorumlog/broker/_pb/metadata.proto\x12\x15quorumlog.metadata.v1\"B\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\"9\n\x0cRegisterNode\x12)\n\x04node\x18\x01 \x01(\x0b\x32\x1b.quorumlog.metadata.v1.Node\"\xde\x01\n\x0bTopicConfig\x12\r\n\x05\x66sync\x18\x01 \x01(\t\x12\x19\n\x0cretention_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x0fretention_bytes\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x1e\n\x11retention_records\x18\x04 \x01(\x03H\x02\x88\x01\x01\x12\x1a\n\rsegment_bytes\x18\x05 \x01(\x03H\x03\x88\x01\x01\x42\x0f\n\r_retention_msB\x12\n\x10_retention_bytesB\x14\n\x12_retention_recordsB\x10\n\x0e_segment_bytes\"\x89\x01\n\x0b\x43reateTopic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12\x10\n\x08replicas\x18\x03 \x01(\r\x12\x32\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\".quorumlog.metadata.v1.TopicConfig\x12\x12\n\ncandidates\x18\x05 \x03(\t\"v\n\nAlterTopic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12\x32\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\".quorumlog.metadata.v1.TopicConfig\x12\x12\n\ncandidates\x18\x04 \x03(\t\"\x1b\n\x0b\x44\x65leteTopic\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x12\n\x10\x41llocateProducer\"\xca\x02\n\x07\x43ommand\x12<\n\rregister_node\x18\x01 \x01(\x0b\x32#.quorumlog.metadata.v1.RegisterNodeH\x00\x12:\n\x0c\x63reate_topic\x18\x02 \x01(\x0b\x32\".quorumlog.metadata.v1.CreateTopicH\x00\x12\x38\n\x0b\x61lter_topic\x18\x03 \x01(\x0b\x32!.quorumlog.metadata.v1.AlterTopicH\x00\x12:\n\x0c\x64\x65lete_topic\x18\x04 \x01(\x0b\x32\".quorumlog.metadata.v1.DeleteTopicH\x00\x12\x44\n\x11\x61llocate_producer\x18\x05 \x01(\x0b\x32\'.quorumlog.metadata.v1.AllocateProducerH\x00\x42\t\n\x07\x63ommand\"\xb9\x01\n\x06Result\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12;\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32*.quorumlog.metadata.v1.Result.DetailsEntry\x12\x13\n\x0bproducer_id\x18\x04 \x01(\x04\x12\r\n\x05index\x18\x05 \x01(\x04\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#quorumlog/broker/_pb/metadata.proto\x12\x15quorumlog.metadata.v1\"B\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\"9\n\x0cRegisterNode\x12)\n\x04node\x18\x01 \x01(\x0b\x32\x1b.quorumlog.metadata.v1.Node\"\xde\x01\n\x0bTopicConfig\x12\r\n\x05\x66sync\x18\x01 \x01(\t\x12\x19\n\x0cretention_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x0fretention_bytes\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x1e\n\x11retention_records\x18\x04 \x01(\x03H\x02\x88\x01\x01\x12\x1a\n\rsegment_bytes\x18\x05 \x01(\x03H\x03\x88\x01\x01\x42\x0f\n\r_retention_msB\x12\n\x10_retention_bytesB\x14\n\x12_retention_recordsB\x10\n\x0e_segment_bytes\"\x89\x01\n\x0b\x43reateTopic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12\x10\n\x08replicas\x18\x03 \x01(\r\x12\x32\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\".quorumlog.metadata.v1.TopicConfig\x12\x12\n\ncandidates\x18\x05 \x03(\t\"\x88\x01\n\nAlterTopic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12\x32\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\".quorumlog.metadata.v1.TopicConfig\x12\x12\n\ncandidates\x18\x04 \x03(\t\x12\x10\n\x08replicas\x18\x05 \x01(\r\"\x1b\n\x0b\x44\x65leteTopic\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x12\n\x10\x41llocateProducer\"/\n\x0e\x41ssignReplicas\x12\r\n\x05group\x18\x01 \x01(\x04\x12\x0e\n\x06wanted\x18\x02 \x03(\t\"\x99\x01\n\rReplicasMoved\x12\x39\n\x05moved\x18\x01 \x03(\x0b\x32*.quorumlog.metadata.v1.ReplicasMoved.Moved\x1aM\n\x05Moved\x12\r\n\x05group\x18\x01 \x01(\x04\x12\x0c\n\x04move\x18\x02 \x01(\x04\x12\x10\n\x08replicas\x18\x03 \x03(\t\x12\x15\n\rsettled_index\x18\x04 \x01(\x04\"M\n\tDrainNode\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0c\n\x04undo\x18\x02 \x01(\x08\x12\x10\n\x08replicas\x18\x03 \x01(\x08\x12\x12\n\ncandidates\x18\x04 \x03(\t\"i\n\nRemoveNode\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0breplacement\x18\x02 \x01(\t\x12\x12\n\ncandidates\x18\x03 \x03(\t\x12\x0e\n\x06voters\x18\x04 \x03(\t\x12\x14\n\x0cvoters_index\x18\x05 \x01(\x04\"\x1a\n\nForgetNode\x12\x0c\n\x04node\x18\x01 \x01(\t\"1\n\tSetVoters\x12\x0e\n\x06voters\x18\x01 \x03(\t\x12\x14\n\x0cvoters_index\x18\x02 \x01(\x04\"\xb0\x05\n\x07\x43ommand\x12<\n\rregister_node\x18\x01 \x01(\x0b\x32#.quorumlog.metadata.v1.RegisterNodeH\x00\x12:\n\x0c\x63reate_topic\x18\x02 \x01(\x0b\x32\".quorumlog.metadata.v1.CreateTopicH\x00\x12\x38\n\x0b\x61lter_topic\x18\x03 \x01(\x0b\x32!.quorumlog.metadata.v1.AlterTopicH\x00\x12:\n\x0c\x64\x65lete_topic\x18\x04 \x01(\x0b\x32\".quorumlog.metadata.v1.DeleteTopicH\x00\x12\x44\n\x11\x61llocate_producer\x18\x05 \x01(\x0b\x32\'.quorumlog.metadata.v1.AllocateProducerH\x00\x12@\n\x0f\x61ssign_replicas\x18\x06 \x01(\x0b\x32%.quorumlog.metadata.v1.AssignReplicasH\x00\x12>\n\x0ereplicas_moved\x18\x07 \x01(\x0b\x32$.quorumlog.metadata.v1.ReplicasMovedH\x00\x12\x36\n\ndrain_node\x18\x08 \x01(\x0b\x32 .quorumlog.metadata.v1.DrainNodeH\x00\x12\x38\n\x0bremove_node\x18\t \x01(\x0b\x32!.quorumlog.metadata.v1.RemoveNodeH\x00\x12\x38\n\x0b\x66orget_node\x18\n \x01(\x0b\x32!.quorumlog.metadata.v1.ForgetNodeH\x00\x12\x36\n\nset_voters\x18\x0b \x01(\x0b\x32 .quorumlog.metadata.v1.SetVotersH\x00\x42\t\n\x07\x63ommand\"\xb9\x01\n\x06Result\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12;\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32*.quorumlog.metadata.v1.Result.DetailsEntry\x12\x13\n\x0bproducer_id\x18\x04 \x01(\x04\x12\r\n\x05index\x18\x05 \x01(\x04\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,16 +41,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOPICCONFIG']._serialized_end=412
   _globals['_CREATETOPIC']._serialized_start=415
   _globals['_CREATETOPIC']._serialized_end=552
-  _globals['_ALTERTOPIC']._serialized_start=554
-  _globals['_ALTERTOPIC']._serialized_end=672
-  _globals['_DELETETOPIC']._serialized_start=674
-  _globals['_DELETETOPIC']._serialized_end=701
-  _globals['_ALLOCATEPRODUCER']._serialized_start=703
-  _globals['_ALLOCATEPRODUCER']._serialized_end=721
-  _globals['_COMMAND']._serialized_start=724
-  _globals['_COMMAND']._serialized_end=1054
-  _globals['_RESULT']._serialized_start=1057
-  _globals['_RESULT']._serialized_end=1242
-  _globals['_RESULT_DETAILSENTRY']._serialized_start=1196
-  _globals['_RESULT_DETAILSENTRY']._serialized_end=1242
+  _globals['_ALTERTOPIC']._serialized_start=555
+  _globals['_ALTERTOPIC']._serialized_end=691
+  _globals['_DELETETOPIC']._serialized_start=693
+  _globals['_DELETETOPIC']._serialized_end=720
+  _globals['_ALLOCATEPRODUCER']._serialized_start=722
+  _globals['_ALLOCATEPRODUCER']._serialized_end=740
+  _globals['_ASSIGNREPLICAS']._serialized_start=742
+  _globals['_ASSIGNREPLICAS']._serialized_end=789
+  _globals['_REPLICASMOVED']._serialized_start=792
+  _globals['_REPLICASMOVED']._serialized_end=945
+  _globals['_REPLICASMOVED_MOVED']._serialized_start=868
+  _globals['_REPLICASMOVED_MOVED']._serialized_end=945
+  _globals['_DRAINNODE']._serialized_start=947
+  _globals['_DRAINNODE']._serialized_end=1024
+  _globals['_REMOVENODE']._serialized_start=1026
+  _globals['_REMOVENODE']._serialized_end=1131
+  _globals['_FORGETNODE']._serialized_start=1133
+  _globals['_FORGETNODE']._serialized_end=1159
+  _globals['_SETVOTERS']._serialized_start=1161
+  _globals['_SETVOTERS']._serialized_end=1210
+  _globals['_COMMAND']._serialized_start=1213
+  _globals['_COMMAND']._serialized_end=1901
+  _globals['_RESULT']._serialized_start=1904
+  _globals['_RESULT']._serialized_end=2089
+  _globals['_RESULT_DETAILSENTRY']._serialized_start=2043
+  _globals['_RESULT_DETAILSENTRY']._serialized_end=2089
 # @@protoc_insertion_point(module_scope)

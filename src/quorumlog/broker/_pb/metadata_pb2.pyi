@@ -53,16 +53,18 @@ class CreateTopic(_message.Message):
     def __init__(self, name: _Optional[str] = ..., partitions: _Optional[int] = ..., replicas: _Optional[int] = ..., config: _Optional[_Union[TopicConfig, _Mapping]] = ..., candidates: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AlterTopic(_message.Message):
-    __slots__ = ("name", "partitions", "config", "candidates")
+    __slots__ = ("name", "partitions", "config", "candidates", "replicas")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
     name: str
     partitions: int
     config: TopicConfig
     candidates: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., partitions: _Optional[int] = ..., config: _Optional[_Union[TopicConfig, _Mapping]] = ..., candidates: _Optional[_Iterable[str]] = ...) -> None: ...
+    replicas: int
+    def __init__(self, name: _Optional[str] = ..., partitions: _Optional[int] = ..., config: _Optional[_Union[TopicConfig, _Mapping]] = ..., candidates: _Optional[_Iterable[str]] = ..., replicas: _Optional[int] = ...) -> None: ...
 
 class DeleteTopic(_message.Message):
     __slots__ = ("name",)
@@ -74,19 +76,96 @@ class AllocateProducer(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class AssignReplicas(_message.Message):
+    __slots__ = ("group", "wanted")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    group: int
+    wanted: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, group: _Optional[int] = ..., wanted: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ReplicasMoved(_message.Message):
+    __slots__ = ("moved",)
+    class Moved(_message.Message):
+        __slots__ = ("group", "move", "replicas", "settled_index")
+        GROUP_FIELD_NUMBER: _ClassVar[int]
+        MOVE_FIELD_NUMBER: _ClassVar[int]
+        REPLICAS_FIELD_NUMBER: _ClassVar[int]
+        SETTLED_INDEX_FIELD_NUMBER: _ClassVar[int]
+        group: int
+        move: int
+        replicas: _containers.RepeatedScalarFieldContainer[str]
+        settled_index: int
+        def __init__(self, group: _Optional[int] = ..., move: _Optional[int] = ..., replicas: _Optional[_Iterable[str]] = ..., settled_index: _Optional[int] = ...) -> None: ...
+    MOVED_FIELD_NUMBER: _ClassVar[int]
+    moved: _containers.RepeatedCompositeFieldContainer[ReplicasMoved.Moved]
+    def __init__(self, moved: _Optional[_Iterable[_Union[ReplicasMoved.Moved, _Mapping]]] = ...) -> None: ...
+
+class DrainNode(_message.Message):
+    __slots__ = ("node", "undo", "replicas", "candidates")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    UNDO_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    undo: bool
+    replicas: bool
+    candidates: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, node: _Optional[str] = ..., undo: bool = ..., replicas: bool = ..., candidates: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RemoveNode(_message.Message):
+    __slots__ = ("node", "replacement", "candidates", "voters", "voters_index")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    REPLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    VOTERS_FIELD_NUMBER: _ClassVar[int]
+    VOTERS_INDEX_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    replacement: str
+    candidates: _containers.RepeatedScalarFieldContainer[str]
+    voters: _containers.RepeatedScalarFieldContainer[str]
+    voters_index: int
+    def __init__(self, node: _Optional[str] = ..., replacement: _Optional[str] = ..., candidates: _Optional[_Iterable[str]] = ..., voters: _Optional[_Iterable[str]] = ..., voters_index: _Optional[int] = ...) -> None: ...
+
+class ForgetNode(_message.Message):
+    __slots__ = ("node",)
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    def __init__(self, node: _Optional[str] = ...) -> None: ...
+
+class SetVoters(_message.Message):
+    __slots__ = ("voters", "voters_index")
+    VOTERS_FIELD_NUMBER: _ClassVar[int]
+    VOTERS_INDEX_FIELD_NUMBER: _ClassVar[int]
+    voters: _containers.RepeatedScalarFieldContainer[str]
+    voters_index: int
+    def __init__(self, voters: _Optional[_Iterable[str]] = ..., voters_index: _Optional[int] = ...) -> None: ...
+
 class Command(_message.Message):
-    __slots__ = ("register_node", "create_topic", "alter_topic", "delete_topic", "allocate_producer")
+    __slots__ = ("register_node", "create_topic", "alter_topic", "delete_topic", "allocate_producer", "assign_replicas", "replicas_moved", "drain_node", "remove_node", "forget_node", "set_voters")
     REGISTER_NODE_FIELD_NUMBER: _ClassVar[int]
     CREATE_TOPIC_FIELD_NUMBER: _ClassVar[int]
     ALTER_TOPIC_FIELD_NUMBER: _ClassVar[int]
     DELETE_TOPIC_FIELD_NUMBER: _ClassVar[int]
     ALLOCATE_PRODUCER_FIELD_NUMBER: _ClassVar[int]
+    ASSIGN_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_MOVED_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_NODE_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_NODE_FIELD_NUMBER: _ClassVar[int]
+    FORGET_NODE_FIELD_NUMBER: _ClassVar[int]
+    SET_VOTERS_FIELD_NUMBER: _ClassVar[int]
     register_node: RegisterNode
     create_topic: CreateTopic
     alter_topic: AlterTopic
     delete_topic: DeleteTopic
     allocate_producer: AllocateProducer
-    def __init__(self, register_node: _Optional[_Union[RegisterNode, _Mapping]] = ..., create_topic: _Optional[_Union[CreateTopic, _Mapping]] = ..., alter_topic: _Optional[_Union[AlterTopic, _Mapping]] = ..., delete_topic: _Optional[_Union[DeleteTopic, _Mapping]] = ..., allocate_producer: _Optional[_Union[AllocateProducer, _Mapping]] = ...) -> None: ...
+    assign_replicas: AssignReplicas
+    replicas_moved: ReplicasMoved
+    drain_node: DrainNode
+    remove_node: RemoveNode
+    forget_node: ForgetNode
+    set_voters: SetVoters
+    def __init__(self, register_node: _Optional[_Union[RegisterNode, _Mapping]] = ..., create_topic: _Optional[_Union[CreateTopic, _Mapping]] = ..., alter_topic: _Optional[_Union[AlterTopic, _Mapping]] = ..., delete_topic: _Optional[_Union[DeleteTopic, _Mapping]] = ..., allocate_producer: _Optional[_Union[AllocateProducer, _Mapping]] = ..., assign_replicas: _Optional[_Union[AssignReplicas, _Mapping]] = ..., replicas_moved: _Optional[_Union[ReplicasMoved, _Mapping]] = ..., drain_node: _Optional[_Union[DrainNode, _Mapping]] = ..., remove_node: _Optional[_Union[RemoveNode, _Mapping]] = ..., forget_node: _Optional[_Union[ForgetNode, _Mapping]] = ..., set_voters: _Optional[_Union[SetVoters, _Mapping]] = ...) -> None: ...
 
 class Result(_message.Message):
     __slots__ = ("error", "message", "details", "producer_id", "index")
