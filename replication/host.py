@@ -271,6 +271,7 @@ class GroupHost:
     def _catch_up_of(self, replica: Replica) -> CatchUp:
         return CatchUp(
             replica,
+            node_id=self.node_id,
             disk=self._disk,
             directory=self.path_of(replica.group),
             clock=self._clock,

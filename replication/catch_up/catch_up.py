@@ -61,6 +61,7 @@ class CatchUp:
         self,
         replica: CatchingUp,
         *,
+        node_id: NodeId,
         disk: Disk,
         directory: str,
         clock: Clock,
@@ -83,6 +84,7 @@ class CatchUp:
         self._closed = False
         self._sender = StateSender(replica.group, self._take_state, self._send_chunk)
         self._recovery = Recovery(
+            node_id,
             replica,
             clock.monotonic_s(),
             partial(rng.getrandbits, 64),

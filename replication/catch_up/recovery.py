@@ -27,7 +27,7 @@ A majority of the voters that has forgotten at once never elects anybody, unless
 what only they acknowledged may be lost, and nothing here guesses that it is not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -62,6 +62,7 @@ class Recovery:
 
     def __init__(
         self,
+        node_id: NodeId,
         replica: Recovering,
         now_s: float,
         draw_nonce: Callable[[], int],
@@ -69,6 +70,7 @@ class Recovery:
         whole: Callable[[], None],
     ) -> None:
         """``whole`` is called once, when all is there again and durable."""
+        self._node_id = node_id
         self._replica = replica
         self._draw_nonce = draw_nonce
         self._ask = ask
@@ -85,17 +87,25 @@ class Recovery:
         if not core.recovering or self._is_whole:
             return
         if core.leader_id is None:
+            # It never stands, so a leader that sleeps would not hear of it.
+            others = [peer for peer in core.members.everybody if peer != self._node_id]
+            self._ask_if_due(others, now_s)
             self._complain(now_s)
             return
         self._led_at_s = now_s
         if self._end is not None and self._end[0] == core.term:
             self._compare(self._end[1])
+        else:
+            self._ask_if_due((core.leader_id,), now_s)
+
+    def _ask_if_due(self, peers: Sequence[NodeId], now_s: float) -> None:
+        asked, term = self._question, self._replica.core.term
+        if asked is not None and asked.term == term and now_s - self._asked_at_s < RETRY_S:
             return
-        asked = self._question
-        if asked is None or asked.term != core.term or now_s - self._asked_at_s >= RETRY_S:
-            self._question = EndQuestion(core.term, self._draw_nonce())
-            self._asked_at_s = now_s
-            self._ask(core.leader_id, self._question)
+        self._question = EndQuestion(term, self._draw_nonce())
+        self._asked_at_s = now_s
+        for peer in peers:
+            self._ask(peer, self._question)
 
     def answered(self, answer: EndAnswer) -> None:
         if self._question == EndQuestion(answer.term, answer.nonce):
@@ -123,6 +133,6 @@ class Recovery:
             waited_s=PATIENCE_S,
             way_out="this replica lost its log to damage and votes only after a leader has given "
             "it all of it again. Start the other replicas. If a majority of them is damaged too, "
-            "stop the nodes, put what was set aside (groups/<group>.damaged-<n>) back in its place on "
-            "one of them, and run `quorumlog log repair` there: what it cannot mend is lost",
+            "stop the nodes, put what was set aside (groups/<group>.damaged-<n>) back in its place "
+            "on one of them, and run `quorumlog log repair` there: what it cannot mend is lost",
         )

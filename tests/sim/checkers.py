@@ -6,6 +6,7 @@ left alone. History and rules: :mod:`sim.history`.
 
 from dataclasses import dataclass, field
 
+from quorumlog.errors import Corrupt
 from quorumlog.log.batch import Batch
 from quorumlog.log.log import Log
 from quorumlog.log.state_snapshot import load_newest
@@ -36,6 +37,8 @@ class _Seen:
     durable_index: int = 0
     commit_index: int = 0
     largest_batch_bytes: int = 0
+    forgotten: list[Batch] = field(default_factory=list)
+    """What was durable before its log was set aside; while it is recovering."""
     promised_term: int = 0
     """The newest term it told anybody it is in."""
 
@@ -78,6 +81,17 @@ class Checker:
                         self._look_at(node.node_id, group, replica)
 
     def _look_at(self, node: NodeId, group: GroupId, replica: Replica) -> None:
+        try:
+            self._check(node, group, replica)
+        except Corrupt as error:
+            # Found by who looks here, before anybody on the node had to read there: said at once,
+            # or what it acknowledges from now on would not be known.
+            machine = self._nodes[node]
+            if not machine.was_rotten or machine.host is None:
+                raise
+            machine.process.context().run(machine.host.report_damage, group, error)
+
+    def _check(self, node: NodeId, group: GroupId, replica: Replica) -> None:
         core, log = replica.core, replica.log
         state = (
             replica,
@@ -106,12 +120,17 @@ class Checker:
         if replica.failure is not None or log.is_fenced:
             # The log knows before its replica does: the flush is still on its way back. One that
             # was cut short by the death of its process in this very turn knows nothing more.
-            if self._nodes[node].up and not self._nodes[node].may_fail:
+            is_rot = self._nodes[node].was_rotten and isinstance(replica.failure, Corrupt)
+            if self._nodes[node].up and not self._nodes[node].may_fail and not is_rot:
                 raise Violation(f"{node} group {group} is fenced: {replica.failure!r}")
             return
         history = self.history(group)
         if seen.replica is not replica:
             self._reopened(node, history, replica, seen)
+        if not core.recovering:
+            seen.forgotten = []
+        elif not self._nodes[node].was_rotten:
+            raise Violation(f"{node} group {group} has started over, and nothing was damaged")
         self._follow_log(node, history, seen, log)
         seen.durable_index = log.durable_index
         if core.role is Role.LEADER and not was_leader:
@@ -152,7 +171,9 @@ class Checker:
                 raise Violation(
                     f"{node} group {group}: {before.header} came back as {after.header}"
                 )
-        if len(found) < len(durable):
+        if len(found) < len(durable) and replica.core.recovering:
+            seen.forgotten = seen.batches[: seen.durable_index]
+        elif len(found) < len(durable) and not log.recovery.was_emptied:
             raise Violation(
                 f"{node} group {group} comes back with {len(found)} batches, "
                 f"{len(durable)} were durable"
@@ -233,9 +254,11 @@ class Checker:
             node
             for (node, held_group), seen in self._seen.items()
             if held_group == group
-            and seen.durable_index >= index
-            and len(seen.batches) >= index
-            and bytes(seen.batches[index - 1].head) == head
+            and (
+                _holds(seen.batches[: seen.durable_index], index, head)
+                # It votes for nobody who lacks it: it votes for nobody before it has it again.
+                or _holds(seen.forgotten, index, head)
+            )
         ]
         quorum = self._metadata_quorum if group == METADATA_GROUP else self._quorum
         if len(holders) < quorum:
@@ -293,6 +316,8 @@ class Checker:
                     return False
                 if replica is not None and replica.applied_index != len(history.committed):
                     return False
+                if replica is not None and (replica.core.recovering or replica.failure is not None):
+                    return False
         return True
 
     def check_starts(self) -> None:
@@ -314,3 +339,7 @@ class Checker:
         }
         if len(views) != 1:
             raise Violation(f"the nodes' metadata differ: {sorted(views)}")
+
+
+def _holds(batches: list[Batch], index: int, head: bytes) -> bool:
+    return len(batches) >= index and bytes(batches[index - 1].head) == head

@@ -177,6 +177,10 @@ class SimDisk:
         twin._root = self._root.copy()
         return twin
 
+    def inode(self, path: str) -> Inode:
+        """What the name stands for now."""
+        return self._inode(path)
+
     def content(self, path: str) -> bytes:
         """What a read of the whole file would give now."""
         return bytes(self._inode(path).data)
@@ -229,9 +233,7 @@ class SimDisk:
         if moved is None:
             raise _error(errno.ENOENT, source)
         replaced = to_directory.names.get(to_name)
-        if isinstance(replaced, Directory) and (
-            replaced.names or not isinstance(moved, Directory)
-        ):
+        if isinstance(replaced, Directory) and (replaced.names or not isinstance(moved, Directory)):
             raise _error(errno.ENOTEMPTY if replaced.names else errno.EISDIR, target)
         if from_directory is to_directory:
             from_directory.change({from_name: None, to_name: moved})

@@ -1,9 +1,9 @@
 """The nemesis: breaks things as the seed says, then makes everything whole again.
 
-The budget: disks lose what was not synced and nothing else, so that a majority of them always has
-what was acknowledged. Down, paused or cut off may be any number of nodes at a time. Where what is
-acknowledged need not be synced (``fsync=interval``) no node loses power: a failing disk stays, what
-a failed sync drops can be read until then.
+The budget: disks lose what was not synced, and one at a time rots (:mod:`sim.rot`), so that a
+majority of them always has what was acknowledged. Down, paused or cut off may be any number of
+nodes at a time. Where what is acknowledged need not be synced (``fsync=interval``) no node loses
+power: a failing disk stays, what a failed sync drops can be read until then.
 """
 
 import asyncio
@@ -15,8 +15,9 @@ from dataclasses import replace
 from quorumlog.errors import QuorumlogError
 from quorumlog.types import GroupId, NodeId
 from sim.network import LinkQuality
-from sim.node import SimNode
-from sim.swarm import Swarm
+from sim.node import DATA_DIRECTORY, SimNode
+from sim.rot import Rot
+from sim.swarm import Swarm, rng_for
 from sim.trace import Trace
 
 QUIET_LINK = LinkQuality()
@@ -59,7 +60,9 @@ class Nemesis:
             "ambush": self._ambush,
             "io_error": self._io_error,
             "disk_full": self._disk_full,
+            "rot": self._flip_bits,
         }
+        self._rot = Rot(nodes, DATA_DIRECTORY, rng_for(swarm.seed, "rot"), trace)
         self._lurking = 0
         self._network.tap(self._strike)
         for node in nodes:
@@ -203,6 +206,9 @@ class Nemesis:
         node = self._victim()
         if node is not None:
             node.fail_disk(errno.ENOSPC)
+
+    async def _flip_bits(self) -> None:
+        self._rot.strike()
 
     async def _ambush(self) -> None:
         """Some of the next promises, or saved states, are the last of who makes them, for a

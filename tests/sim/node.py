@@ -34,6 +34,7 @@ from sim.loop import SimLoop, SimulationError
 from sim.membership import CLUSTER_ID, StaticMembership
 from sim.network import SimNetwork
 from sim.process import Process, State
+from sim.rot import scrub_forever
 from sim.rpc import RpcFabric, RpcServer
 from sim.trace import Trace
 from sim.worker import SimWorker, WorkerSpeed
@@ -50,6 +51,8 @@ class NodeSettings:
     limits: Limits
     retention: RetentionConfig
     worker: WorkerSpeed
+    scrubs: bool
+    """Look for rot all the time."""
     max_drift: float
     max_skew_ms: int
 
@@ -116,6 +119,8 @@ class SimNode:
         self.incarnation = 0
         self.may_fail = False
         """An error of the disk was injected: this process may fence replicas, or end."""
+        self.was_rotten = False
+        """Bits of its disk were flipped: a replica of it may have started over."""
         self.on_save: Callable[[SimNode], None] = lambda node: None
         """Called when a group's state is about to be saved."""
         self.process = Process(node_id)
@@ -227,6 +232,9 @@ class SimNode:
             node_id=self.node_id, host=host, controller=controller, membership=membership
         )
         await controller.start(CLUSTER_ID, world.voters)
+        if world.settings.scrubs:
+            scrubbing = scrub_forever(host, self.disk, self.clock, self._worker)
+            world.loop.spawn(process, scrubbing, "scrub")
         self._serve(process, broker, controller)
 
     def _serve(self, process: Process, broker: Broker, controller: Controller) -> None:

@@ -261,6 +261,7 @@ def _settings(swarm: Swarm) -> NodeSettings:
             fsync_interval_s=swarm.fsync_interval_s,
         ),
         limits=Limits(),
+        scrubs="rot" in swarm.faults,
         retention=RetentionConfig(interval_s=0.25, max_lag_s=swarm.max_lag_s),
         worker=swarm.worker,
         max_drift=swarm.max_drift,

@@ -37,6 +37,10 @@ _LIMITED_SHARE = 0.2
 """Of the seeds, those whose topic has limits, and those in which a client trims it."""
 
 
+_ROT_SHARE = 0.2
+"""Of the seeds, those in which disks rot."""
+
+
 @dataclass(frozen=True, slots=True)
 class Swarm:
     seed: int
@@ -84,6 +88,8 @@ class Swarm:
         if fsync_rng.random() < _INTERVAL_SHARE:
             fsync = FSYNC_INTERVAL
             faults = tuple(fault for fault in faults if fault != "power")
+        if rng_for(seed, "rot").random() < _ROT_SHARE:
+            faults = (*faults, "rot")
         return Swarm(
             seed=seed,
             nodes=rng.choice((3, 3, 3, 3, 5)),

@@ -1,0 +1,161 @@
+"""Rot: bits flip in what a node has synced; its scrubber finds them, and the replica starts over.
+
+The budget: one node at a time, until everything on it is whole again. So of every group a majority
+has what was acknowledged, and votes. Never in what the mark does not vouch for yet: there nothing
+can tell rot from what a power cut tore.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from quorumlog.errors import Closed, Corrupt, LogFenced
+from quorumlog.log.inspection.damage import Severity
+from quorumlog.log.inspection.scrubber import Scrubber
+from quorumlog.log.mark import MarkPages
+from quorumlog.log.segment import DATA_START
+from quorumlog.ports import Clock, Worker
+from quorumlog.replication.catch_up.starting_over import MAX_SET_ASIDE, NOTE_NAME
+from quorumlog.replication.host import GroupHost
+from sim.disk import SimDisk
+from sim.disk_model import Inode
+from sim.trace import Trace
+
+_SCRUB_PAUSE_S: Final = 0.3
+_FAST: Final = 1 << 40
+
+
+class Machine(Protocol):
+    """A node, as this needs it."""
+
+    disk: SimDisk
+    was_rotten: bool
+    host: GroupHost | None
+
+    @property
+    def node_id(self) -> str: ...
+
+    @property
+    def ready(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Flip:
+    path: str
+    inode: Inode
+
+
+class Rot:
+    def __init__(
+        self, nodes: Sequence[Machine], directory: str, rng: random.Random, trace: Trace
+    ) -> None:
+        self._nodes = nodes
+        self._directory = directory
+        self._rng = rng
+        self._trace = trace
+        self._victim: Machine | None = None
+        self._flips: list[_Flip] = []
+        self._count = 0
+
+    def strike(self) -> None:
+        """Flip a bit of some node if the budget allows it."""
+        if not self._is_mended() or self._count == MAX_SET_ASIDE:
+            return
+        victim = self._rng.choice(list(self._nodes))
+        places = self._places(victim.disk)
+        if not places:
+            return
+        self._count += 1
+        self._victim = victim
+        victim.was_rotten = True
+        path, end = self._rng.choice(places)
+        position = self._rng.randrange(DATA_START, end)
+        self._trace.add(f"rot on {victim.node_id}: {path} at byte {position}")
+        victim.disk.flip_bit(path, position, self._rng.randrange(8))
+        self._flips = [_Flip(path, victim.disk.inode(path))]
+
+    def _is_mended(self) -> bool:
+        victim = self._victim
+        if victim is None:
+            return True
+        host = victim.host
+        if not victim.ready or host is None:
+            return False
+        disk = victim.disk
+        is_there = [flip for flip in self._flips if self._stands(disk, flip)]
+        notes = [
+            name
+            for name in disk.list_directory(self._directory)
+            if disk.exists(f"{self._directory}/{name}/{NOTE_NAME}") and name.isdecimal()
+        ]
+        failed = [each for each in host.replicas.values() if each.failure is not None]
+        return not (is_there or notes or failed)
+
+    def _stands(self, disk: SimDisk, flip: _Flip) -> bool:
+        return disk.exists(flip.path) and disk.inode(flip.path) is flip.inode
+
+    def _places(self, disk: SimDisk) -> list[tuple[str, int]]:
+        """Segment files, and up to where their batches were synced."""
+        if not disk.exists(self._directory):
+            return []
+        places = []
+        for group in disk.list_directory(self._directory):
+            if not group.isdecimal():
+                continue
+            directory = f"{self._directory}/{group}"
+            logs = [name for name in disk.list_directory(directory) if name.endswith(".log")]
+            for name in logs:
+                path = f"{directory}/{name}"
+                end = self._synced_end(disk, path, is_last=name == logs[-1])
+                if end > DATA_START:
+                    places.append((path, end))
+        return places
+
+    def _synced_end(self, disk: SimDisk, path: str, *, is_last: bool) -> int:
+        inode = disk.inode(path)
+        if inode.overwrites or inode.lost:
+            return 0
+        if not is_last:
+            return len(inode.data)
+        twin = disk.copy().open_readonly(path)
+        mark = MarkPages().load(twin)
+        return 0 if mark is None else mark.position
+
+
+class _NeverStop:
+    def is_set(self) -> bool:
+        return False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return False
+
+
+async def scrub_forever(host: GroupHost, disk: SimDisk, clock: Clock, worker: Worker) -> None:
+    """What ``quorumlog.node.scrubbing`` does on its thread, in virtual time."""
+    while True:
+        await asyncio.sleep(_SCRUB_PAUSE_S)
+        for group in sorted(host.replicas):
+            replica = host.replicas.get(group)
+            if replica is None or replica.failure is not None:
+                continue
+            scrubber = Scrubber(
+                replica.log,
+                disk,
+                clock,
+                _NeverStop(),
+                bytes_s=_FAST,
+                on_finding=lambda finding: None,
+            )
+            try:
+                while (checked := await worker.run(scrubber.check_next)) is not None:
+                    lost = [each for each in checked.findings if each.severity is Severity.DAMAGE]
+                    if lost and host.replicas.get(group) is replica:
+                        worst = lost[0]
+                        host.report_damage(
+                            group, Corrupt(worst.file, worst.position, worst.expected, worst.found)
+                        )
+                        break
+            except (Closed, LogFenced):
+                continue
