@@ -10,7 +10,7 @@ from quorumlog import AsyncClient
 from quorumlog.api._pb import quorumlog_pb2 as pb
 from quorumlog.client.grpc_transport import GrpcConnector
 from quorumlog.client.transport import LOG_SERVICE, Connection
-from quorumlog.errors import NotLeader, OutcomeUnknown, Unavailable
+from quorumlog.errors import QuorumlogError
 
 TOPIC = "t"
 QUESTIONS = 20
@@ -18,13 +18,13 @@ LIMIT_S = 20.0
 
 
 async def end_at(connection: Connection) -> int | None:
-    """The end of the log as this very node says it; None when it says that it does not lead."""
+    """The end of the log as this very node says it; None when it does not say."""
     request = pb.ListOffsetsRequest(topic=TOPIC, partition=0, start=pb.Start(latest=True))
     try:
         response = await connection.unary(
             LOG_SERVICE + "ListOffsets", request, pb.ListOffsetsResponse, LIMIT_S
         )
-    except (NotLeader, OutcomeUnknown, Unavailable):
+    except QuorumlogError:
         return None
     return response.offset
 

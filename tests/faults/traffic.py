@@ -14,14 +14,11 @@ from history.linearizability import check_linearizable
 from history.operations import Recorder
 from history.surveyor import Surveyor
 from quorumlog import AsyncClient
-from quorumlog.replication.replica import Replica
 
 TOPIC: Final = "t"
 SURVEYED_TOPIC: Final = "surveyed"
 PARTITIONS: Final = 3
 SURVEYORS: Final = 3
-
-ENDS_ARE_CONFIRMED: Final = hasattr(Replica, "read_barrier")
 
 _RUN: Final = 500
 _REQUEST_TIMEOUT_S: Final = 2.0
@@ -110,7 +107,6 @@ class Traffic:
             SURVEYED_TOPIC,
             self.recorder,
             rng,
-            confirmed=ENDS_ARE_CONFIRMED,
             reads_only=reads_only,
         )
 

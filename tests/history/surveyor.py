@@ -20,7 +20,8 @@ class Surveyor:
     """Appends records of its own, asks for the end, reads what is there and behind it.
 
     Every value is unique. Reads and ends that failed say nothing and are not written down; neither
-    is an append of which the client says that it is surely not in the log.
+    is an append of which the client says that it is surely not in the log. Ends are confirmed by a
+    majority; that nothing is there to read yet is one node's view.
     """
 
     def __init__(
@@ -31,21 +32,18 @@ class Surveyor:
         recorder: Recorder,
         rng: random.Random,
         *,
-        confirmed: bool,
         reads_only: bool = False,
         note: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """``confirmed``: the end of the log is what a majority confirms, not one node's view.
+        """``reads_only``: it is never held up by an append that waits for a leader.
 
-        ``reads_only``: it is never held up by an append that waits for a leader. ``note`` gets a
-        line for everything written down.
+        ``note`` gets a line for everything written down.
         """
         self.name = name
         self._client = client
         self._topic = topic
         self._recorder = recorder
         self._rng = rng
-        self._confirmed = confirmed
         self._reads_only = reads_only
         self._note = note
         self._producer = client.producer(topic, delivery_timeout_s=rng.choice(DELIVERY_TIMEOUTS_S))
@@ -84,7 +82,7 @@ class Surveyor:
             self._note(f"{self.name} learned no end: {error}")
             return
         self._seen_end = max(self._seen_end, end)
-        self._write_down(began, EndOfLog(end, self._confirmed))
+        self._write_down(began, EndOfLog(end))
 
     async def read(self, offset: int) -> None:
         """Some records from ``offset`` on, or that there is none yet."""

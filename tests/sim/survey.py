@@ -9,7 +9,6 @@ from history.linearizability import NotLinearizable, check_linearizable
 from history.operations import Recorder
 from history.surveyor import Surveyor
 from quorumlog.client.client import AsyncClient
-from quorumlog.replication.replica import Replica
 from sim.history import Violation
 from sim.loop import SimLoop
 from sim.process import Process
@@ -18,9 +17,6 @@ from sim.swarm import Swarm, rng_for
 from sim.trace import Trace
 
 SURVEYED_TOPIC: Final = "surveyed"
-
-ENDS_ARE_CONFIRMED: Final = hasattr(Replica, "read_barrier")
-"""Whether the end of a log is asked of a majority, or is what a leader, deposed perhaps, thinks."""
 
 _REQUEST_TIMEOUT_S: Final = 0.5
 _LAST_TIMEOUT_S: Final = 60.0
@@ -108,7 +104,6 @@ class Survey:
             SURVEYED_TOPIC,
             self.recorder,
             rng,
-            confirmed=ENDS_ARE_CONFIRMED,
             reads_only=reads_only,
             note=self._trace.add,
         )

@@ -35,7 +35,7 @@ class RecordedGroup(Lockstep):
         super().__init__(seed)
         self.events: list[str] = []
         self._states: dict[NodeId, State] = {}
-        self._crashed: set[NodeId] = set()
+        self._incarnations: dict[NodeId, int] = {}
         self._said: dict[NodeId, tuple[int, int, tuple[int, ...]]] = {}
         weather = self.weather
         weather.propose_every_s = 0.05
@@ -45,11 +45,6 @@ class RecordedGroup(Lockstep):
 
     def _change_members(self) -> None:
         """The specification knows none of that."""
-
-    def _crash_or_restart(self) -> None:
-        was_alive = {name for name, node in self.nodes.items() if node.alive}
-        super()._crash_or_restart()
-        self._crashed |= {name for name in was_alive if not self.nodes[name].alive}
 
     def _after_input(self, node: RaftMember) -> None:
         """Before anything leaves: what is sent relies on the state that is noted here."""
@@ -83,8 +78,8 @@ class RecordedGroup(Lockstep):
             tuple(batch.header.term for batch in node.log.batches),
             core.commit_index,
         )
-        if node.node_id in self._crashed:
-            self._crashed.remove(node.node_id)
+        if node.incarnation != self._incarnations.get(node.node_id, 0):
+            self._incarnations[node.node_id] = node.incarnation
             self._said.pop(node.node_id, None)
             self._add("restart", node.node_id, new=state)
         elif state != self._states.get(node.node_id, _FRESH):
