@@ -18,6 +18,7 @@ from quorumlog.log.log import Log, LogConfig
 from quorumlog.log.state_snapshot import StateSnapshot
 from quorumlog.ports import Clock, Disk, PeerTransport, Worker
 from quorumlog.replication.catch_up.catch_up import CatchUp
+from quorumlog.replication.catch_up.leaving import finish_leaving, has_left, leave
 from quorumlog.replication.catch_up.pacing import CatchUpPacer
 from quorumlog.replication.catch_up.starting_over import (
     check_kept,
@@ -393,8 +394,41 @@ class GroupHost:
     def _stored_groups(self) -> list[GroupId]:
         if not self._disk.exists(self._directory):
             return []
+        finish_leaving(self._disk, self._directory)
         names = self._disk.list_directory(self._directory)
         return sorted(GroupId(int(name)) for name in names if name.isascii() and name.isdigit())
+
+    async def leave_group(self, group: GroupId, may_leave: Callable[[Replica], bool]) -> bool:
+        """Close the group and delete its data, for good, but for term and vote: it may come back.
+
+        Only for a group that this node is committed not to be a member of any more. ``may_leave``
+        is asked in the moment from which on the replica takes no part; when it says no, or no
+        replica is open, nothing happens. Whether it is gone.
+
+        Raises:
+            Corrupt: term and vote cannot be read. StorageError, OSError: of the disk. The group is
+                closed then, and what was decided of it is finished by :meth:`stored_groups`.
+        """
+        async with self._lock_of(group):
+            replica = self.replicas.get(group)
+            if replica is None or not may_leave(replica):
+                return False
+            try:
+                await self._close_group(group)
+            except StorageError as error:
+                _log.warning("group_closed_unflushed", group=group, error=str(error))
+            path, now_ms = self.path_of(group), self._clock.wall_ms()
+            await self._worker.run(lambda: leave(self._disk, path, now_ms))
+            self._orders.pop(group, None)
+        _log.info("group_left", group=group)
+        return True
+
+    async def left_groups(self) -> list[GroupId]:
+        """Those of :meth:`stored_groups` that only have term and vote on disk, sorted."""
+        groups = await self.stored_groups()
+        return await self._worker.run(
+            lambda: [group for group in groups if has_left(self._disk, self.path_of(group))]
+        )
 
     async def remove_group(self, group: GroupId) -> None:
         """Close the group and delete its data: only for a group whose deletion was committed."""

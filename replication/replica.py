@@ -84,6 +84,8 @@ class Replica:
         self.state_machine = state_machine
         self.applied_index = Index(log.start_index - 1)
         self.high_watermark = Watermark(log.start_offset)
+        self.restored_index = Index(0) if restored is None else restored.index
+        """Of the saved state that it was opened with; configurations through it have no index."""
         if restored is not None:
             self.applied_index = restored.index
             # What is before the log's start was committed, perhaps after the state was saved.
@@ -369,6 +371,7 @@ class Replica:
         self.state_machine.restore(awaited.state)
         self._saver.restored(awaited)
         self.applied_index, self.awaited = awaited.index, None
+        self.restored_index = max(self.restored_index, awaited.index)
         self.high_watermark.advance(awaited.next_offset)
         self.trimmer.follow()
         _log.info("state_taken", group=self.group, index=awaited.index)

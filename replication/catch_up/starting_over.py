@@ -71,8 +71,16 @@ def start_over(disk: Disk, directory: str, reason: str, now_ms: int) -> str:
             f"{directory} is damaged, and so were {', '.join(kept)}: look at the disk, remove "
             "those, and start the node again"
         )
-    hard_state = _load_hard_state(disk, directory)
     number = 1 + max((_number_of(path) for path in kept), default=0)
+    target = f"{directory}{SET_ASIDE_INFIX}{number}"
+    begin_anew(disk, directory, target, Note(now_ms, number, reason))
+    return target
+
+
+def begin_anew(disk: Disk, directory: str, target: str, note: Note) -> None:
+    """Rename ``directory`` to ``target``, which is not there, and put one in its place that has
+    term and vote only, and ``note``. Raises as :func:`start_over`."""
+    hard_state = _load_hard_state(disk, directory)
     new, parent = f"{directory}.new", parent_of(directory)
     if disk.exists(new):
         disk.remove_directory(new)
@@ -83,13 +91,11 @@ def start_over(disk: Disk, directory: str, reason: str, now_ms: int) -> str:
         hard_state_file.save(hard_state)
     finally:
         hard_state_file.close()
-    write_note(disk, new, Note(now_ms, number, reason))
-    target = f"{directory}{SET_ASIDE_INFIX}{number}"
+    write_note(disk, new, note)
     disk.rename(directory, target)
     disk.sync_directory(parent)
     disk.rename(new, directory)
     disk.sync_directory(parent)
-    return target
 
 
 def settle(disk: Disk, directory: str) -> None:

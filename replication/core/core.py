@@ -42,6 +42,11 @@ class RaftCore(Elector):
         return self._durable_index
 
     @property
+    def members_index(self) -> Index:
+        """Where ``members`` stands in the log; 0 when it came from elsewhere."""
+        return self._configurations.current_index
+
+    @property
     def leadership(self) -> Leadership | None:
         """What a leader knows of its followers, to be read only; None on every other role."""
         return self._leadership

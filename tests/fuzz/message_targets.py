@@ -111,7 +111,10 @@ def _commands() -> list[bytes]:
     register.register_node.node.address = "127.0.0.1:7400"
     delete = metadata_pb2.Command()
     delete.delete_topic.name = "orders"
-    return [each.SerializeToString() for each in (create, register, delete)]
+    assign = metadata_pb2.Command()
+    assign.assign_replicas.group = 1
+    assign.assign_replicas.wanted.extend("ab")
+    return [each.SerializeToString() for each in (create, register, delete, assign)]
 
 
 def _check_command(data: bytes) -> None:
@@ -122,12 +125,12 @@ def _check_command(data: bytes) -> None:
 
 def _snapshots() -> list[bytes]:
     node = NodeInfo(NodeId("a"), "a", "127.0.0.1:7400", "0.1.0")
-    topic = Topic(
-        "orders", 1, TopicConfig("always"), (PartitionInfo(0, GroupId(1), (NodeId("a"),)),)
-    )
+    a, b, c = NodeId("a"), NodeId("b"), NodeId("c")
+    partition = PartitionInfo(0, GroupId(1), (a,), (b,), (c,), 7, 3)
+    topic = Topic("orders", 1, TopicConfig("always"), (partition,))
     return [
-        metadata_snapshot.encode(Contents(9, 2, 5, (node,), (topic,))),
-        metadata_snapshot.encode(Contents(0, 1, 1, (), ())),
+        metadata_snapshot.encode(Contents(9, 2, 5, (node,), (b,), (a, c), 4, (topic,))),
+        metadata_snapshot.encode(Contents(0, 1, 1, (), (), (), 0, ())),
     ]
 
 

@@ -47,8 +47,9 @@ class PartitionKeeper:
         self._log_config = log_config
         self._opened_with: dict[GroupId, LogConfig] = {}
         self._removed: list[GroupId] = []
+        self._strays: set[GroupId] = set()
         self._damaged: set[GroupId] = set()
-        self._looked_for_removed = False
+        self._looked_at_stored = False
 
     def note(self, change: Change) -> None:
         """Remember what the metadata's state will not tell any more: partitions that are gone."""
@@ -63,13 +64,18 @@ class PartitionKeeper:
         Raises:
             DiskFull, UnusableDirectory, OSError: the first of them, when all was tried.
         """
-        if not self._looked_for_removed:
-            await self._find_removed()
-            self._looked_for_removed = True
+        if not self._looked_at_stored:
+            await self._look_at_stored()
+            self._looked_at_stored = True
         failures: list[QuorumlogError | OSError] = []
         for group in tuple(self._removed):
             try:
                 await self._remove(group)
+            except (QuorumlogError, OSError) as error:
+                failures.append(error)
+        for group in self._not_held():
+            try:
+                await self._let_go(group)
             except (QuorumlogError, OSError) as error:
                 failures.append(error)
         for topic, partition in self._metadata.groups_of(self._node_id):
@@ -80,26 +86,74 @@ class PartitionKeeper:
         if failures:
             raise failures[0]
 
-    async def _find_removed(self) -> None:
-        """Note what was deleted before the state that this node started with was saved.
+    async def _look_at_stored(self) -> None:
+        """Note what became nobody's, or another's, before this node's state was saved.
 
         A group below ``next_group`` that the metadata do not know has been, and deleted since: its
         number is not given out again.
         """
+        left = await self._host.left_groups()
         for group in await self._host.stored_groups():
             is_given_out = METADATA_GROUP < group < self._metadata.next_group
-            if is_given_out and self._metadata.group(group) is None and group not in self._removed:
+            if not is_given_out:
+                continue
+            if self._metadata.group(group) is not None:
+                self._strays |= {group} - set(left)
+            elif group not in self._removed:
                 self._removed.append(group)
 
     async def _remove(self, group: GroupId) -> None:
         self.machines.pop(group, None)
         await self._host.remove_group(group)
         self._removed.remove(group)
+        self._strays.discard(group)
 
-    async def _keep(self, partition: PartitionInfo, config: LogConfig) -> None:
-        group = partition.group
-        if self._metadata.group(group) is None:
-            return  # deleted while others were opened: the next round removes it
+    # -- replicas that were moved away ---------------------------------------------------------
+
+    def _not_held(self) -> list[GroupId]:
+        """Groups that there are and that this node has something of and need not keep."""
+        here = {*self._host.replicas, *self._strays} - {METADATA_GROUP}
+        return [group for group in sorted(here) if self._is_not_held(group)]
+
+    def _is_not_held(self, group: GroupId) -> bool:
+        partition = self._metadata.group(group)
+        return partition is not None and self._node_id not in partition.holders
+
+    async def _let_go(self, group: GroupId) -> None:
+        self._strays.add(group)
+        if group not in self._host.replicas:
+            if group in await self._host.left_groups():
+                self._strays.discard(group)
+                return
+            partition = self._metadata.group(group)
+            if partition is None or group in self._damaged:
+                return
+            await self._open(partition, self._log_config(self._metadata.topic_of(group).config))
+        if await self._host.leave_group(group, self._may_leave):
+            self.machines.pop(group, None)
+            self._strays.discard(group)
+
+    def _may_leave(self, replica: Replica) -> bool:
+        """Whether nobody can rely on what ``replica`` has, whatever this node has not heard yet.
+
+        The group was settled without it through ``settled_index``. A leader that knew no better
+        may have added it again; then the configuration that says so is in the replica's log, and
+        behind that index, before anything it acknowledges can count.
+        """
+        partition = self._metadata.group(replica.group)
+        if partition is None or self._node_id in partition.holders:
+            return False
+        core = replica.core
+        known_index = core.members_index or replica.restored_index
+        return self._node_id not in core.members.everybody or known_index <= partition.settled_index
+
+    # -- replicas that are to be here ----------------------------------------------------------
+
+    async def _keep(self, before: PartitionInfo, config: LogConfig) -> None:
+        group = before.group
+        partition = self._metadata.group(group)
+        if partition is None or self._node_id not in partition.holders:
+            return  # deleted or moved while others were opened: the next round removes it
         if group in self._host.replicas and self._opened_with[group] != config:
             await self._host.close_group(group)
         if group not in self._host.replicas and group not in self._damaged:
@@ -109,15 +163,17 @@ class PartitionKeeper:
         group = partition.group
         self.machines[group] = machine = PartitionMachine()
         self._opened_with[group] = config
+        # Who was not there from the beginning hears from the group who belongs to it.
+        is_member = self._node_id in partition.replicas
+        members = Members(partition.replicas if is_member else ())
         try:
-            replica = await self._host.open_group(
-                group, Members(partition.replicas), machine, config
-            )
+            replica = await self._host.open_group(group, members, machine, config)
         except Corrupt as error:
             self._damaged.add(group)
             _log.error("partition_damaged", group=group, error=str(error))
             return
-        if replica.log.last_index == 0 and partition.replicas[0] == self._node_id:
+        is_new = replica.log.last_index == 0 and not partition.settled_index
+        if is_new and partition.replicas[0] == self._node_id:
             self._campaign_first(replica)
 
     def _campaign_first(self, replica: Replica) -> None:

@@ -88,6 +88,10 @@ class MetadataState:
         """The partition that ``group`` holds, if there is one; one look-up."""
         return self._partitions.partition(group)
 
+    def topic_of(self, group: GroupId) -> Topic:
+        """The topic of a group that there is."""
+        return self._partitions.topic_of(group)
+
     def has_topic(self, name: str) -> bool:
         return name in self._partitions.topics
 
