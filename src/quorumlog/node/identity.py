@@ -47,9 +47,11 @@ class Identity:
 
 
 class IdentityFile:
-    def __init__(self, disk: Disk, directory: str) -> None:
+    def __init__(self, disk: Disk, directory: str, prefix: str = "") -> None:
+        """``prefix``: what the id of a new node begins with."""
         self._disk = disk
         self._directory = directory
+        self._prefix = prefix
         self._path = f"{directory}/{_FILE}"
 
     def load_or_create(self) -> Identity:
@@ -65,7 +67,7 @@ class IdentityFile:
                     f"{self._directory} has data and no {_FILE}: whose data it is is not known; "
                     "restore the file, or start with an empty directory as a new node"
                 )
-            identity = Identity(NodeId(uuid.uuid4().hex))
+            identity = Identity(NodeId(f"{self._prefix}{uuid.uuid4().hex}"))
             self.save(identity)
             return identity
         file = self._disk.open_readonly(self._path)

@@ -14,16 +14,19 @@ _NO_DIRECTORY = (FileExistsError, NotADirectoryError)
 
 
 class DataDirectory:
-    def __init__(self, disk: Disk, path: str, lock: Lock) -> None:
+    def __init__(self, disk: Disk, path: str, lock: Lock, prefix: str = "") -> None:
         self.groups = f"{path}/groups"
         self._lock = lock
-        self._file = IdentityFile(disk, path)
+        self._file = IdentityFile(disk, path, prefix)
         self.identity: Identity = self._file.load_or_create()
         disk.make_directory(self.groups)
 
     @classmethod
-    def open(cls, disk: Disk, path: str) -> Self:
+    def open(cls, disk: Disk, path: str, prefix: str = "") -> Self:
         """Lock the directory, creating it when it is missing. Blocking.
+
+        Args:
+            prefix: what the id of a new node begins with.
 
         Raises:
             LogLocked: another process runs on it. UnusableDirectory, DiskFull, Corrupt.
@@ -39,7 +42,7 @@ class DataDirectory:
         except OSError as error:
             raise unusable(path, error) from error
         try:
-            return cls(disk, path, lock)
+            return cls(disk, path, lock, prefix)
         except OSError as error:
             lock.release()
             raise unusable(path, error) from error
