@@ -71,8 +71,8 @@ class Elector(ABC):
             # A flush may take batches of a term whose own save was still to come. Nobody relied
             # on that term (neither vote nor acknowledgement left), but it must not come again.
             self._enter_term(log.last_term)
-        if (self.term > 0 or log.last_index > 0) and self.members.voting != (node_id,):
-            # It may have followed a leader that relies on it, a moment ago. Alone it was that one.
+        if self.term > 0 or log.last_index > 0:
+            # It may have followed a leader that relies on it, a moment ago.
             self._votes_from = now + config.election_timeout_s
         self._restart_election_timer(now)
 
@@ -83,9 +83,10 @@ class Elector(ABC):
 
     @property
     def _is_voter(self) -> bool:
-        members = self.members
-        is_voter = self._node_id in members.voters or self._node_id in members.outgoing
-        return is_voter and not self.recovering
+        """Whether it may stand: also out of the newest configuration until that is committed, since
+        its log may be the only one that those who stay cannot do without (dissertation §4.2.2).
+        """
+        return self._configurations.may_be_voter(self._node_id) and not self.recovering
 
     def recovered(self) -> None:
         """All that this member ever acknowledged is in its log again, durably: it votes."""

@@ -106,12 +106,15 @@ class Leadership:
     def set_members(self, members: Members, now: float) -> None:
         """``members`` holds from the log's last batch on.
 
-        Those who leave with it are sent that batch once more: who gets it stands for nothing.
+        Those who leave with it are sent that batch, and that it is committed (:meth:`let_go`): who
+        knows stands for nothing.
         """
         self._members = members
         before = self._peers
         self._set_peers(now, probing=True)
-        self._leaving |= {peer: before[peer] for peer in before if peer not in self._peers}
+        self._leaving = {peer: before[peer] for peer in before if peer not in self._peers}
+        for progress in self._leaving.values():
+            progress.notice_due = True
         if self.transfer is not None and self.transfer.target not in members.voters:
             self.transfer = None
         self.due = True
@@ -203,6 +206,15 @@ class Leadership:
         self.transfer = Transfer(target, now + self._config.election_timeout_s)
         self.due = True
 
+    def let_go(self, commit_index: Index) -> list[tuple[NodeId, Message]]:
+        """The configuration is committed: the last that those are told who left with it."""
+        leaving, self._leaving = self._leaving, {}
+        start_index = self._log.start_index
+        return [
+            (peer, self._request(max(progress.next_index, start_index), commit_index, []))
+            for peer, progress in leaving.items()
+        ]
+
     def retire(self, now: float) -> None:
         """This node is no voter any more: leave within an election timeout."""
         if self.retire_by is None:
@@ -293,9 +305,8 @@ class Leadership:
         for peer, progress in self._peers.items():
             self._collect_for(peer, progress, commit_index, shared, messages)
         for peer, progress in self._leaving.items():
-            progress.notice_due = True
-            self._collect_for(peer, progress, commit_index, shared, messages)
-        self._leaving.clear()
+            if progress.notice_due:
+                self._collect_for(peer, progress, commit_index, shared, messages)
         if messages:
             self._reads.sent()
         transfer = self.transfer

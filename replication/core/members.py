@@ -144,6 +144,12 @@ class Configurations:
         """Where the current one stands in the log; 0 when it came from elsewhere."""
         return self._entries[-1][0]
 
+    def may_be_voter(self, node_id: NodeId) -> bool:
+        """Whether ``node_id`` votes in one that holds, or may hold again."""
+        return any(
+            node_id in members.voters or node_id in members.outgoing for _, members in self._entries
+        )
+
     def append(self, index: Index, members: Members) -> None:
         if index <= self.current_index:
             raise InvariantViolation(f"configuration {index} follows that of {self.current_index}")

@@ -7,9 +7,8 @@ transport do to Raft is the business of ``tests/sim``; this is fast enough to ru
 import heapq
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from quorumlog.errors import NotLeader, Unavailable
+from quorumlog.errors import NotLeader, Overloaded, Unavailable
 from quorumlog.log.batch import Draft
 from quorumlog.replication.core.config import RaftConfig
 from quorumlog.replication.core.core import Role
@@ -20,6 +19,7 @@ from quorumlog.replication.wire import decode, encode
 from quorumlog.types import NodeId
 from raft.checkers import SafetyChecker, SafetyError
 from raft.member import RaftMember
+from raft.weather import Weather, draw_weather
 
 MAX_UNCOMMITTED = 200
 """Batches; a leader with more gets no new ones, as a driver with a bound would have it."""
@@ -28,54 +28,13 @@ PATIENCE = 20
 """Tenths of a second of calm in which nothing moves on, after which a group counts as stuck."""
 
 
-@dataclass(slots=True)
-class Weather:
-    """What the network, the disks and the nemesis do in one run, drawn from its seed."""
-
-    loss: float
-    duplication: float
-    latency_s: float
-    straggle: float
-    """Share of messages that take up to 40 times as long, and so overtake nothing."""
-    disk_s: float
-    crash_every_s: float
-    cut_every_s: float
-    order_every_s: float
-    """Transfers, campaigns."""
-    change_every_s: float
-    """Of members."""
-    read_every_s: float
-    propose_every_s: float
-    over_wire: bool
-
-
-def draw_weather(rng: random.Random) -> Weather:
-    def often(*choices: float) -> float:
-        return rng.choice(choices)
-
-    return Weather(
-        loss=often(0.0, 0.0, 0.02, 0.2),
-        duplication=often(0.0, 0.0, 0.1),
-        latency_s=often(0.0005, 0.002, 0.01),
-        straggle=often(0.0, 0.0, 0.05, 0.3),
-        disk_s=often(0.0002, 0.002, 0.02),
-        crash_every_s=often(0.05, 0.3, 100.0),
-        cut_every_s=often(0.1, 0.4, 100.0),
-        order_every_s=often(0.1, 0.5, 100.0),
-        change_every_s=often(0.02, 0.1, 100.0),
-        propose_every_s=often(0.002, 0.01, 0.03),
-        read_every_s=often(0.003, 0.02),
-        over_wire=rng.random() < 0.2,
-    )
-
-
 class Lockstep:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, draw: Callable[[random.Random], Weather] = draw_weather) -> None:
         self._network = random.Random(f"network {seed}")
         self._disk = random.Random(f"disk {seed}")
         self._nemesis = random.Random(f"nemesis {seed}")
         self.now = 0.0
-        self.weather = draw_weather(self._nemesis)
+        self.weather = draw(self._nemesis)
         self.trace: list[str] = []
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = 0
@@ -103,8 +62,10 @@ class Lockstep:
         self.nodes: dict[NodeId, RaftMember] = {}
         self.checker = SafetyChecker(self.nodes)
         for node_id in ids:
-            # As different in speed as the lease allows for; monotonic clocks, so no jumps.
-            self._rates[node_id] = clocks.choice((0.9, 1.0, 1.0, 1.1))
+            self._rates[node_id] = clocks.choice(self.weather.rates)
+            if self.weather.is_first_favoured:
+                extreme = min if node_id == ids[0] else max
+                self._rates[node_id] = extreme(self.weather.rates)
             self.nodes[node_id] = RaftMember(
                 node_id,
                 self.members,
@@ -121,6 +82,7 @@ class Lockstep:
         for node in self.nodes.values():
             self._after_input(node)
         self._every(self.weather.crash_every_s, faulty_s, self._crash_or_restart)
+        self._every(self.weather.bounce_every_s, faulty_s, self._bounce)
         self._every(self.weather.cut_every_s, faulty_s, self._cut_or_heal)
         self._every(self.weather.order_every_s, faulty_s, self._give_order)
         self._every(self.weather.change_every_s, faulty_s, self._change_members)
@@ -249,13 +211,21 @@ class Lockstep:
             self._after_input(node)
 
     def _crash_or_restart(self) -> None:
-        node = self._nemesis.choice(list(self.nodes.values()))
+        self._crash_or_restart_one(self._nemesis.choice(list(self.nodes.values())))
+
+    def _crash_or_restart_one(self, node: RaftMember) -> None:
         if node.alive:
             node.crash(self._disk)
             self._timers.pop(node.node_id, None)
         else:
             node.restart(self._now_of(node))
             self._after_input(node)
+
+    def _bounce(self) -> None:
+        node = self._nemesis.choice(list(self.nodes.values()))
+        if node.alive and node.core.role is not Role.LEADER:
+            self._crash_or_restart_one(node)
+            self._crash_or_restart_one(node)
 
     def _cut_or_heal(self) -> None:
         if self._cut:
@@ -264,10 +234,14 @@ class Lockstep:
         ids = list(self.nodes)
         some = self._nemesis.sample(ids, self._nemesis.randint(1, len(ids) - 1))
         leaders = self._leaders()
-        if leaders and self._nemesis.random() < 0.5:
+        if leaders and self._nemesis.random() < self.weather.leader_only:
             # A leader with none or few beside it goes on appending what will be cut off.
             some = list({leaders[0].node_id: True, some[0]: True})
-        one_way = self._nemesis.random() < 0.3
+            if self._nemesis.random() < self.weather.one_link:
+                one, other = leaders[0].node_id, self._nemesis.choice(ids)
+                self._cut[one, other] = self._cut[other, one] = True
+                return
+        one_way = self._nemesis.random() < self.weather.one_way
         for inside in some:
             for outside in ids:
                 if outside not in some:
@@ -278,6 +252,8 @@ class Lockstep:
     def _give_order(self) -> None:
         target = self._nemesis.choice(list(self.nodes.values()))
         what = self._nemesis.random()
+        if self.weather.is_first_favoured:
+            target, what = next(iter(self.nodes.values())), 1.0
         if what < 0.3 and target.alive:
             target.core.campaign(self._now_of(target))
             self._after_input(target)
@@ -316,7 +292,10 @@ class Lockstep:
             if index is not None:
                 self._check_read(node, index, committed)
             if index is None or self._nemesis.random() < 0.3:
-                number = node.core.read(self._now_of(node))
+                try:
+                    number = node.core.read(self._now_of(node))
+                except Overloaded:
+                    continue
                 self._reads[node.node_id, node.core.term, number] = committed
                 self._after_input(node)
 

@@ -3,17 +3,20 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from random import Random
 
 import pytest
 
 from raft.lockstep import Lockstep
+from raft.weather import Weather, draw_lease_weather, draw_weather
 
 SEEDS = int(os.environ.get("RAFT_SEEDS", "300"))
 CHUNKS = 6
 
 
-def run_seed(seed: int) -> Lockstep:
-    group = Lockstep(seed)
+def run_seed(seed: int, weather: Callable[[Random], Weather] = draw_weather) -> Lockstep:
+    group = Lockstep(seed, weather)
     try:
         group.run(faulty_s=1.5)
     except Exception as error:
@@ -28,6 +31,13 @@ def run_seed(seed: int) -> Lockstep:
 def test_random_groups_stay_safe_and_recover(chunk: int) -> None:
     for seed in range(chunk, SEEDS, CHUNKS):
         run_seed(seed)
+
+
+def test_leases_are_safe_where_clocks_differ_and_the_leader_is_cut_off() -> None:
+    answered = 0
+    for seed in range(max(1, SEEDS // 20)):
+        answered += run_seed(seed, draw_lease_weather).reads_answered
+    assert answered > 100
 
 
 def test_a_seed_gives_the_same_run_whatever_the_hash_seed() -> None:

@@ -343,6 +343,33 @@ def test_4_2_2_what_was_proposed_before_is_waited_for_an_election_timeout() -> N
     assert TimeoutNow(Term(1)) in messages
 
 
+def test_4_2_2_a_removed_server_stands_until_it_knows_that_this_is_committed() -> None:
+    """Those who stay may need its log, which has their configuration, and not elect without."""
+    joint = Members((A,), (), (ME, A))
+    log = MemoryLog([config_batch(joint, 1), config_batch(Members((A,)), 2)])
+    core = RaftCore(
+        node_id=ME,
+        config=CONFIG,
+        log=log,
+        hard_state=HardState(Term(1)),
+        members=Members((ME, A)),
+        config_entries=[(Index(1), joint), (Index(2), Members((A,)))],
+        commit_index=1,
+        rng=FixedRng(0.0),
+        now=0.0,
+    )
+    core.tick(LATER)
+    core.receive(A, VoteResponse(Term(2), True, pre=True), LATER)
+    core.receive(A, VoteResponse(Term(2), True), LATER)
+    assert core.role is Role.LEADER
+    core.persisted(3, 2, LATER)
+    assert core.commit_index == 1
+    core.receive(A, appended(2, 3), LATER)
+    assert (core.role, core.commit_index) == (Role.FOLLOWER, 3)
+    core.tick(5 * LATER)
+    assert core.role is Role.FOLLOWER
+
+
 def test_4_2_2_a_voter_that_became_a_learner_stands_no_more() -> None:
     core, _ = make_core(members=Members((A, B), (ME,)))
     core.tick(LATER)
@@ -400,5 +427,10 @@ def test_6_who_is_removed_is_sent_the_configuration_once_more() -> None:
     (request,) = sent_to(core.take_ready(), B)
     assert isinstance(request, AppendRequest)
     assert Members.decode(request.batches[-1].body) == Members((ME, A))
+    core.persisted(index + 1, 1, 0.0)
+    core.receive(A, appended(1, index + 1), 0.0)
+    assert sent_to(core.take_ready(), B) == [
+        append_request(1, index + 1, 1, commit_index=index + 1)
+    ]
     core.tick(core.deadline)
     assert sent_to(core.take_ready(), B) == []

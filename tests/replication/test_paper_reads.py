@@ -276,12 +276,15 @@ def test_6_4_1_it_does_not_stand_either() -> None:
     assert core.deadline >= 10.0 + TIMEOUT
 
 
-def test_6_4_1_one_without_a_past_or_company_owes_nothing() -> None:
+def test_6_4_1_one_without_a_past_owes_nothing_and_one_that_is_alone_does() -> None:
+    """Alone in what is not committed yet, it may follow the leader of the configuration before."""
     new, _ = make_core()
     new.campaign(0.0)
     assert new.role is Role.CANDIDATE
     alone = _restarted(Members((ME,), (A,)))
     alone.campaign(10.0)
+    assert alone.role is Role.FOLLOWER
+    alone.campaign(10.0 + TIMEOUT)
     assert alone.role is Role.LEADER
 
 
