@@ -34,6 +34,11 @@ class ReplicationConfig:
     disk_full_retry_s: float = 1.0
     """How long a replica whose disk is full waits before it tries to write again."""
 
+    sleep_after_s: float = 1.0
+    """A leader without a proposal for so long, whose followers have everything, sleeps with them.
+
+    Shorter: groups with little to do fall asleep, and wake with a round of messages, more often."""
+
     def __post_init__(self) -> None:
         if self.max_pending_bytes < 4 * 1024 * 1024:
             raise ConfigError("max_pending_bytes must hold one batch: at least 4 MiB")
@@ -47,5 +52,7 @@ class ReplicationConfig:
             raise ConfigError("catch_up_bytes_s must be at least 64 KiB")
         if self.slow_disk_s <= 0:
             raise ConfigError("slow_disk_s must be positive")
+        if self.sleep_after_s <= 0:
+            raise ConfigError("sleep_after_s must be positive")
         if self.disk_full_retry_s <= 0:
             raise ConfigError("disk_full_retry_s must be positive")

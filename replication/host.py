@@ -35,6 +35,8 @@ from quorumlog.replication.core.ready import Event
 from quorumlog.replication.reopening import Reopener
 from quorumlog.replication.replica import Replica
 from quorumlog.replication.saved_state import StateSaver, find_awaited, restore_state
+from quorumlog.replication.sleep.beat import BEAT_GROUP
+from quorumlog.replication.sleep.keeper import SleepKeeper
 from quorumlog.replication.state_machine import StateMachine
 from quorumlog.types import GroupId, Index, NodeId
 
@@ -123,6 +125,14 @@ class GroupHost:
             retry_s=self._config.disk_full_retry_s,
         )
         self._pacer = CatchUpPacer(self._config.catch_up_bytes_s, clock.monotonic_s)
+        self._sleep = SleepKeeper(
+            node_id=node_id,
+            incarnation=rng.getrandbits(64),
+            replicas=self.replicas,
+            config=self._config,
+            clock=clock,
+            send=transport.send,
+        )
         transport.on_message(self._receive)
 
     def path_of(self, group: GroupId) -> str:
@@ -179,6 +189,7 @@ class GroupHost:
             raise
         replica = self._make_replica(group, order, opened, found, configurations)
         self.replicas[group] = replica
+        self._sleep.opened(replica)
         _log.info("group_opened", group=group, last_index=opened.log.last_index)
         recovery = opened.log.recovery
         if recovery.reason:
@@ -264,7 +275,8 @@ class GroupHost:
             clock=self._clock,
             worker=self._worker,
             send=self._transport.send,
-            on_event=self._events,
+            on_event=self._report,
+            heard_at=self._sleep.heard_at,
             catch_up=self._catch_up_of,
             on_damage=self._damaged,
         )
@@ -456,11 +468,18 @@ class GroupHost:
                 await self.close_group(group)
             except StorageError as error:
                 _log.warning("group_closed_unflushed", group=group, error=str(error))
+        self._sleep.close()
 
     def _receive(self, sender: NodeId, group: GroupId, payload: memoryview) -> None:
         replica = self.replicas.get(group)
         if replica is not None:
             replica.receive(sender, payload)
+        elif group == BEAT_GROUP:
+            self._sleep.receive(sender, payload)
+
+    def _report(self, replica: Replica, event: Event) -> None:
+        self._sleep.heard(replica, event)
+        self._events(replica, event)
 
 
 def _configurations(log: Log, restored: StateSnapshot | None) -> _Configurations:

@@ -9,6 +9,7 @@ the flush that covers it.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
 import structlog
@@ -38,7 +39,13 @@ from quorumlog.replication.catch_up.messages import FIRST_TYPE
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.core import RaftCore, Role
 from quorumlog.replication.core.members import Members
-from quorumlog.replication.core.ready import Event, LeaderChanged, ReadAllowed, SteppedDown
+from quorumlog.replication.core.ready import (
+    Awoke,
+    Event,
+    LeaderChanged,
+    ReadAllowed,
+    SteppedDown,
+)
 from quorumlog.replication.persister import Outgoing, Persister
 from quorumlog.replication.proposals import Proposals
 from quorumlog.replication.saved_state import StateSaver
@@ -70,12 +77,14 @@ class Replica:
         worker: Worker,
         send: Callable[[NodeId, GroupId, bytes], None],
         on_event: Callable[["Replica", Event], None],
+        heard_at: Callable[[NodeId | None], float | None],
         catch_up: Callable[["Replica"], CatchUp],
         on_damage: Callable[["Replica", Corrupt], None],
     ) -> None:
         """``state_machine`` holds the state of ``restored``, or none yet.
 
         ``awaited`` is a state of a later batch: nothing is applied before the log has passed it.
+        ``heard_at`` says when a node was last known to live; None: never.
         ``on_damage`` hears why this replica is fenced when that is rot in its log.
         """
         self.group = group
@@ -100,6 +109,7 @@ class Replica:
         self._saver = saver
         self._send = send
         self._on_event = on_event
+        self._heard_at = heard_at
         self._on_damage = on_damage
         self._loop = asyncio.get_running_loop()
         self._proposals = Proposals()
@@ -143,6 +153,11 @@ class Replica:
             and self.failure is None
             and not self._closed
         )
+
+    @property
+    def takes_part(self) -> bool:
+        """It answers, votes and may lead: it is neither fenced nor closed."""
+        return self.failure is None and not self._closed
 
     @property
     def transferring(self) -> bool:
@@ -224,8 +239,18 @@ class Replica:
         except ProtocolError as error:
             _log.warning("peer_message_refused", group=self.group, peer=sender, error=str(error))
             return
-        self._guarded(self.core.receive, sender, message, self._clock.monotonic_s())
+        now = self._clock.monotonic_s()
+        if self.core.is_woken_by(message):
+            # A sleeping leader is as alive as its node.
+            self._guarded(self.core.wake, now, self._heard_at(self.core.leader_id))
+        self._guarded(self.core.receive, sender, message, now)
         self._schedule_drain()
+
+    def wake(self, heard_at: float | None) -> None:
+        """Set timers again; ``heard_at``: :meth:`~.core.sleep.Sleeper.wake`."""
+        if self.takes_part:
+            self._guarded(self.core.wake, self._clock.monotonic_s(), heard_at)
+            self._schedule_drain()
 
     def feed(self, peer: NodeId, batches: Sequence[Batch]) -> None:
         """See :class:`CatchingUp`."""
@@ -248,6 +273,7 @@ class Replica:
         """Take no further part from this moment on; the task is that of :meth:`close`."""
         if self._closing is None:
             self._closed = True
+            self._rouse()
             self._closing = asyncio.create_task(self._close())
         return self._closing
 
@@ -457,6 +483,8 @@ class Replica:
         sync_due_s = self._persister.sync_due_s
         if sync_due_s is not None:
             due_s = min(due_s, sync_due_s)
+        if due_s == inf:
+            return
         delay_s = max(0.0, due_s - self._clock.monotonic_s())
         fires_at = self._loop.time() + delay_s
         if self._timer is not None:
@@ -499,5 +527,12 @@ class Replica:
         self._proposals.fail(OutcomeUnknown(f"this replica is fenced: {error}"))
         self._barriers.fail(LogFenced(f"this replica is fenced: {error}"))
         self.state_machine.leadership_lost()
+        self._rouse()
         if isinstance(error, Corrupt):
             self._on_damage(self, error)
+
+    def _rouse(self) -> None:
+        """This replica takes part no more: nobody may take its group to sleep under it."""
+        if self.core.asleep:
+            self.core.wake(self._clock.monotonic_s())
+            self._on_event(self, Awoke())

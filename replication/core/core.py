@@ -6,10 +6,10 @@ that is part of the protocol (:class:`~quorumlog.replication.core.ready.Ready`).
 """
 
 from collections.abc import Sequence
+from math import inf
 
 from quorumlog.errors import InvalidArgument, InvariantViolation, NotLeader, Unavailable
 from quorumlog.log.batch import Batch, Draft, Kind
-from quorumlog.replication.core.election import Elector
 from quorumlog.replication.core.follower import accept
 from quorumlog.replication.core.leadership import Leadership
 from quorumlog.replication.core.members import Members
@@ -24,12 +24,13 @@ from quorumlog.replication.core.messages import (
 )
 from quorumlog.replication.core.ready import BecameLeader, MembersChanged, ReadAllowed, Ready
 from quorumlog.replication.core.role import Role
+from quorumlog.replication.core.sleep import Sleeper
 from quorumlog.types import Index, NodeId
 
 __all__ = ["RaftCore", "Role"]
 
 
-class RaftCore(Elector):
+class RaftCore(Sleeper):
     """One member of one group. Every ``now`` is in seconds of one clock that never goes back.
 
     See :class:`Elector` for the constructor and for what can be read: ``role``, ``term``, ``vote``,
@@ -54,6 +55,8 @@ class RaftCore(Elector):
     @property
     def deadline(self) -> float:
         """When :meth:`tick` has to be called next. It moves with every input, also nearer."""
+        if self.asleep:
+            return inf
         if self._leadership is not None:
             return self._leadership.deadline
         return self._election_at
@@ -66,6 +69,8 @@ class RaftCore(Elector):
         Raises:
             InvariantViolation: what no correct group can produce; stop this member.
         """
+        if self.is_woken_by(message):
+            self.wake(now)
         if isinstance(message, AppendResponse):
             self._receive_append_response(sender, message, now)
         elif isinstance(message, AppendRequest):
@@ -105,6 +110,7 @@ class RaftCore(Elector):
             raise NotLeader()
         if leadership.is_handing_over:
             raise NotLeader("leadership is being handed over")
+        self.wake(now)
         leadership.due = True
         return self._append_own(drafts, timestamp_ms)
 
@@ -130,6 +136,7 @@ class RaftCore(Elector):
         settled_from = max(leadership.first_index, self._configurations.current_index)
         if self.commit_index < settled_from or current.outgoing:
             raise Unavailable("the configuration before is not committed yet: try again")
+        self.wake(now)
         step = step_towards(members, current)
         for node_id in new_voters(members, current):
             leadership.check_caught_up(node_id, self.commit_index, now)
@@ -143,6 +150,7 @@ class RaftCore(Elector):
         leadership = self._leadership
         if (
             leadership is None
+            or self.asleep
             or self.commit_index < leadership.first_index
             or not leadership.holds_lease(now)
         ):
@@ -161,6 +169,7 @@ class RaftCore(Elector):
         leadership = self._leadership
         if leadership is None:
             raise NotLeader()
+        self.wake(now)
         number = leadership.read(self.commit_index, now)
         self._allow_reads(leadership)
         return number
@@ -186,6 +195,7 @@ class RaftCore(Elector):
 
         A leader or learner does nothing, nor one on whose vote a leader may rely.
         """
+        self.wake(now)
         if self._is_voter and self._may_vote(now):
             self._start_election(now, force=False)
 
@@ -214,6 +224,7 @@ class RaftCore(Elector):
         if target not in self.members.voters:
             raise InvalidArgument(f"{target} is not one of the voters {self.members.voters}")
         if target != self._node_id:
+            self.wake(now)
             self._leadership.start_transfer(target, now)
 
     # -- outputs -------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from quorumlog.replication.core.messages import (
 from quorumlog.replication.core.progress import Progress
 from quorumlog.replication.core.quorum import agreed
 from quorumlog.replication.core.reads import Reads
+from quorumlog.replication.core.transfer import Transfer
 from quorumlog.types import Index, NodeId, Term
 
 
@@ -31,17 +32,6 @@ class ColdRead:
 
     first_index: Index
     max_bytes: int
-
-
-@dataclass(slots=True)
-class Transfer:
-    """Leadership on its way to ``target``; nothing is proposed meanwhile."""
-
-    target: NodeId
-    deadline: float
-    """When this leader gives up and goes on itself."""
-    ordered: bool = False
-    """TimeoutNow has been sent."""
 
 
 class Leadership:
@@ -89,6 +79,11 @@ class Leadership:
     def is_handing_over(self) -> bool:
         """Whether somebody else is to lead soon: nothing is proposed any more."""
         return self.transfer is not None or self.retire_by is not None
+
+    @property
+    def is_busy(self) -> bool:
+        """Something is under way that takes more than its followers' having all of the log."""
+        return self.due or self.is_handing_over or self._reads.are_waiting
 
     @property
     def deadline(self) -> float:

@@ -48,7 +48,12 @@ class ReadAllowed:
     index: Index
 
 
-Event = BecameLeader | SteppedDown | LeaderChanged | MembersChanged | ReadAllowed
+@dataclass(frozen=True, slots=True)
+class Awoke:
+    """This node slept in its group and has its timers set again."""
+
+
+Event = BecameLeader | SteppedDown | LeaderChanged | MembersChanged | ReadAllowed | Awoke
 
 
 @dataclass(frozen=True, slots=True)

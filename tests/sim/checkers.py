@@ -14,6 +14,7 @@ from quorumlog.replication.catch_up.messages import FIRST_TYPE
 from quorumlog.replication.core.messages import AppendResponse, VoteRequest, VoteResponse
 from quorumlog.replication.core.role import Role
 from quorumlog.replication.replica import Replica
+from quorumlog.replication.sleep.beat import BEAT_GROUP
 from quorumlog.replication.wire import decode
 from quorumlog.types import METADATA_GROUP, GroupId, NodeId
 from sim.bounds import check_bounds
@@ -270,7 +271,7 @@ class Checker:
 
     def sent(self, source: str, target: str, group: GroupId, payload: bytes) -> None:
         """A tap of the network: a message is a promise, whether it arrives or not."""
-        if payload[0] == _APPEND_REQUEST_TYPE or payload[0] >= FIRST_TYPE:
+        if group == BEAT_GROUP or payload[0] == _APPEND_REQUEST_TYPE or payload[0] >= FIRST_TYPE:
             return
         message = decode(memoryview(payload))
         try:
@@ -331,6 +332,25 @@ class Checker:
                         f"{node.node_id} group {group} begins at {replica.log.start_offset}, "
                         f"agreed is {agreed}"
                     )
+
+    def led(self) -> bool:
+        """In every group one node serves, and all that are up and have a replica follow it."""
+        up = [node.host for node in self._nodes.values() if node.ready and node.host is not None]
+        for group in self.histories:
+            replicas = [host.replicas[GroupId(group)] for host in up if group in host.replicas]
+            leaders = {(each.core.leader_id, each.core.term) for each in replicas}
+            if len(leaders) != 1 or sum(replica.serving for replica in replicas) != 1:
+                return False
+        return True
+
+    def all_asleep(self) -> bool:
+        """No replica has a timer set."""
+        return all(
+            replica.core.asleep
+            for node in self._nodes.values()
+            if node.ready and node.host is not None
+            for replica in node.host.replicas.values()
+        )
 
     def check_metadata(self) -> None:
         """Equal logs give equal states."""

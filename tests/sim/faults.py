@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from quorumlog.errors import QuorumlogError
+from quorumlog.replication.sleep.beat import BEAT_GROUP
 from quorumlog.types import GroupId, NodeId
 from sim.network import LinkQuality
 from sim.node import DATA_DIRECTORY, SimNode
@@ -216,7 +217,7 @@ class Nemesis:
         self._lurking += self._rng.randint(1, 4)
 
     def _strike(self, source: str, target: str, group: GroupId, payload: bytes) -> None:
-        chance = _AMBUSH_CHANCE.get(payload[0], 0.0)
+        chance = 0.0 if group == BEAT_GROUP else _AMBUSH_CHANCE.get(payload[0], 0.0)
         if self._lurking and self._rng.random() < chance:
             self._lurking -= 1
             # Not here: this is the victim's own turn, and what it does in a turn it does whole.

@@ -32,7 +32,7 @@ from sim.network import SimNetwork
 from sim.node import NodeSettings, SimNode, World
 from sim.rpc import RpcFabric
 from sim.survey import Survey
-from sim.swarm import Swarm, rng_for
+from sim.swarm import NEVER_S, Swarm, rng_for
 from sim.trace import Trace
 from sim.workload import TOPIC, Workload
 
@@ -173,8 +173,23 @@ class Simulation:
         self.checker.check_metadata()
         self.checker.check_starts()
         self._check_all_read()
+        await self._lose_a_leader_at_rest()
         if not self.swarm.may_cut_power:
             await self._lose_all_power()
+
+    async def _lose_a_leader_at_rest(self) -> None:
+        """Nobody sleeps on under a leader that is dead, nor beside one that is back."""
+        may_sleep = self.swarm.sleep_after_s < NEVER_S
+        self.loop.end_s = self.loop.time() + LIVENESS_S
+        while not self.checker.led() or may_sleep > self.checker.all_asleep():
+            await asyncio.sleep(0.05)
+        victim = next(node for node in self.nodes.values() if node.leads())
+        victim.crash(power=False)
+        while not self.checker.led():
+            await asyncio.sleep(0.05)
+        victim.start()
+        while not (victim.ready and self.checker.converged() and self.checker.led()):
+            await asyncio.sleep(0.05)
 
     async def _lose_all_power(self) -> None:
         """The syncs that ``interval`` promises come; what a disk held before is there after."""
@@ -253,7 +268,11 @@ def _settings(swarm: Swarm) -> NodeSettings:
         max_inflight_bytes=max(swarm.max_inflight_bytes, swarm.max_append_bytes),
     )
     return NodeSettings(
-        replication=ReplicationConfig(raft=raft, state_interval_bytes=swarm.state_interval_bytes),
+        replication=ReplicationConfig(
+            raft=raft,
+            state_interval_bytes=swarm.state_interval_bytes,
+            sleep_after_s=swarm.sleep_after_s,
+        ),
         log=LogConfig(
             segment_bytes=swarm.segment_bytes,
             index_interval_bytes=256,

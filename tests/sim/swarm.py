@@ -29,6 +29,9 @@ FAULTS = (
     "disk_full",
 )
 
+NEVER_S = 1e9
+"""Longer than any run."""
+
 _INTERVAL_SHARE = 0.15
 """Of the seeds, those whose topic has ``fsync=interval``."""
 
@@ -76,6 +79,8 @@ class Swarm:
     """A client deletes records up to here and there."""
     max_lag_s: float
     """How long the files that a follower lacks are kept for it."""
+    sleep_after_s: float
+    """A group without proposals sleeps after this; in some seeds never."""
     surveyors: int
     """Clients whose history is checked for linearizability; half of the seeds have none."""
 
@@ -83,6 +88,7 @@ class Swarm:
     def drawn(seed: int) -> "Swarm":
         rng = rng_for(seed, "swarm")
         faults = tuple(fault for fault in FAULTS if rng.random() < 0.4)
+        sleep_rng = rng_for(seed, "sleep")
         fsync_rng = rng_for(seed, "fsync")
         fsync = FSYNC_ALWAYS
         if fsync_rng.random() < _INTERVAL_SHARE:
@@ -93,7 +99,7 @@ class Swarm:
         return Swarm(
             seed=seed,
             nodes=rng.choice((3, 3, 3, 3, 5)),
-            partitions=rng.choice((1, 1, 2)),
+            partitions=rng.choice((1, 1, 2)) * sleep_rng.choice((1, 1, 3)),
             election_timeout_s=rng.choice((0.15, 0.3)),
             fsync=fsync,
             fsync_interval_s=fsync_rng.choice((0.01, 0.1)),
@@ -117,6 +123,7 @@ class Swarm:
             batch_bytes=rng.choice((1, 64, 1 << 20)),
             consumers=rng.choice((1, 1, 2)),
             **_draw_deletion(rng_for(seed, "deletion")),
+            sleep_after_s=sleep_rng.choice((0.02, 0.1, 0.4, NEVER_S)),
             surveyors=rng_for(seed, "surveyors").choice((0, 0, 0, 1, 2, 3)),
         )
 

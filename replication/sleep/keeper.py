@@ -1,0 +1,174 @@
+"""Lets the groups of one node sleep and wakes them; sends and takes the beats."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from quorumlog.errors import ProtocolError
+from quorumlog.ports import Clock
+from quorumlog.replication.config import ReplicationConfig
+from quorumlog.replication.core.ready import Awoke, Event, MembersChanged
+from quorumlog.replication.core.role import Role
+from quorumlog.replication.replica import Replica
+from quorumlog.replication.sleep.beat import BEAT_GROUP, decode, encode
+from quorumlog.replication.sleep.ledger import Ledger
+from quorumlog.types import GroupId, Index, NodeId, Term
+
+_log = structlog.get_logger()
+
+MAX_FALLING: Final = 1024
+"""Groups that fall asleep between one beat and the next; the others a beat later."""
+
+
+@dataclass(slots=True)
+class _Awake:
+    """A group that does not sleep here, and since when nothing was proposed in it."""
+
+    replica: Replica
+    term: int
+    last_index: int
+    since: float
+
+
+class SleepKeeper:
+    """Costs a beat per node that shares groups with this one, and a look at each awake group, per
+    heartbeat. Called in the event loop."""
+
+    def __init__(
+        self,
+        *,
+        node_id: NodeId,
+        incarnation: int,
+        replicas: Mapping[GroupId, Replica],
+        config: ReplicationConfig,
+        clock: Clock,
+        send: Callable[[NodeId, GroupId, bytes], None],
+    ) -> None:
+        """``incarnation`` is of this process alone, 64 bits. ``replicas`` are those open now."""
+        self._node_id = node_id
+        self._replicas = replicas
+        self._config = config
+        self._clock = clock
+        self._send = send
+        self._ledger = Ledger(incarnation, config.raft.election_timeout_s, self)
+        self._awake: dict[GroupId, _Awake] = {}
+        self._neighbours: tuple[NodeId, ...] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    # -- what happens here ---------------------------------------------------------------------
+
+    def opened(self, replica: Replica) -> None:
+        """``replica`` stands in ``replicas`` from now on, and is awake."""
+        self._neighbours = None
+        self._note_awake(replica)
+        if self._timer is None and not self._closed:
+            self._arm()
+
+    def heard(self, replica: Replica, event: Event) -> None:
+        """Take what a replica reports."""
+        if isinstance(event, MembersChanged):
+            self._neighbours = None
+        elif isinstance(event, Awoke) and not replica.core.asleep:
+            self._ledger.woke(replica.group)
+            if replica.takes_part:
+                self._note_awake(replica)
+
+    def close(self) -> None:
+        """Say what is awake by now, so that the others need not wait for it, and no more."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._send_beats()
+
+    def heard_at(self, node: NodeId | None) -> float | None:
+        """When ``node`` last beat; None: never."""
+        return self._ledger.heard_at(node)
+
+    def receive(self, sender: NodeId, payload: memoryview) -> None:
+        """Take a beat."""
+        try:
+            beat = decode(payload)
+        except ProtocolError as error:
+            _log.warning("peer_beat_refused", peer=sender, error=str(error))
+            return
+        self._ledger.receive(sender, beat, self._clock.monotonic_s())
+
+    # -- Sleepers ------------------------------------------------------------------------------
+
+    def sleep_following(
+        self, group: GroupId, leader: NodeId, term: Term, last_index: Index
+    ) -> bool:
+        """See :class:`~quorumlog.replication.sleep.ledger.Sleepers`."""
+        replica = self._replicas.get(group)
+        if replica is None or not replica.takes_part:
+            return False
+        sleeps = replica.core.sleep_following(leader, term, last_index)
+        if sleeps:
+            self._awake.pop(group, None)
+        return sleeps
+
+    def wake(self, group: GroupId, heard_at: float | None) -> None:
+        """See :class:`~quorumlog.replication.sleep.ledger.Sleepers`."""
+        replica = self._replicas.get(group)
+        if replica is not None and replica.core.asleep:
+            replica.wake(heard_at)
+
+    # -- once a heartbeat ----------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        delay_s = self._config.raft.heartbeat_s
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._beat)
+
+    def _beat(self) -> None:
+        self._arm()
+        now = self._clock.monotonic_s()
+        self._ledger.check(now, self._config.raft.heartbeat_s)
+        self._put_to_sleep(now)
+        self._send_beats()
+
+    def _send_beats(self) -> None:
+        for peer in self._find_neighbours():
+            self._send(peer, BEAT_GROUP, encode(self._ledger.beat_for(peer)))
+
+    def _put_to_sleep(self, now: float) -> None:
+        falling = 0
+        for group, awake in tuple(self._awake.items()):
+            replica = awake.replica
+            core = replica.core
+            if self._replicas.get(group) is not replica:
+                del self._awake[group]
+            elif core.role is not Role.LEADER or falling == MAX_FALLING:
+                continue
+            elif (awake.term, awake.last_index) != (core.term, replica.log.last_index):
+                self._note_awake(replica)
+            elif now - awake.since >= self._config.sleep_after_s and replica.takes_part:
+                falling += self._put_leader_to_sleep(replica, now)
+
+    def _put_leader_to_sleep(self, replica: Replica, now: float) -> bool:
+        core, group = replica.core, replica.group
+        others = [peer for peer in core.members.everybody if peer != self._node_id]
+        silent = [peer for peer in others if self._ledger.is_silent(peer)]
+        sleeping = core.sleep_leading(silent, now)
+        if sleeping is None:
+            return False
+        self._awake.pop(group, None)
+        self._ledger.fell_asleep(group, core.term, replica.log.last_index, others, sleeping)
+        return True
+
+    def _note_awake(self, replica: Replica) -> None:
+        self._awake[replica.group] = _Awake(
+            replica, replica.core.term, replica.log.last_index, self._clock.monotonic_s()
+        )
+
+    def _find_neighbours(self) -> tuple[NodeId, ...]:
+        """The nodes that share a group with this one, sorted; looked for when that may change."""
+        if self._neighbours is None:
+            everybody: set[NodeId] = set()
+            for replica in self._replicas.values():
+                everybody.update(replica.core.members.everybody)
+            self._neighbours = tuple(sorted(everybody - {self._node_id}))
+        return self._neighbours

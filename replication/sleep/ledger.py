@@ -1,0 +1,244 @@
+"""Which groups sleep under which node: what this one tells the others, and was told by them.
+
+Plain calls, no clock of its own. Two nodes keep each other's books: a leader's node *announces*
+a group that fell asleep to each node that sleeps with it, which notes it as *told* and lets its
+member sleep. Every beat has a digest of all that its sender has announced to the receiver and not
+taken back. So whatever was lost, late or overtaken on the way shows with the next beat that
+arrives, and then everything between those two nodes wakes. A node that hears no beats for an
+election timeout wakes all that relied on the other. Waking is always right: a member that is awake
+does all that Raft asks of it.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from quorumlog.replication.sleep.beat import MAX_ENTRIES, Beat, Fell, Woke, mix
+from quorumlog.types import GroupId, Index, NodeId, Term
+
+_NEVER = float("-inf")
+
+
+class Sleepers(Protocol):
+    """The groups of this node, as the ledger needs them. Nothing here calls the ledger back."""
+
+    def sleep_following(
+        self, group: GroupId, leader: NodeId, term: Term, last_index: Index
+    ) -> bool:
+        """Let the member here sleep if it agrees; whether it does."""
+        ...
+
+    def wake(self, group: GroupId, heard_at: float | None) -> None:
+        """Wake the member here if it sleeps, its leader heard at ``heard_at``; None: now."""
+        ...
+
+
+class _Book:
+    """Groups that sleep, by what one end told the other; and their digest."""
+
+    def __init__(self) -> None:
+        self.entries: dict[GroupId, tuple[Term, int]] = {}
+        """The term, and the sequence of the beat that told."""
+        self.digest = 0
+
+    def add(self, group: GroupId, term: Term, sequence: int) -> None:
+        self.remove(group)
+        self.entries[group] = (term, sequence)
+        self.digest ^= mix(group, term)
+
+    def remove(self, group: GroupId) -> bool:
+        entry = self.entries.pop(group, None)
+        if entry is not None:
+            self.digest ^= mix(group, entry[0])
+        return entry is not None
+
+    def clear(self) -> None:
+        self.entries.clear()
+        self.digest = 0
+
+
+class _Peer:
+    def __init__(self) -> None:
+        self.incarnation: int | None = None
+        self.received = -1
+        """The newest sequence number of that process."""
+        self.heard_at = _NEVER
+        self.silent = True
+        self.told = _Book()
+        """What sleeps under it here, by what it said."""
+        self.dissent: dict[GroupId, None] = {}
+        """Of ``told``, what is awake here: said with every beat until it takes it back."""
+        self.lost = False
+        """What it announced is not what was told: it has to wake all of it."""
+        self.announced = _Book()
+        """What sleeps under this node there, by what this node said, or says with the next beat."""
+        self.fell: dict[GroupId, Fell] = {}
+        self.woke: dict[GroupId, None] = {}
+        self.sent = 0
+        """The sequence of the next beat to it."""
+
+
+class Ledger:
+    def __init__(self, incarnation: int, silence_s: float, sleepers: Sleepers) -> None:
+        """``silence_s``: a node of which no beat came for so long counts as gone."""
+        self._incarnation = incarnation
+        self._silence_s = silence_s
+        self._sleepers = sleepers
+        self._peers: dict[NodeId, _Peer] = {}
+        self._led: dict[GroupId, tuple[NodeId, ...]] = {}
+        """Groups that this node leads and that sleep, with all of their other members."""
+        self._under: dict[GroupId, NodeId] = {}
+        """Groups that sleep here under another node."""
+        self._checked_at: float | None = None
+
+    # -- questions -----------------------------------------------------------------------------
+
+    def is_silent(self, peer: NodeId) -> bool:
+        known = self._peers.get(peer)
+        return known is None or known.silent
+
+    def heard_at(self, peer: NodeId | None) -> float | None:
+        """When the last beat of ``peer`` came; None: never."""
+        known = self._peers.get(peer) if peer is not None else None
+        return known.heard_at if known is not None else None
+
+    # -- what happens here ---------------------------------------------------------------------
+
+    def fell_asleep(
+        self,
+        group: GroupId,
+        term: Term,
+        last_index: Index,
+        members: Iterable[NodeId],
+        sleeping: Iterable[NodeId],
+    ) -> None:
+        """A group that this node leads sleeps, and of its other ``members`` those in ``sleeping``.
+
+        The others were silent: the group wakes when one of them is heard again.
+        """
+        self._led[group] = tuple(members)
+        for node in sleeping:
+            peer = self._peer(node)
+            peer.announced.add(group, term, peer.sent)
+            peer.fell[group] = Fell(group, term, last_index)
+
+    def woke(self, group: GroupId) -> None:
+        """The member here is awake, for whatever reason, or is gone; it may have been before."""
+        self._under.pop(group, None)
+        for node in self._led.pop(group, ()):
+            peer = self._peer(node)
+            if not peer.announced.remove(group):
+                continue
+            if peer.fell.pop(group, None) is None:
+                peer.woke[group] = None
+        for peer in self._peers.values():
+            if group in peer.told.entries:
+                peer.dissent[group] = None
+
+    def check(self, now: float, interval_s: float) -> None:
+        """Notice who is silent. Called every ``interval_s``, or as often as this process can.
+
+        A longer pause was this process's own: for that time nobody was silent.
+        """
+        before, self._checked_at = self._checked_at, now
+        pause_s = 0.0 if before is None else max(0.0, now - before - 2 * interval_s)
+        for node, peer in self._peers.items():
+            if peer.silent:
+                continue
+            peer.heard_at = min(now, peer.heard_at + pause_s)
+            if now - peer.heard_at > self._silence_s:
+                peer.silent = True
+                self._forget_told(node, peer, peer.heard_at)
+                for group in tuple(peer.announced.entries):
+                    self._wake(group, None)
+
+    # -- beats ---------------------------------------------------------------------------------
+
+    def beat_for(self, node: NodeId) -> Beat:
+        """The next beat to ``node``; once it is made, its news count as told."""
+        peer = self._peer(node)
+        fell = tuple(peer.fell.values())[:MAX_ENTRIES]
+        woke = [Woke(group) for group in peer.woke]
+        told = peer.told.entries
+        woke += [Woke(group, told[group][1]) for group in peer.dissent]
+        beat = Beat(
+            self._incarnation,
+            peer.sent,
+            len(peer.announced.entries),
+            peer.announced.digest,
+            fell,
+            tuple(woke[:MAX_ENTRIES]),
+            peer.lost,
+        )
+        peer.sent += 1
+        peer.fell.clear()
+        peer.woke.clear()
+        peer.lost = False
+        return beat
+
+    def receive(self, node: NodeId, beat: Beat, now: float) -> None:
+        """Take a beat of ``node``. Any may be lost, late, doubled or out of order."""
+        peer = self._peer(node)
+        if beat.incarnation != peer.incarnation:
+            self._forget_told(node, peer, peer.heard_at)
+            peer.incarnation, peer.received = beat.incarnation, -1
+            peer.silent = True
+        if beat.sequence <= peer.received:
+            return
+        peer.received = beat.sequence
+        peer.heard_at = now
+        if peer.silent:
+            peer.silent = False
+            self._wake_led_with(node)
+        if beat.wake_all:
+            for group in tuple(peer.announced.entries):
+                self._wake(group, None)
+        for woke in beat.woke:
+            self._take_woke(node, peer, woke)
+        for fell in beat.fell:
+            self._take_fell(node, peer, fell, beat.sequence)
+        if (beat.count, beat.digest) != (len(peer.told.entries), peer.told.digest):
+            self._forget_told(node, peer, None)
+            peer.lost = True
+
+    def _take_woke(self, node: NodeId, peer: _Peer, woke: Woke) -> None:
+        group = woke.group
+        if peer.told.remove(group):
+            peer.dissent.pop(group, None)
+            if self._under.get(group) == node:
+                self._wake(group, None)
+        _, announced_in = peer.announced.entries.get(group, (None, None))
+        # Its leader may have woken the group and fallen asleep again meanwhile.
+        if announced_in == woke.told:
+            self._wake(group, None)
+
+    def _take_fell(self, node: NodeId, peer: _Peer, fell: Fell, sequence: int) -> None:
+        group = fell.group
+        peer.told.add(group, fell.term, sequence)
+        if self._sleepers.sleep_following(group, node, fell.term, fell.last_index):
+            self._under[group] = node
+            peer.dissent.pop(group, None)
+        else:
+            peer.dissent[group] = None
+
+    def _forget_told(self, node: NodeId, peer: _Peer, heard_at: float | None) -> None:
+        """Nothing sleeps under ``node`` here any more."""
+        groups = [group for group in peer.told.entries if self._under.get(group) == node]
+        peer.told.clear()
+        peer.dissent.clear()
+        for group in groups:
+            self._wake(group, heard_at)
+
+    def _wake_led_with(self, node: NodeId) -> None:
+        """``node`` may lack something of what this one leads, or not know who leads."""
+        for group in [group for group, members in self._led.items() if node in members]:
+            self._wake(group, None)
+
+    def _wake(self, group: GroupId, heard_at: float | None) -> None:
+        self.woke(group)
+        self._sleepers.wake(group, heard_at)
+
+    def _peer(self, node: NodeId) -> _Peer:
+        peer = self._peers.get(node)
+        if peer is None:
+            peer = self._peers[node] = _Peer()
+        return peer
