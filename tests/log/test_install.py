@@ -20,7 +20,7 @@ from quorumlog.log.state_snapshot import (
     save_snapshot,
 )
 from quorumlog.types import Index, Offset, Term
-from sim.disk import SimDisk, SimulatedCrash
+from sim.disk import SimDisk, SimFile, SimulatedCrash
 from stored.batches import DIRECTORY, FixedClock, append, content, open_log
 
 CONFIG = LogConfig(segment_bytes=1024, tail_cache_bytes=0)
@@ -234,3 +234,14 @@ def test_the_bytes_on_disk_are_those_of_format_version_2() -> None:
         "3200000000000000" + "c800000000000000" + "0300000000000000" + "8403000000000000"
         "cb00000000000000" + "77686f" + "7374617465"
     )
+
+
+def test_a_state_that_is_not_synced_before_the_log_is_emptied_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sync = SimFile.sync
+    monkeypatch.setattr(
+        SimFile, "sync", lambda file: None if file._path.endswith(DRAFT_NAME) else sync(file)
+    )
+    with pytest.raises((Corrupt, AssertionError)):
+        test_a_power_cut_at_every_call_leaves_the_old_log_or_the_empty_one()

@@ -1,5 +1,7 @@
 """A node's identity: born once, kept for life, never guessed."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,24 @@ def test_a_file_in_place_of_the_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
     with pytest.raises(UnusableDirectory, match="--data-dir"):
         DataDirectory.open(SystemDisk(), str(tmp_path / "data"))
+
+
+def test_an_emptied_directory_is_that_of_a_new_node(tmp_path: Path) -> None:
+    first = DataDirectory.open(SystemDisk(), str(tmp_path))
+    old = replace(first.identity, cluster_id="c")
+    first.save(old)
+    first.release()
+    shutil.rmtree(tmp_path)
+    again = DataDirectory.open(SystemDisk(), str(tmp_path))
+    assert again.identity.node_id != old.node_id
+    assert again.identity.cluster_id == ""
+
+
+def test_an_identity_without_its_logs_does_not_come_back(tmp_path: Path) -> None:
+    first = DataDirectory.open(SystemDisk(), str(tmp_path))
+    first.save(replace(first.identity, cluster_id="c"))
+    first.release()
+    shutil.rmtree(tmp_path / "groups")
+    for _ in range(2):
+        with pytest.raises(UnusableDirectory, match="must not come back under its old id"):
+            DataDirectory.open(SystemDisk(), str(tmp_path))

@@ -20,7 +20,9 @@ from quorumlog.log.config import FSYNC_INTERVAL
 from quorumlog.log.flusher import Flusher
 from quorumlog.log.hard_state import HardState, HardStateFile
 from quorumlog.log.log import Log
+from quorumlog.log.state_snapshot import StateSnapshot
 from quorumlog.log.writer import SegmentWriter
+from quorumlog.replication.catch_up.recovery import Recovery
 from quorumlog.replication.core import core as core_module
 from quorumlog.replication.core import follower as follower_module
 from quorumlog.replication.core.core import RaftCore
@@ -392,6 +394,36 @@ def _start_not_followed(follow: Any) -> Any:
     return idle
 
 
+# -- catching up, damage -------------------------------------------------------------------------
+
+
+def _votes_though_it_forgot(receive: Any) -> Any:
+    def trusting(self: RaftCore, sender: Any, request: Any, now: float) -> None:
+        recovering, self.recovering = self.recovering, False
+        receive(self, sender, request, now)
+        self.recovering = recovering
+
+    return trusting
+
+
+def _whole_at_once(compare: Any) -> Any:
+    def hasty(self: Recovery, end: Index) -> None:
+        """A leader was heard: that has to do."""
+        self._is_whole = True
+        self._whole()
+
+    return hasty
+
+
+def _state_applied_twice(take: Any) -> Any:
+    def thorough(self: Replica, awaited: StateSnapshot) -> None:
+        take(self, awaited)
+        if self.awaited is None:
+            self.applied_index = Index(self.log.start_index - 1)
+
+    return thorough
+
+
 MUTANTS: Final = (
     Mutant("vote not saved", HardStateFile, "save", _vote_not_saved, 200),
     Mutant("term and vote not saved", HardStateFile, "save", _term_not_saved, 30),
@@ -472,4 +504,13 @@ MUTANTS: Final = (
         60,
     ),
     Mutant("files go before they are given free", Log, "remove_deleted", _files_go_unasked, 30),
+    Mutant("installed state applied twice", Replica, "_take_awaited", _state_applied_twice, 50),
+    Mutant(
+        "recovering member votes",
+        Elector,
+        "_receive_vote_request",
+        _votes_though_it_forgot,
+        100,
+    ),
+    Mutant("recovered once a leader was heard", Recovery, "_compare", _whole_at_once, 700),
 )

@@ -19,6 +19,13 @@ class DataDirectory:
         self._lock = lock
         self._file = IdentityFile(disk, path, prefix)
         self.identity: Identity = self._file.load_or_create()
+        if self.identity.cluster_id and not disk.exists(self.groups):
+            # It has voted, and would do so again as if it never had.
+            raise UnusableDirectory(
+                f"{path} holds the identity of node {self.identity.node_id} and no logs: a node "
+                "that lost its data must not come back under its old id. Start it with an empty "
+                "directory; it becomes a new node, and the old one can be removed"
+            )
         disk.make_directory(self.groups)
 
     @classmethod
