@@ -355,7 +355,9 @@ class RaftCore(Sleeper):
         members = self.members
         if members.outgoing:
             self._append_members(members.final, self._log.last_timestamp_ms, now)
-        elif self._node_id not in members.voters:
+            return
+        self._outbox.messages += leadership.let_go(self.commit_index)
+        if self._node_id not in members.voters:
             # What was proposed before is waited for a moment: its fate would be unknown.
             leadership.retire(now)
             if self.commit_index == self._log.last_index:
