@@ -241,11 +241,8 @@ class Leadership:
     def check_caught_up(self, peer: NodeId, commit_index: Index, now: float) -> None:
         """Refuse a voter that the group would have to wait for.
 
-        It may lack what is on its way to it, ``max_inflight_bytes`` at most: under a steady load a
-        follower always does. All else that is committed it has acknowledged, and lately.
-
-        Raises:
-            Unavailable: not yet; says how far it is.
+        It may lack what is on its way to it, ``max_inflight_bytes`` at most, as every follower does
+        under a steady load. Raises Unavailable, which says how far it is.
         """
         progress = self._peers[peer]
         is_alive = progress.heard_at > now - self._config.election_timeout_s
