@@ -3,59 +3,39 @@
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
 import structlog
 
 from quorumlog.errors import Closed, Corrupt, InvariantViolation, StorageError
-from quorumlog.log.batch import Kind
-from quorumlog.log.hard_state import HardState, HardStateFile
-from quorumlog.log.install import decide_install
-from quorumlog.log.log import Log, LogConfig
+from quorumlog.log.log import LogConfig
 from quorumlog.log.state_snapshot import StateSnapshot
 from quorumlog.ports import Clock, Disk, PeerTransport, Worker
 from quorumlog.replication.catch_up.catch_up import CatchUp
-from quorumlog.replication.catch_up.leaving import finish_leaving, has_left, leave
 from quorumlog.replication.catch_up.pacing import CatchUpPacer
-from quorumlog.replication.catch_up.starting_over import (
-    check_kept,
-    is_recovering,
-    set_aside_of,
-    settle,
-    start_over,
-)
+from quorumlog.replication.catch_up.starting_over import WAY_OUT_ALONE
 from quorumlog.replication.catch_up.state_receiver import is_needed
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.core import RaftCore
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.ready import Event
+from quorumlog.replication.group_files import (
+    ConfigEntries,
+    GroupFiles,
+    OpenedFiles,
+    configurations_in,
+)
 from quorumlog.replication.reopening import Reopener
 from quorumlog.replication.replica import Replica
-from quorumlog.replication.saved_state import StateSaver, find_awaited, restore_state
+from quorumlog.replication.saved_state import FoundStates, Held, StateSaver, find_states
 from quorumlog.replication.sleep.beat import BEAT_GROUP
 from quorumlog.replication.sleep.keeper import SleepKeeper
 from quorumlog.replication.state_machine import StateMachine
-from quorumlog.types import GroupId, Index, NodeId
-
-_WAY_OUT_ALONE: Final = (
-    "this is the only copy: stop the node and run `quorumlog log repair` on the directory; what it "
-    "cannot mend is lost"
-)
+from quorumlog.types import GroupId, NodeId
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """What the disk had of a group."""
-
-    log: Log
-    hard_state_file: HardStateFile
-    hard_state: HardState
-    recovering: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +45,6 @@ class _Order:
     members: Members
     state_machine: StateMachine
     log_config: LogConfig
-
-
-@dataclass(slots=True)
-class _Held:
-    """What the state machine of a group holds before its replica is made; None: nothing yet."""
-
-    state: StateSnapshot | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """The states of a group: one that the state machine holds, one that it will."""
-
-    restored: StateSnapshot | None
-    awaited: StateSnapshot | None
-
-
-_Configurations = tuple[tuple[Index, Members], ...]
 
 
 class GroupHost:
@@ -107,7 +69,7 @@ class GroupHost:
     ) -> None:
         self.node_id = node_id
         self.replicas: dict[GroupId, Replica] = {}
-        self._directory = directory
+        self._files = GroupFiles(disk, directory, clock)
         self._disk = disk
         self._clock = clock
         self._worker = worker
@@ -135,8 +97,14 @@ class GroupHost:
         )
         transport.on_message(self._receive)
 
+    def hears(self, node: NodeId) -> bool:
+        """Whether a sign of life of ``node`` came within the last election timeout.
+
+        Only of nodes that share a group with this one."""
+        return not self._sleep.is_silent(node)
+
     def path_of(self, group: GroupId) -> str:
-        return f"{self._directory}/{group}"
+        return self._files.path_of(group)
 
     async def open_group(
         self,
@@ -171,21 +139,28 @@ class GroupHost:
     def _lock_of(self, group: GroupId) -> asyncio.Lock:
         return self._locks.setdefault(group, asyncio.Lock())
 
-    async def _open(self, group: GroupId, order: _Order, held: _Held) -> Replica:
+    async def _open(self, group: GroupId, order: _Order, held: Held) -> Replica:
         """As :meth:`open_group`, with whatever log there is; raises Corrupt for damage."""
-        opened = await self._worker.run(lambda: self._open_files(group, order.log_config))
+        opened = await self._worker.run(partial(self._files.open, group, order.log_config))
         try:
-            found = await self._find_states(group, order, opened.log, held)
+            found = await find_states(
+                group=group,
+                disk=self._disk,
+                directory=self.path_of(group),
+                log=opened.log,
+                worker=self._worker,
+                state_machine=order.state_machine,
+                held=held,
+            )
             configurations = await self._worker.run(
-                partial(_configurations, opened.log, found.restored)
+                partial(configurations_in, opened.log, found.restored)
             )
             if self._closed:
                 raise Closed("this node is closing")
         except (Exception, asyncio.CancelledError):
             # What the disk says to that must not take the place of why this ends.
             with suppress(StorageError):
-                opened.log.close()
-            opened.hard_state_file.close()
+                opened.close()
             raise
         replica = self._make_replica(group, order, opened, found, configurations)
         self.replicas[group] = replica
@@ -202,36 +177,13 @@ class GroupHost:
             )
         return replica
 
-    async def _find_states(self, group: GroupId, order: _Order, log: Log, held: _Held) -> _Found:
-        """Bring a new state machine to the newest saved state; see what is to be waited for.
-
-        One that holds a state keeps it until the log has passed it: an older one would look like
-        a past that comes back.
-        """
-        directory = self.path_of(group)
-        carried = held.state
-        if carried is None:
-            held.state = restored = await restore_state(
-                group=group,
-                disk=self._disk,
-                directory=directory,
-                log=log,
-                worker=self._worker,
-                state_machine=order.state_machine,
-            )
-            if restored is not None:
-                return _Found(restored, None)
-        above_index = log.last_index if carried is None else carried.index
-        awaited = await find_awaited(self._disk, directory, log, self._worker, above_index)
-        return _Found(None, awaited or carried)
-
     def _make_replica(
         self,
         group: GroupId,
         order: _Order,
-        opened: _Opened,
-        found: _Found,
-        configurations: _Configurations,
+        opened: OpenedFiles,
+        found: FoundStates,
+        configurations: ConfigEntries,
     ) -> Replica:
         restored, members = found.restored, order.members
         state_machine = order.state_machine
@@ -304,7 +256,7 @@ class GroupHost:
         """
         replica = self.replicas.get(group)
         if replica is None or replica.core.members.voting == (self.node_id,):
-            _log.error("only_copy_damaged", group=group, error=str(error), way_out=_WAY_OUT_ALONE)
+            _log.error("only_copy_damaged", group=group, error=str(error), way_out=WAY_OUT_ALONE)
             return False
         replica.fail(error)
         return True
@@ -326,22 +278,20 @@ class GroupHost:
 
     async def _decide_install(self, group: GroupId) -> None:
         try:
-            await self._worker.run(partial(decide_install, self._disk, self.path_of(group)))
+            await self._worker.run(partial(self._files.decide_install, group))
         except (StorageError, OSError) as error:
             # What became of it is seen at the open; the old log is good for another try.
             _log.warning("state_not_installed", group=group, error=str(error))
 
     def _damaged(self, replica: Replica, error: Corrupt) -> None:
         if replica.core.members.voting == (self.node_id,):
-            _log.error("only_copy_damaged", group=replica.group, way_out=_WAY_OUT_ALONE)
+            _log.error("only_copy_damaged", group=replica.group, way_out=WAY_OUT_ALONE)
         else:
             self._reopener.begin(replica, partial(self._start_over, replica.group, error))
 
     async def _start_over(self, group: GroupId, error: Corrupt) -> None:
         """Set the closed log of ``group`` aside; raises as :func:`start_over`."""
-        now_ms = self._clock.wall_ms()
-        change = partial(start_over, self._disk, self.path_of(group), str(error), now_ms)
-        set_aside = await self._worker.run(change)
+        set_aside = await self._worker.run(partial(self._files.start_over, group, str(error)))
         _log.error("damaged_log_set_aside", group=group, path=set_aside, error=str(error))
 
     async def _reopen(self, group: GroupId, carried: StateSnapshot | None) -> None:
@@ -350,12 +300,12 @@ class GroupHost:
     async def _open_or_start_over(
         self, group: GroupId, order: _Order, carried: StateSnapshot | None
     ) -> Replica:
-        held = _Held(carried)
+        held = Held(carried)
         try:
             return await self._open(group, order, held)
         except Corrupt as error:
             if order.members.voting == (self.node_id,):
-                _log.error("only_copy_damaged", group=group, way_out=_WAY_OUT_ALONE)
+                _log.error("only_copy_damaged", group=group, way_out=WAY_OUT_ALONE)
                 raise
             try:
                 await self._start_over(group, error)
@@ -365,20 +315,6 @@ class GroupHost:
         return await self._open(group, order, held)
 
     # -- files ---------------------------------------------------------------------------------
-
-    def _open_files(self, group: GroupId, log_config: LogConfig) -> _Opened:
-        directory = self.path_of(group)
-        settle(self._disk, directory)
-        self._disk.make_directory(directory)
-        check_kept(self._disk, directory)
-        # The hard state first: with a damaged one this node must not even look as if it had a log.
-        hard_state_file = HardStateFile(self._disk, f"{directory}/hard-state")
-        with ExitStack() as undo:
-            undo.callback(hard_state_file.close)
-            hard_state = hard_state_file.load()
-            log = Log.open(self._disk, directory, log_config, self._clock)
-            undo.pop_all()
-        return _Opened(log, hard_state_file, hard_state, is_recovering(self._disk, directory))
 
     async def close_group(self, group: GroupId) -> None:
         """Raises what the log's last flush raises; the group is closed all the same."""
@@ -401,14 +337,7 @@ class GroupHost:
 
     async def stored_groups(self) -> list[GroupId]:
         """The groups that this node has data of, open or not, sorted."""
-        return await self._worker.run(self._stored_groups)
-
-    def _stored_groups(self) -> list[GroupId]:
-        if not self._disk.exists(self._directory):
-            return []
-        finish_leaving(self._disk, self._directory)
-        names = self._disk.list_directory(self._directory)
-        return sorted(GroupId(int(name)) for name in names if name.isascii() and name.isdigit())
+        return await self._worker.run(self._files.stored)
 
     async def leave_group(self, group: GroupId, may_leave: Callable[[Replica], bool]) -> bool:
         """Close the group and delete its data, for good, but for term and vote: it may come back.
@@ -429,35 +358,21 @@ class GroupHost:
                 await self._close_group(group)
             except StorageError as error:
                 _log.warning("group_closed_unflushed", group=group, error=str(error))
-            path, now_ms = self.path_of(group), self._clock.wall_ms()
-            await self._worker.run(lambda: leave(self._disk, path, now_ms))
+            await self._worker.run(partial(self._files.leave, group))
             self._orders.pop(group, None)
         _log.info("group_left", group=group)
         return True
 
     async def left_groups(self) -> list[GroupId]:
         """Those of :meth:`stored_groups` that only have term and vote on disk, sorted."""
-        groups = await self.stored_groups()
-        return await self._worker.run(
-            lambda: [group for group in groups if has_left(self._disk, self.path_of(group))]
-        )
+        return await self._worker.run(self._files.left)
 
     async def remove_group(self, group: GroupId) -> None:
         """Close the group and delete its data: only for a group whose deletion was committed."""
         async with self._lock_of(group):
             await self._close_group(group)
-            path = self.path_of(group)
-            await self._worker.run(lambda: self._remove(path))
+            await self._worker.run(partial(self._files.remove, group))
             self._orders.pop(group, None)
-
-    def _remove(self, path: str) -> None:
-        if not self._disk.exists(self._directory):
-            return
-        # The live one last: a restart in between finds by it that there is something to remove.
-        for each in (*set_aside_of(self._disk, path), f"{path}.new", path):
-            if self._disk.exists(each):
-                self._disk.remove_directory(each)
-                self._disk.sync_directory(self._directory)
 
     async def close(self) -> None:
         """Close every group. One that cannot write any more loses what was never acknowledged."""
@@ -480,13 +395,3 @@ class GroupHost:
     def _report(self, replica: Replica, event: Event) -> None:
         self._sleep.heard(replica, event)
         self._events(replica, event)
-
-
-def _configurations(log: Log, restored: StateSnapshot | None) -> _Configurations:
-    """Those in the log behind what was restored, with their indexes. Blocks."""
-    first_index = log.start_index if restored is None else restored.index + 1
-    return tuple(
-        (header.index, Members.decode(log.slice(header.index, 1)[0].body))
-        for header in log.headers(first_index)
-        if header.kind is Kind.CONFIG
-    )

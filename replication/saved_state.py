@@ -6,6 +6,7 @@ is whole, or none can be saved, the log says it all.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -186,7 +187,54 @@ async def restore_state(
             return snapshot
 
 
-async def find_awaited(
+@dataclass(slots=True)
+class Held:
+    """What the state machine of a group holds before its replica is made; None: nothing yet."""
+
+    state: StateSnapshot | None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundStates:
+    """The states of a group: one that the state machine holds, one that it will."""
+
+    restored: StateSnapshot | None
+    awaited: StateSnapshot | None
+
+
+async def find_states(
+    *,
+    group: GroupId,
+    disk: Disk,
+    directory: str,
+    log: Log,
+    worker: Worker,
+    state_machine: StateMachine,
+    held: Held,
+) -> FoundStates:
+    """Bring a new state machine to the newest saved state, noted in ``held``; see what is to come.
+
+    One that holds a state keeps it until the log has passed it: an older one would look like a
+    past that comes back.
+    """
+    carried, restored = held.state, None
+    if carried is None:
+        held.state = restored = await restore_state(
+            group=group,
+            disk=disk,
+            directory=directory,
+            log=log,
+            worker=worker,
+            state_machine=state_machine,
+        )
+        if restored is not None:
+            return FoundStates(restored, None)
+    above_index = log.last_index if carried is None else carried.index
+    awaited = await _find_awaited(disk, directory, log, worker, above_index)
+    return FoundStates(None, awaited or carried)
+
+
+async def _find_awaited(
     disk: Disk, directory: str, log: Log, worker: Worker, above_index: int
 ) -> StateSnapshot | None:
     """The state of another replica that was installed here, if it is of a batch behind

@@ -39,6 +39,11 @@ MAX_SET_ASIDE: Final = 3
 """Damaged directories that are kept of a group; with so many it stays closed. Nothing is deleted
 for another one: who looks after the disk has to look at them, and to remove them."""
 
+WAY_OUT_ALONE: Final = (
+    "this is the only copy: stop the node and run `quorumlog log repair` on the directory; what it "
+    "cannot mend is lost"
+)
+
 _MAX_REASON_BYTES: Final = 1000
 _MAGIC = b"QLR\x01"
 _START = struct.Struct("<4sI")

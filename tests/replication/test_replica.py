@@ -453,7 +453,7 @@ async def test_a_disk_that_fails_while_an_opening_is_given_up_does_not_hide_that
         await asyncio.Event().wait()
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(host_module, "restore_state", wait_for_ever)
+        patched.setattr(host_module, "find_states", wait_for_ever)
         opening = asyncio.create_task(cluster.open())
         await started.wait()
         cluster.disks[NodeId("n0")].fail_at(1, errno.EIO)

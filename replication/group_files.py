@@ -1,0 +1,118 @@
+"""What a node's disk has of its groups: a directory each, named by the group's number.
+
+Every call blocks.
+"""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from quorumlog.log.batch import Kind
+from quorumlog.log.hard_state import HardState, HardStateFile
+from quorumlog.log.install import decide_install
+from quorumlog.log.log import Log, LogConfig
+from quorumlog.log.state_snapshot import StateSnapshot
+from quorumlog.ports import Clock, Disk
+from quorumlog.replication.catch_up.leaving import finish_leaving, has_left, leave
+from quorumlog.replication.catch_up.starting_over import (
+    check_kept,
+    is_recovering,
+    set_aside_of,
+    settle,
+    start_over,
+)
+from quorumlog.replication.core.members import Members
+from quorumlog.types import GroupId, Index
+
+ConfigEntries = tuple[tuple[Index, Members], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedFiles:
+    """What the disk had of a group. ``recovering``: its log was lost, and is not whole yet."""
+
+    log: Log
+    hard_state_file: HardStateFile
+    hard_state: HardState
+    recovering: bool
+
+    def close(self) -> None:
+        """Raises what the log's last flush raises; both are closed all the same."""
+        try:
+            self.log.close()
+        finally:
+            self.hard_state_file.close()
+
+
+class GroupFiles:
+    def __init__(self, disk: Disk, directory: str, clock: Clock) -> None:
+        self._disk = disk
+        self._directory = directory
+        self._clock = clock
+
+    def path_of(self, group: GroupId) -> str:
+        return f"{self._directory}/{group}"
+
+    def open(self, group: GroupId, log_config: LogConfig) -> OpenedFiles:
+        """Open the group's log and hard state, made where there is none.
+
+        Raises:
+            Corrupt: one of them is damaged, or was taken away.
+            DiskFull, UnusableDirectory, OSError.
+        """
+        directory = self.path_of(group)
+        settle(self._disk, directory)
+        self._disk.make_directory(directory)
+        check_kept(self._disk, directory)
+        # The hard state first: with a damaged one this node must not even look as if it had a log.
+        hard_state_file = HardStateFile(self._disk, f"{directory}/hard-state")
+        with ExitStack() as undo:
+            undo.callback(hard_state_file.close)
+            hard_state = hard_state_file.load()
+            log = Log.open(self._disk, directory, log_config, self._clock)
+            undo.pop_all()
+        return OpenedFiles(log, hard_state_file, hard_state, is_recovering(self._disk, directory))
+
+    def decide_install(self, group: GroupId) -> None:
+        """See :func:`quorumlog.log.install.decide_install`."""
+        decide_install(self._disk, self.path_of(group))
+
+    def start_over(self, group: GroupId, reason: str) -> str:
+        """See :func:`~quorumlog.replication.catch_up.starting_over.start_over`."""
+        return start_over(self._disk, self.path_of(group), reason, self._clock.wall_ms())
+
+    def leave(self, group: GroupId) -> None:
+        """See :func:`~quorumlog.replication.catch_up.leaving.leave`."""
+        leave(self._disk, self.path_of(group), self._clock.wall_ms())
+
+    def stored(self) -> list[GroupId]:
+        """The groups that there is data of, sorted."""
+        if not self._disk.exists(self._directory):
+            return []
+        finish_leaving(self._disk, self._directory)
+        names = self._disk.list_directory(self._directory)
+        return sorted(GroupId(int(name)) for name in names if name.isascii() and name.isdigit())
+
+    def left(self) -> list[GroupId]:
+        """Those of :meth:`stored` that only have term and vote, sorted."""
+        return [group for group in self.stored() if has_left(self._disk, self.path_of(group))]
+
+    def remove(self, group: GroupId) -> None:
+        """Delete all that there is of the group, durably."""
+        if not self._disk.exists(self._directory):
+            return
+        path = self.path_of(group)
+        # The live one last: a restart in between finds by it that there is something to remove.
+        for each in (*set_aside_of(self._disk, path), f"{path}.new", path):
+            if self._disk.exists(each):
+                self._disk.remove_directory(each)
+                self._disk.sync_directory(self._directory)
+
+
+def configurations_in(log: Log, restored: StateSnapshot | None) -> ConfigEntries:
+    """Those in the log behind what was restored, with their indexes."""
+    first_index = log.start_index if restored is None else restored.index + 1
+    return tuple(
+        (header.index, Members.decode(log.slice(header.index, 1)[0].body))
+        for header in log.headers(first_index)
+        if header.kind is Kind.CONFIG
+    )
