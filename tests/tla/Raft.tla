@@ -158,14 +158,16 @@ TellVote(n, term, candidate) ==
     /\ told' = told \cup {[term |-> term, voter |-> n, candidate |-> candidate]}
     /\ UNCHANGED <<node, stood, voted, won, led, acked, safe, since>>
 
-(* ``disk`` is the log as it is on disk by then.                              *)
+(* ``disk`` is the log as it is on disk by then. If it is what was there at   *)
+(* the last time, a flush of something newer may be under way.                *)
 Acknowledge(n, term, upto, disk) ==
     /\ disk \in since[n]
     /\ term \in DOMAIN led
     /\ upto <= Agree(disk, led[term].log)
     /\ acked' = acked \cup {[term |-> term, follower |-> n, upto |-> upto]}
     /\ safe' = [safe EXCEPT ![n] = disk]
-    /\ since' = [since EXCEPT ![n] = {disk, node[n].log}]
+    /\ since' = IF disk = safe[n] THEN since
+                ELSE [since EXCEPT ![n] = {disk, node[n].log}]
     /\ UNCHANGED <<node, stood, voted, told, won, led>>
 
 (* A flush that was under way may have done some of its work: a beginning of  *)
