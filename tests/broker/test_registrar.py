@@ -40,7 +40,10 @@ def registrar_of(gossip: Gossip) -> tuple[Registrar, MetadataState, list[str]]:
 
     async def propose_members(members: Members) -> None: ...
 
-    core = SimpleNamespace(members=Members((NodeId("a"), NodeId("b"))))
+    voters = Members((NodeId("a"), NodeId("b")))
+    core = SimpleNamespace(
+        members=voters, members_index=0, commit_index=1, leadership=SimpleNamespace()
+    )
     replica: Any = SimpleNamespace(serving=True, core=core, propose_members=propose_members)
     return Registrar("c", metadata, gossip, lambda: replica, propose), metadata, registered
 

@@ -11,10 +11,12 @@ from typing import Protocol
 import structlog
 
 from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.drainer import Drainer
 from quorumlog.broker.keeper import PartitionKeeper
 from quorumlog.broker.metadata import MetadataState, raise_for
 from quorumlog.broker.metadata_changes import Applied, Change
 from quorumlog.broker.metadata_command import check_command, parse_command
+from quorumlog.broker.mover import Mover
 from quorumlog.broker.registrar import Registrar
 from quorumlog.broker.retention import RetentionConfig, RetentionKeeper
 from quorumlog.broker.topic_config import TopicConfig
@@ -27,7 +29,7 @@ from quorumlog.errors import (
 )
 from quorumlog.log.batch import Batch, BatchHeader, Draft, Kind
 from quorumlog.log.log import LogConfig
-from quorumlog.ports import Clock, Membership
+from quorumlog.ports import Clock, Membership, MemberState
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.host import GroupHost
 from quorumlog.replication.replica import Replica
@@ -38,6 +40,7 @@ _log = structlog.get_logger()
 
 _TEND_INTERVAL_S = 1.0
 _RETRY_S = 0.1
+_PAUSE_S = 0.05
 _PROPOSE_TIMEOUT_S = 10.0
 
 
@@ -121,6 +124,8 @@ class Controller:
         self._caught_up = False
         self._changed = asyncio.Event()
         self._tend = asyncio.Event()
+        self._moves = asyncio.Event()
+        self._drains = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._waiting: list[asyncio.Future[None]] = []
         self._on_failure = on_failure
@@ -134,6 +139,21 @@ class Controller:
             metadata=self.metadata,
             clock=clock,
             config=retention or RetentionConfig(),
+        )
+        self._mover = Mover(
+            node_id=node_id,
+            host=host,
+            metadata=self.metadata,
+            is_alive=self._is_alive,
+            propose=self.propose,
+            look_again=self._moves.set,
+        )
+        self._drainer = Drainer(
+            node_id=node_id,
+            host=host,
+            metadata=self.metadata,
+            is_alive=self._is_alive,
+            look_again=self._drains.set,
         )
         self.metadata.on_change(self._metadata_changed)
 
@@ -154,10 +174,13 @@ class Controller:
             self._membership,
             lambda: self.replica,
             self._propose_as_leader,
+            self._is_alive,
         )
         self._tasks = [
             asyncio.create_task(self._forever(self._keeper.reconcile, self._changed, None)),
             asyncio.create_task(self._forever(registrar.tend, self._tend, _TEND_INTERVAL_S)),
+            asyncio.create_task(self._forever(self._mover.tend, self._moves, None, _PAUSE_S)),
+            asyncio.create_task(self._forever(self._drainer.tend, self._drains, None, _PAUSE_S)),
             asyncio.create_task(self.retention.run()),
         ]
 
@@ -175,6 +198,7 @@ class Controller:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        await self._mover.close()
 
     @property
     def replica(self) -> Replica:
@@ -276,10 +300,18 @@ class Controller:
 
     # -- following the metadata ----------------------------------------------------------------
 
+    def _is_alive(self, node_id: NodeId) -> bool:
+        return any(
+            member.tags.get("id") == node_id and member.state is MemberState.ALIVE
+            for member in self._membership.members()
+        )
+
     def _metadata_changed(self, change: Change) -> None:
         if not isinstance(change, Applied):
             self._keeper.note(change)
             self._changed.set()
+            self._moves.set()
+            self._drains.set()
 
     def _batch_applied(self) -> None:
         # The replica counts the batch as applied, and may serve, only after this call.
@@ -291,6 +323,8 @@ class Controller:
         A node that was closed cleanly has applied everything when it hears of a leader: nothing
         else would tell those who wait for that.
         """
+        self._moves.set()
+        self._drains.set()
         if replica.group == METADATA_GROUP:
             asyncio.get_running_loop().call_soon(self._wake)
 
@@ -302,16 +336,22 @@ class Controller:
                 changed.set_result(None)
 
     async def _forever(
-        self, work: Callable[[], Awaitable[None]], wake: asyncio.Event, interval_s: float | None
+        self,
+        work: Callable[[], Awaitable[None]],
+        wake: asyncio.Event,
+        interval_s: float | None,
+        pause_s: float = 0.0,
     ) -> None:
-        """Run ``work`` whenever ``wake`` is set or the interval went by; again soon if it
-        failed."""
+        """Run ``work`` whenever ``wake`` is set or the interval went by, again soon if it failed;
+        at least ``pause_s`` after it was set, so that what comes together is looked at once."""
         while True:
             try:
                 async with asyncio.timeout(interval_s):
                     await wake.wait()
             except TimeoutError:
                 pass
+            if pause_s:
+                await asyncio.sleep(pause_s)
             wake.clear()
             try:
                 await work()

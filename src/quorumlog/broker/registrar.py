@@ -1,16 +1,20 @@
 """Gossip proposes, Raft decides: the metadata's leader registers the nodes that gossip shows.
 
-A new node, a new address or release becomes a command; a suspicion alone changes nothing.
+A new node, a new address or release becomes a command; a suspicion alone changes nothing. The same
+leader has the metadata group follow the node list: every node is a member, those vote that are to,
+and who was removed and holds nothing any more is forgotten.
 """
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.member_plan import next_members
 from quorumlog.broker.metadata import MetadataState
-from quorumlog.broker.topics import NodeInfo
+from quorumlog.broker.mover import has_caught_up
+from quorumlog.broker.topics import NodeInfo, Standing
 from quorumlog.ports import Member, Membership, MemberState
-from quorumlog.replication.core.members import Members
 from quorumlog.replication.replica import Replica
 from quorumlog.types import NodeId
 
@@ -31,22 +35,28 @@ class Registrar:
         membership: Membership,
         replica: Callable[[], Replica],
         propose: Callable[[metadata_pb2.Command], Awaitable[object]],
+        is_alive: Callable[[NodeId], bool] = lambda node: True,
     ) -> None:
-        """``replica`` gives that of group 0; ``propose`` applies a command here, as the leader."""
+        """``replica`` gives that of group 0; ``propose`` applies a command here, as the leader;
+        ``is_alive`` is gossip's opinion of a node."""
         self._cluster_id = cluster_id
         self._metadata = metadata
         self._membership = membership
         self._replica = replica
         self._propose = propose
+        self._is_alive = is_alive
 
     async def tend(self) -> None:
         """Bring the node list up to date, if this node leads. Raises what proposing raises."""
         if not self._replica().serving:
             return
         for node in self._nodes_seen():
-            if self._metadata.node(node.id) != node:
+            known = self._metadata.node(node.id)
+            is_news = known is None or replace(known, standing=node.standing) != node
+            if is_news and not self._metadata.is_removed(node.id):
                 await self._propose(register(node))
-        await self._add_learner()
+        await self._forget_removed()
+        await self._tend_members()
 
     def _nodes_seen(self) -> list[NodeInfo]:
         """Not those that two members claim to be: a node that came back under another name is seen
@@ -67,16 +77,34 @@ class Registrar:
             return None
         return NodeInfo(NodeId(node_id), member.name, address, tags.get("ver", ""))
 
-    async def _add_learner(self) -> None:
+    async def _forget_removed(self) -> None:
+        """Only who holds nothing any more: no replica, and no vote on the metadata.
+
+        It still is a learner of the metadata then, so that it hears of it.
+        """
+        core = self._replica().core
+        for node in self._metadata.nodes():
+            if node.standing is not Standing.LEAVING or self._metadata.groups_of(node.id):
+                continue
+            if node.id not in core.members.voting and core.commit_index >= core.members_index:
+                message = metadata_pb2.ForgetNode(node=node.id)
+                await self._propose(metadata_pb2.Command(forget_node=message))
+
+    async def _tend_members(self) -> None:
         """Every registered node follows the metadata: who does not vote on it learns it.
 
-        One at a time; the change calls for the next round when it is applied.
+        One step at a time; the change calls for the next round when it is applied.
         """
         replica = self._replica()
-        members = replica.core.members
-        known = {*members.voters, *members.learners}
-        for node in self._metadata.nodes():
-            if node.id not in known:
-                learners = (*members.learners, node.id)
-                await replica.propose_members(Members(members.voters, learners))
-                return
+        core, leadership = replica.core, replica.core.leadership
+        if leadership is None or core.commit_index < core.members_index:
+            return
+        step = next_members(
+            core.members,
+            self._metadata.voters or core.members.voters,
+            [node.id for node in self._metadata.nodes()],
+            has_caught_up=lambda node: has_caught_up(leadership, node, core.commit_index),
+            is_alive=self._is_alive,
+        )
+        if step is not None:
+            await replica.propose_members(step)
