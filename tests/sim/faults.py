@@ -208,6 +208,11 @@ class Nemesis:
         if node is not None:
             node.fail_disk(errno.ENOSPC)
 
+    @property
+    def is_all_mended(self) -> bool:
+        """Whether nothing is left of what disks have lost for good."""
+        return self._rot.is_mended()
+
     async def _flip_bits(self) -> None:
         self._rot.strike()
 

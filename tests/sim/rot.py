@@ -61,7 +61,7 @@ class Rot:
 
     def strike(self) -> None:
         """Flip a bit of some node if the budget allows it."""
-        if not self._is_mended() or self._count == MAX_SET_ASIDE:
+        if not self.is_mended() or self._count == MAX_SET_ASIDE:
             return
         victim = self._rng.choice(list(self._nodes))
         places = self._places(victim.disk)
@@ -76,7 +76,8 @@ class Rot:
         victim.disk.flip_bit(path, position, self._rng.randrange(8))
         self._flips = [_Flip(path, victim.disk.inode(path))]
 
-    def _is_mended(self) -> bool:
+    def is_mended(self) -> bool:
+        """Whether every flipped bit is gone, and every replica whole."""
         victim = self._victim
         if victim is None:
             return True

@@ -168,7 +168,7 @@ class Simulation:
         self.nemesis.heal()
         await self.workload.finished()
         await self.survey.finish()
-        while not self.checker.converged():
+        while not (self.checker.converged() and self.nemesis.is_all_mended):
             await asyncio.sleep(0.05)
         self.checker.check_metadata()
         self.checker.check_starts()
