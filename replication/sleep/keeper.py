@@ -84,6 +84,10 @@ class SleepKeeper:
             self._timer.cancel()
             self._send_beats()
 
+    def is_silent(self, node: NodeId) -> bool:
+        """Whether no beat of ``node`` came within an election timeout."""
+        return self._ledger.is_silent(node)
+
     def heard_at(self, node: NodeId | None) -> float | None:
         """When ``node`` last beat; None: never."""
         return self._ledger.heard_at(node)

@@ -84,9 +84,13 @@ def test_a_wildcard_needs_an_address_that_others_can_dial() -> None:
 
 @pytest.mark.parametrize(
     ("name", "lowest", "highest"),
-    [("retention_interval_ms", 100, 3_600_000), ("retention_max_lag_ms", 0, 604_800_000)],
+    [
+        ("retention_interval_ms", 100, 3_600_000),
+        ("retention_max_lag_ms", 0, 604_800_000),
+        ("leader_return_ms", 0, 3_600_000),
+    ],
 )
-def test_settings_of_retention_have_bounds(name: str, lowest: int, highest: int) -> None:
+def test_settings_in_milliseconds_have_bounds(name: str, lowest: int, highest: int) -> None:
     for value in (lowest, highest):
         assert getattr(load_config({}, {f"QUORUMLOG_{name.upper()}": str(value)}), name) == value
     for value in (lowest - 1, highest + 1):

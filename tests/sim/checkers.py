@@ -343,6 +343,17 @@ class Checker:
                 return False
         return True
 
+    def preferred_lead(self) -> bool:
+        """Every partition that is to stay where it is is led by its first replica."""
+        for node_id, node in self._nodes.items():
+            for _, partition in node.metadata.groups_of(node_id):
+                if partition.wanted or partition.replicas[0] != node_id:
+                    continue
+                replica = node.host.replicas.get(partition.group) if node.host else None
+                if replica is None or not replica.serving:
+                    return False
+        return True
+
     def all_asleep(self) -> bool:
         """No replica has a timer set."""
         return all(

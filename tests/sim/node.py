@@ -14,6 +14,7 @@ from quorumlog.api.admin_service import AdminService
 from quorumlog.api.limits import Limits
 from quorumlog.api.log_service import LogService
 from quorumlog.api.peer_service import PeerService
+from quorumlog.broker.balance import BalanceConfig
 from quorumlog.broker.broker import Broker
 from quorumlog.broker.controller import Controller
 from quorumlog.broker.metadata import MetadataState
@@ -50,6 +51,7 @@ class NodeSettings:
     log: LogConfig
     limits: Limits
     retention: RetentionConfig
+    balance: BalanceConfig
     worker: WorkerSpeed
     scrubs: bool
     """Look for rot all the time."""
@@ -226,6 +228,7 @@ class SimNode:
             log_config=lambda topic: replace(world.settings.log, fsync=topic.fsync),
             clock=self.clock,
             retention=world.settings.retention,
+            balance=world.settings.balance,
         )
         self.host, self._controller = host, controller
         broker = Broker(

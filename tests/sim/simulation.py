@@ -16,6 +16,7 @@ from typing import Any, Final
 import structlog
 
 from quorumlog.api.limits import Limits
+from quorumlog.broker.balance import BalanceConfig
 from quorumlog.broker.retention import RetentionConfig
 from quorumlog.log.config import LogConfig
 from quorumlog.replication.config import ReplicationConfig
@@ -178,7 +179,8 @@ class Simulation:
             await self._lose_all_power()
 
     async def _lose_a_leader_at_rest(self) -> None:
-        """Nobody sleeps on under a leader that is dead, nor beside one that is back."""
+        """Nobody sleeps on under a leader that is dead, nor beside one that is back, and that one
+        leads again what it is preferred for."""
         may_sleep = self.swarm.sleep_after_s < NEVER_S
         self.loop.end_s = self.loop.time() + LIVENESS_S
         while not self.checker.led() or may_sleep > self.checker.all_asleep():
@@ -188,7 +190,12 @@ class Simulation:
         while not self.checker.led():
             await asyncio.sleep(0.05)
         victim.start()
-        while not (victim.ready and self.checker.converged() and self.checker.led()):
+        while not (
+            victim.ready
+            and self.checker.converged()
+            and self.checker.led()
+            and self.checker.preferred_lead()
+        ):
             await asyncio.sleep(0.05)
 
     async def _lose_all_power(self) -> None:
@@ -282,6 +289,7 @@ def _settings(swarm: Swarm) -> NodeSettings:
         limits=Limits(),
         scrubs="rot" in swarm.faults,
         retention=RetentionConfig(interval_s=0.25, max_lag_s=swarm.max_lag_s),
+        balance=BalanceConfig(interval_s=0.2, settle_s=0.4),
         worker=swarm.worker,
         max_drift=swarm.max_drift,
         max_skew_ms=swarm.max_skew_ms,

@@ -11,6 +11,7 @@ from typing import Protocol
 import structlog
 
 from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.balance import BalanceConfig, LeaderBalance
 from quorumlog.broker.drainer import Drainer
 from quorumlog.broker.keeper import PartitionKeeper
 from quorumlog.broker.metadata import MetadataState, raise_for
@@ -103,6 +104,7 @@ class Controller:
         log_config: Callable[[TopicConfig], LogConfig],
         clock: Clock,
         retention: RetentionConfig | None = None,
+        balance: BalanceConfig | None = None,
         on_failure: Callable[[BaseException], None] | None = None,
     ) -> None:
         """Nothing runs before :meth:`start`.
@@ -111,6 +113,7 @@ class Controller:
             log_config: makes the settings of a partition's log from those of its topic.
             clock: that of ``host``.
             retention: when old records are deleted; None: the defaults.
+            balance: when leaders go back to where they are preferred; None: the defaults.
             on_failure: told of a bug that ended a task of this controller, which cannot go on then.
         """
         self.node_id = node_id
@@ -139,6 +142,14 @@ class Controller:
             metadata=self.metadata,
             clock=clock,
             config=retention or RetentionConfig(),
+        )
+        self._balance = LeaderBalance(
+            node_id=node_id,
+            host=host,
+            metadata=self.metadata,
+            membership=membership,
+            clock=clock,
+            config=balance or BalanceConfig(),
         )
         self._mover = Mover(
             node_id=node_id,
@@ -182,6 +193,7 @@ class Controller:
             asyncio.create_task(self._forever(self._mover.tend, self._moves, None, _PAUSE_S)),
             asyncio.create_task(self._forever(self._drainer.tend, self._drains, None, _PAUSE_S)),
             asyncio.create_task(self.retention.run()),
+            asyncio.create_task(self._balance.run()),
         ]
 
         if self._on_failure is not None:

@@ -53,6 +53,9 @@ class NodeConfig:
     retention_interval_ms: int = 30_000
     """How often old segments are looked for in topics with a limit, or that were trimmed; less
     deletes more exactly. 100 to 3,600,000."""
+    leader_return_ms: int = 10_000
+    """A node that was away leads again what it is preferred for once it is back for so long; a
+    longer one moves leaders less when a node comes and goes. 0 to 3,600,000."""
     retention_max_lag_ms: int = 900_000
     """Deleted records stay on disk for a follower that lacks them, unless it was silent for so
     long; then it starts anew from its leader's state. 0 to 604,800,000 (a week)."""
@@ -81,6 +84,7 @@ class NodeConfig:
         _within("segment_bytes", self.segment_bytes, 8 << 20, 2 << 30)
         _within("fsync_interval_ms", self.fsync_interval_ms, 10, 60_000)
         _within("retention_interval_ms", self.retention_interval_ms, 100, 3_600_000)
+        _within("leader_return_ms", self.leader_return_ms, 0, 3_600_000)
         _within("retention_max_lag_ms", self.retention_max_lag_ms, 0, 604_800_000)
         if self.scrub_bytes_s:
             _within("scrub_bytes_s", self.scrub_bytes_s, MIN_BYTES_S, 1 << 30, ", or is 0: never")

@@ -20,6 +20,7 @@ import quorumlog
 from quorumlog.api._pb import peer_pb2
 from quorumlog.api.peer_calls import GrpcPeerCalls
 from quorumlog.api.peers import GrpcPeers
+from quorumlog.broker.balance import BalanceConfig
 from quorumlog.broker.broker import Broker
 from quorumlog.broker.controller import Controller
 from quorumlog.broker.retention import RetentionConfig
@@ -165,6 +166,7 @@ class Node:
                 interval_s=config.retention_interval_ms / 1000,
                 max_lag_s=config.retention_max_lag_ms / 1000,
             ),
+            balance=BalanceConfig(settle_s=config.leader_return_ms / 1000),
             on_failure=self._fail,
         )
         stack.push_async_callback(self._controller.close)
