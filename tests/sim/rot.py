@@ -1,8 +1,7 @@
 """Rot: bits flip in what a node has synced; its scrubber finds them, and the replica starts over.
 
 The budget: one node at a time, until everything on it is whole again. So of every group a majority
-has what was acknowledged, and votes. Never in what the mark does not vouch for yet: there nothing
-can tell rot from what a power cut tore.
+has what was acknowledged, and votes.
 """
 
 import asyncio
@@ -14,7 +13,6 @@ from typing import Final, Protocol
 from quorumlog.errors import Closed, Corrupt, LogFenced
 from quorumlog.log.inspection.damage import Severity
 from quorumlog.log.inspection.scrubber import Scrubber
-from quorumlog.log.mark import MarkPages
 from quorumlog.log.segment import DATA_START
 from quorumlog.ports import Clock, Worker
 from quorumlog.replication.catch_up.starting_over import MAX_SET_ASIDE, NOTE_NAME
@@ -98,7 +96,7 @@ class Rot:
         return disk.exists(flip.path) and disk.inode(flip.path) is flip.inode
 
     def _places(self, disk: SimDisk) -> list[tuple[str, int]]:
-        """Segment files, and up to where their batches were synced."""
+        """Sealed segments, all of them synced, and where they end."""
         if not disk.exists(self._directory):
             return []
         places = []
@@ -107,22 +105,13 @@ class Rot:
                 continue
             directory = f"{self._directory}/{group}"
             logs = [name for name in disk.list_directory(directory) if name.endswith(".log")]
-            for name in logs:
+            # The last one is not scrubbed: rot in it is found when the log is opened or read.
+            for name in logs[:-1]:
                 path = f"{directory}/{name}"
-                end = self._synced_end(disk, path, is_last=name == logs[-1])
-                if end > DATA_START:
-                    places.append((path, end))
+                inode = disk.inode(path)
+                if not (inode.overwrites or inode.lost) and len(inode.data) > DATA_START:
+                    places.append((path, len(inode.data)))
         return places
-
-    def _synced_end(self, disk: SimDisk, path: str, *, is_last: bool) -> int:
-        inode = disk.inode(path)
-        if inode.overwrites or inode.lost:
-            return 0
-        if not is_last:
-            return len(inode.data)
-        twin = disk.copy().open_readonly(path)
-        mark = MarkPages().load(twin)
-        return 0 if mark is None else mark.position
 
 
 class _NeverStop:
