@@ -53,6 +53,8 @@ class FakeCluster:
         self.topics: dict[str, list[FakePartition]] = {}
         self.configs: dict[str, pb.TopicConfig] = {}
         self.delay_s = 0.001
+        self.held_s = 0.0
+        """How long nodes keep a unary request that they answer."""
         self.lose_reply = 0.0
         self.lose_request = 0.0
         self.produce_script: deque[QuorumlogError] = deque()
@@ -354,8 +356,9 @@ class FakeConnection:
         node = cluster.nodes.get(self._address)
         if node is None or not node.up:
             raise Unavailable(f"connection refused by {self._address}")
-        if node.hung:
-            await asyncio.sleep(timeout_s)
+        await asyncio.sleep(min(cluster.held_s, timeout_s))
+        if node.hung or cluster.held_s > timeout_s:
+            await asyncio.sleep(timeout_s - cluster.held_s)
             raise OutcomeUnknown(f"{self._address} did not answer in time")
         name = method.rpartition("/")[2]
         scripted = cluster.unary_script[0] if cluster.unary_script else None

@@ -47,6 +47,8 @@ from quorumlog.log.compression import DEFAULT_LEVEL
 DEFAULT_SERVER: Final = "127.0.0.1:7400"
 DEFAULT_REQUEST_TIMEOUT_S: Final = 30.0
 DEFAULT_CONNECT_TIMEOUT_S: Final = 5.0
+TRANSFER_S: Final = 5.0
+"""A leader that hands over answers when its successor leads, or after this time."""
 
 
 class AsyncClient:
@@ -230,6 +232,7 @@ class AsyncClient:
             ),
             pb.TransferLeadershipResponse,
             self._request_timeout_s,
+            held_s=TRANSFER_S,
         )
         return response.leader
 
@@ -322,6 +325,7 @@ class AsyncClient:
                 request,
                 pb.FetchResponse,
                 self._request_timeout_s + max_wait_s,
+                held_s=max_wait_s,
             )
             batches = [
                 ConsumedBatch(topic, partition, max(offset, batch.header.base_offset), batch)

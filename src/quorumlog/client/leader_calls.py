@@ -5,7 +5,7 @@ import random
 
 from google.protobuf.message import Message
 
-from quorumlog.client.nodes import ATTEMPT_TIMEOUT_S, Nodes
+from quorumlog.client.nodes import Nodes, attempt_limit_s
 from quorumlog.client.retry import Backoff, worth_another_attempt
 from quorumlog.client.routes import Routes
 from quorumlog.client.transport import MessageT
@@ -31,8 +31,9 @@ class LeaderCalls:
         request: Message,
         response_type: type[MessageT],
         timeout_s: float,
+        held_s: float = 0.0,
     ) -> MessageT:
-        """The leader's response.
+        """The leader's response. A leader may take ``held_s`` for it before it looks dead.
 
         Raises:
             UnknownTopic, PartitionOutOfRange: confirmed by the cluster's metadata.
@@ -43,6 +44,7 @@ class LeaderCalls:
         deadline_s = start_s + timeout_s
         backoff = Backoff(self._rng)
         avoid: str | None = None
+        failures = 0
         while True:
             try:
                 address = await self._routes.leader(topic, partition, avoid)
@@ -52,10 +54,11 @@ class LeaderCalls:
                 failure = error
             else:
                 try:
-                    limit_s = max(min(deadline_s - loop.time(), ATTEMPT_TIMEOUT_S), 0.001)
+                    limit_s = attempt_limit_s(failures, deadline_s - loop.time(), held_s)
                     return await self._nodes.ask(address, method, request, response_type, limit_s)
                 except QuorumlogError as error:
                     await self.note_failure(topic, partition, address, error)
+                    failures += 1
                     if isinstance(error, NotLeader) and error.leader not in (None, address, avoid):
                         avoid = address
                         continue

@@ -12,8 +12,18 @@ from quorumlog.client.retry import Backoff, worth_another_attempt
 from quorumlog.client.transport import Connection, Connector, MessageT
 from quorumlog.errors import Closed, OutcomeUnknown, QuorumlogError, Unavailable
 
-ATTEMPT_TIMEOUT_S: Final = 10.0
-"""Limit of one attempt: a node that hangs must not use up the time of the whole call."""
+FIRST_ATTEMPT_TIMEOUT_S: Final = 2.5
+"""Limit of the first attempt at a node: mostly another one answers when this one hangs."""
+
+LONGEST_ATTEMPT_TIMEOUT_S: Final = 10.0
+"""Limit of any attempt: a node that hangs must not use up the time of the whole call."""
+
+
+def attempt_limit_s(failures: int, remaining_s: float, held_s: float = 0.0) -> float:
+    """How long to wait for an answer that a node may hold for ``held_s``, after ``failures``."""
+    # The exponent only has to reach the longest limit.
+    patience_s = min(FIRST_ATTEMPT_TIMEOUT_S * 2 ** min(failures, 8), LONGEST_ATTEMPT_TIMEOUT_S)
+    return max(min(remaining_s, held_s + patience_s), 0.001)
 
 
 @dataclass(slots=True)
@@ -124,17 +134,12 @@ class Nodes:
         start_s = loop.time()
         deadline_s = start_s + timeout_s
         backoff = Backoff(self._rng)
+        rounds = 0
         while True:
             for address in self.candidates():
-                remaining_s = deadline_s - loop.time()
+                limit_s = attempt_limit_s(rounds, deadline_s - loop.time())
                 try:
-                    return await self.ask(
-                        address,
-                        method,
-                        request,
-                        response_type,
-                        max(min(remaining_s, ATTEMPT_TIMEOUT_S), 0.001),
-                    )
+                    return await self.ask(address, method, request, response_type, limit_s)
                 except QuorumlogError as error:
                     if not worth_another_attempt(error):
                         raise
@@ -147,6 +152,7 @@ class Nodes:
             if loop.time() + delay_s >= start_s + self.patience_s(timeout_s):
                 raise self.exhausted(last_error) from last_error
             await asyncio.sleep(delay_s)
+            rounds += 1
 
     def patience_s(self, timeout_s: float) -> float:
         """How long to go on trying: ``timeout_s``, or less while nobody has ever answered."""
