@@ -12,7 +12,7 @@ from quorumlog.log.install import decide_install
 from quorumlog.log.log import Log, LogConfig
 from quorumlog.log.state_snapshot import StateSnapshot
 from quorumlog.ports import Clock, Disk
-from quorumlog.replication.catch_up.leaving import finish_leaving, has_left, leave
+from quorumlog.replication.catch_up.leaving import finish_leaving, has_left, leave, left_at
 from quorumlog.replication.catch_up.starting_over import (
     check_kept,
     is_recovering,
@@ -28,12 +28,14 @@ ConfigEntries = tuple[tuple[Index, Members], ...]
 
 @dataclass(frozen=True, slots=True)
 class OpenedFiles:
-    """What the disk had of a group. ``recovering``: its log was lost, and is not whole yet."""
+    """What the disk had of a group. ``recovering``: its log was lost, and is not whole yet;
+    ``left_at``: because it left the group, which was settled without it through there."""
 
     log: Log
     hard_state_file: HardStateFile
     hard_state: HardState
     recovering: bool
+    left_at: Index | None
 
     def close(self) -> None:
         """Raises what the log's last flush raises; both are closed all the same."""
@@ -70,7 +72,13 @@ class GroupFiles:
             hard_state = hard_state_file.load()
             log = Log.open(self._disk, directory, log_config, self._clock)
             undo.pop_all()
-        return OpenedFiles(log, hard_state_file, hard_state, is_recovering(self._disk, directory))
+        return OpenedFiles(
+            log,
+            hard_state_file,
+            hard_state,
+            is_recovering(self._disk, directory),
+            left_at(self._disk, directory),
+        )
 
     def decide_install(self, group: GroupId) -> None:
         """See :func:`quorumlog.log.install.decide_install`."""
@@ -80,9 +88,9 @@ class GroupFiles:
         """See :func:`~quorumlog.replication.catch_up.starting_over.start_over`."""
         return start_over(self._disk, self.path_of(group), reason, self._clock.wall_ms())
 
-    def leave(self, group: GroupId) -> None:
+    def leave(self, group: GroupId, settled_index: Index) -> None:
         """See :func:`~quorumlog.replication.catch_up.leaving.leave`."""
-        leave(self._disk, self.path_of(group), self._clock.wall_ms())
+        leave(self._disk, self.path_of(group), settled_index, self._clock.wall_ms())
 
     def stored(self) -> list[GroupId]:
         """The groups that there is data of, sorted."""

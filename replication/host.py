@@ -33,7 +33,7 @@ from quorumlog.replication.saved_state import FoundStates, Held, StateSaver, fin
 from quorumlog.replication.sleep.beat import BEAT_GROUP
 from quorumlog.replication.sleep.keeper import SleepKeeper
 from quorumlog.replication.state_machine import StateMachine
-from quorumlog.types import GroupId, NodeId
+from quorumlog.types import GroupId, Index, NodeId
 
 _log = structlog.get_logger()
 
@@ -229,11 +229,11 @@ class GroupHost:
             send=self._transport.send,
             on_event=self._report,
             heard_at=self._sleep.heard_at,
-            catch_up=self._catch_up_of,
+            catch_up=partial(self._catch_up_of, opened.left_at),
             on_damage=self._damaged,
         )
 
-    def _catch_up_of(self, replica: Replica) -> CatchUp:
+    def _catch_up_of(self, left_at: Index | None, replica: Replica) -> CatchUp:
         return CatchUp(
             replica,
             node_id=self.node_id,
@@ -245,6 +245,7 @@ class GroupHost:
             rng=self._rng,
             send=self._transport.send,
             install=partial(self._install, replica),
+            left_at=left_at,
         )
 
     # -- opening again -------------------------------------------------------------------------
@@ -339,12 +340,15 @@ class GroupHost:
         """The groups that this node has data of, open or not, sorted."""
         return await self._worker.run(self._files.stored)
 
-    async def leave_group(self, group: GroupId, may_leave: Callable[[Replica], bool]) -> bool:
+    async def leave_group(
+        self, group: GroupId, settled_without: Callable[[Replica], Index | None]
+    ) -> bool:
         """Close the group and delete its data, for good, but for term and vote: it may come back.
 
-        Only for a group that this node is committed not to be a member of any more. ``may_leave``
-        is asked in the moment from which on the replica takes no part; when it says no, or no
-        replica is open, nothing happens. Whether it is gone.
+        Only for a group that this node is committed not to be a member of any more.
+        ``settled_without`` is asked in the moment from which on the replica takes no part, and
+        gives the index through which the group is settled without it; None: it has to stay.
+        Whether it is gone: not either where no replica is open.
 
         Raises:
             Corrupt: term and vote cannot be read. StorageError, OSError: of the disk. The group is
@@ -352,13 +356,14 @@ class GroupHost:
         """
         async with self._lock_of(group):
             replica = self.replicas.get(group)
-            if replica is None or not may_leave(replica):
+            settled_index = None if replica is None else settled_without(replica)
+            if settled_index is None:
                 return False
             try:
                 await self._close_group(group)
             except StorageError as error:
                 _log.warning("group_closed_unflushed", group=group, error=str(error))
-            await self._worker.run(partial(self._files.leave, group))
+            await self._worker.run(partial(self._files.leave, group, settled_index))
             self._orders.pop(group, None)
         _log.info("group_left", group=group)
         return True

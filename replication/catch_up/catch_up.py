@@ -24,11 +24,12 @@ from quorumlog.replication.catch_up.messages import (
 )
 from quorumlog.replication.catch_up.pacing import CatchUpPacer
 from quorumlog.replication.catch_up.recovery import Recovery
+from quorumlog.replication.catch_up.returning import Returning
 from quorumlog.replication.catch_up.starting_over import recovered
 from quorumlog.replication.catch_up.state_receiver import StateReceiver
 from quorumlog.replication.catch_up.state_sender import StateSender
 from quorumlog.replication.core.core import RaftCore
-from quorumlog.types import GroupId, NodeId
+from quorumlog.types import GroupId, Index, NodeId
 
 _log = structlog.get_logger()
 
@@ -39,6 +40,8 @@ class CatchingUp(Protocol):
     group: GroupId
     core: RaftCore
     log: Log
+    awaited: StateSnapshot | None
+    restored_index: Index
 
     @property
     def serving(self) -> bool: ...
@@ -70,8 +73,11 @@ class CatchUp:
         rng: random.Random,
         send: Callable[[NodeId, GroupId, bytes], None],
         install: Callable[[StateSnapshot], None],
+        left_at: Index | None = None,
     ) -> None:
-        """``install`` is told of a state that is complete in the draft in ``directory``."""
+        """``install`` is told of a state that is complete in the draft in ``directory``;
+        ``left_at``: the replica is recovering because it left, and its group was settled without
+        it through there."""
         self._replica = replica
         self._clock = clock
         self._pacer = pacer
@@ -83,14 +89,18 @@ class CatchUp:
         self._forgetting: asyncio.Future[None] | None = None
         self._closed = False
         self._sender = StateSender(replica.group, self._take_state, self._send_chunk)
-        self._recovery = Recovery(
-            node_id,
-            replica,
-            clock.monotonic_s(),
-            partial(rng.getrandbits, 64),
-            self._send,
-            self._whole,
-        )
+        self._recovery: Recovery | Returning
+        if left_at is not None:
+            self._recovery = Returning(node_id, replica, left_at, self._whole)
+        else:
+            self._recovery = Recovery(
+                node_id,
+                replica,
+                clock.monotonic_s(),
+                partial(rng.getrandbits, 64),
+                self._send,
+                self._whole,
+            )
         self._feeder = Feeder(replica, worker, pacer)
         self._receiver = StateReceiver(
             group=replica.group,

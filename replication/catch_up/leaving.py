@@ -1,23 +1,33 @@
 """The directory of a replica that was moved to another node: its data deleted, its votes kept.
 
 A replica that leaves its group may be asked to come back, even before all have heard that it left.
-What it voted must not be forgotten then, and it must not vote as one that knows nothing: it comes
-back as one that has lost its log (:mod:`quorumlog.replication.catch_up.recovery`). So term and vote
-stay, beside the note that says so; the rest is renamed to ``<group>.left`` and removed.
+What it voted must not be forgotten then, and it must not vote as one that knows nothing
+(:mod:`quorumlog.replication.catch_up.returning`). So term and vote stay, beside the note that says
+so; the rest is renamed to ``<group>.left`` and removed.
 """
 
 from typing import Final
 
 from quorumlog.log.paths import first_indexes_of, parent_of
 from quorumlog.ports import Disk
-from quorumlog.replication.catch_up.starting_over import NOTE_NAME, Note, begin_anew, settle
+from quorumlog.replication.catch_up.starting_over import (
+    NOTE_NAME,
+    Note,
+    begin_anew,
+    is_recovering,
+    read_note,
+    settle,
+)
+from quorumlog.types import Index
 
 _LEFT_SUFFIX: Final = ".left"
 _REASON: Final = "the replica was moved to another node"
 
 
-def leave(disk: Disk, directory: str, now_ms: int) -> None:
+def leave(disk: Disk, directory: str, settled_index: Index, now_ms: int) -> None:
     """Delete the data in ``directory``, which nobody may have open. Durable when it returns.
+
+    The group was settled without this replica through ``settled_index``.
 
     Raises:
         Corrupt: term and vote are lost; nothing was changed.
@@ -25,8 +35,19 @@ def leave(disk: Disk, directory: str, now_ms: int) -> None:
     """
     left = directory + _LEFT_SUFFIX
     _remove(disk, left)
-    begin_anew(disk, directory, left, Note(now_ms, 0, _REASON))
+    begin_anew(disk, directory, left, Note(now_ms, 0, _REASON, settled_index))
     _remove(disk, left)
+
+
+def left_at(disk: Disk, directory: str) -> Index | None:
+    """The settled index of a replica that left and is not known to have come back; else None.
+
+    Also for one whose note is damaged, or whose log was damaged since: it has to recover.
+    """
+    if not is_recovering(disk, directory):
+        return None
+    note = read_note(disk, directory)
+    return Index(note.settled_index) if note is not None and note.settled_index else None
 
 
 def has_left(disk: Disk, directory: str) -> bool:

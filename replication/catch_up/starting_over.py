@@ -16,7 +16,10 @@ offset  size  field     meaning
 8       8     began_ms  when the damaged log was set aside, milliseconds since the Unix epoch
 16      4     number    n, of the directory that was set aside
 20      4     length    bytes of the reason
-24      l     reason    what was damaged, UTF-8
+24      8     settled   0, or: nothing was damaged, the replica left its group
+                        (:mod:`~quorumlog.replication.catch_up.leaving`), which was settled without
+                        it through this index
+32      l     reason    what was damaged, UTF-8
 ======  ====  ========  ========================================================================
 """
 
@@ -47,7 +50,7 @@ WAY_OUT_ALONE: Final = (
 _MAX_REASON_BYTES: Final = 1000
 _MAGIC = b"QLR\x01"
 _START = struct.Struct("<4sI")
-_HEAD = struct.Struct("<QII")
+_HEAD = struct.Struct("<QIIQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Note:
     began_ms: int
     number: int
     reason: str
+    settled_index: int = 0
 
 
 def start_over(disk: Disk, directory: str, reason: str, now_ms: int) -> str:
@@ -155,7 +159,7 @@ def set_aside_of(disk: Disk, directory: str) -> list[str]:
 def write_note(disk: Disk, directory: str, note: Note) -> None:
     """Write the note into ``directory``. Durable when it returns."""
     raw = note.reason.encode()[:_MAX_REASON_BYTES]
-    checked = _HEAD.pack(note.began_ms, note.number, len(raw)) + raw
+    checked = _HEAD.pack(note.began_ms, note.number, len(raw), note.settled_index) + raw
     file = disk.open(f"{directory}/{NOTE_NAME}", create=True)
     try:
         file.truncate(0)
@@ -183,9 +187,9 @@ def read_note(disk: Disk, directory: str) -> Note | None:
     checked = raw[_START.size :]
     if magic != _MAGIC or crc != crc32c(checked):
         return None
-    began_ms, number, length = _HEAD.unpack_from(checked)
+    began_ms, number, length, settled_index = _HEAD.unpack_from(checked)
     reason = checked[_HEAD.size : _HEAD.size + length].decode(errors="replace")
-    return Note(began_ms, number, reason)
+    return Note(began_ms, number, reason, settled_index)
 
 
 def _load_hard_state(disk: Disk, directory: str) -> HardState:

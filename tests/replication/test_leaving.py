@@ -4,9 +4,9 @@ from random import Random
 
 from quorumlog.errors import StorageError
 from quorumlog.log.hard_state import HardState, HardStateFile
-from quorumlog.replication.catch_up.leaving import finish_leaving, has_left, leave
+from quorumlog.replication.catch_up.leaving import finish_leaving, has_left, leave, left_at
 from quorumlog.replication.catch_up.starting_over import is_recovering, settle
-from quorumlog.types import NodeId, Term
+from quorumlog.types import Index, NodeId, Term
 from sim.disk import SimDisk, SimulatedCrash
 
 DIRECTORY = "groups/7"
@@ -32,6 +32,7 @@ def is_gone(disk: SimDisk) -> bool:
     file.close()
     gone = has_left(disk, DIRECTORY)
     assert is_recovering(disk, DIRECTORY) == gone
+    assert left_at(disk, DIRECTORY) == (17 if gone else None)
     assert (f"{1:020}.log" in disk.list_directory(DIRECTORY)) != gone
     return gone
 
@@ -39,7 +40,7 @@ def is_gone(disk: SimDisk) -> bool:
 def test_term_and_vote_stay_and_whoever_comes_back_has_to_recover() -> None:
     disk = used_disk()
     assert not is_gone(disk)
-    leave(disk, DIRECTORY, 5_000)
+    leave(disk, DIRECTORY, Index(17), 5_000)
     disk.crash()
     assert is_gone(disk)
 
@@ -52,7 +53,7 @@ def test_a_power_cut_at_every_call_leaves_all_or_nothing() -> None:
             disk.crash_before(change)
             decided = False
             try:
-                leave(disk, DIRECTORY, 5_000)
+                leave(disk, DIRECTORY, Index(17), 5_000)
                 decided = True
             except SimulatedCrash:
                 pass
@@ -73,12 +74,12 @@ def test_a_call_that_fails_anywhere_can_be_tried_again() -> None:
         disk = used_disk(change)
         disk.fail_at(change)
         try:
-            leave(disk, DIRECTORY, 5_000)
+            leave(disk, DIRECTORY, Index(17), 5_000)
         except (OSError, StorageError):
             settle(disk, DIRECTORY)
             finish_leaving(disk, "groups")
             if not is_gone(disk):
-                leave(disk, DIRECTORY, 5_000)
+                leave(disk, DIRECTORY, Index(17), 5_000)
             assert is_gone(disk)
         else:
             break

@@ -15,7 +15,7 @@ from quorumlog.log.config import LogConfig
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.host import GroupHost
 from quorumlog.replication.replica import Replica
-from quorumlog.types import METADATA_GROUP, GroupId, NodeId
+from quorumlog.types import METADATA_GROUP, GroupId, Index, NodeId
 
 _log = structlog.get_logger()
 
@@ -129,12 +129,13 @@ class PartitionKeeper:
             if partition is None or group in self._damaged:
                 return
             await self._open(partition, self._log_config(self._metadata.topic_of(group).config))
-        if await self._host.leave_group(group, self._may_leave):
+        if await self._host.leave_group(group, self._settled_without):
             self.machines.pop(group, None)
             self._strays.discard(group)
 
-    def _may_leave(self, replica: Replica) -> bool:
-        """Whether nobody can rely on what ``replica`` has, whatever this node has not heard yet.
+    def _settled_without(self, replica: Replica) -> Index | None:
+        """Through where the group is settled without this node, if nobody can rely on what
+        ``replica`` has, whatever this node has not heard yet; else None.
 
         The group was settled without it through ``settled_index``. A leader that knew no better
         may have added it again; then the configuration that says so is in the replica's log, and
@@ -142,10 +143,12 @@ class PartitionKeeper:
         """
         partition = self._metadata.group(replica.group)
         if partition is None or self._node_id in partition.holders:
-            return False
+            return None
         core = replica.core
         known_index = core.members_index or replica.restored_index
-        return self._node_id not in core.members.everybody or known_index <= partition.settled_index
+        if self._node_id in core.members.everybody and known_index > partition.settled_index:
+            return None
+        return Index(partition.settled_index)
 
     # -- replicas that are to be here ----------------------------------------------------------
 

@@ -9,6 +9,7 @@ whoever leads next goes on where the last one stopped, and a new order is follow
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
@@ -18,6 +19,7 @@ from quorumlog.broker.member_plan import next_members
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.topics import PartitionInfo
 from quorumlog.errors import QuorumlogError
+from quorumlog.replication.core.core import RaftCore
 from quorumlog.replication.core.leadership import Leadership
 from quorumlog.replication.core.role import Role
 from quorumlog.replication.host import GroupHost
@@ -115,7 +117,7 @@ class Mover:
             members,
             target,
             (),
-            has_caught_up=lambda node: has_caught_up(leadership, node, core.commit_index),
+            has_caught_up=partial(has_caught_up, core, leadership),
             is_alive=self._is_up,
         )
         joining = [node for node in target if node not in members.voters]
@@ -192,7 +194,14 @@ def _is_as_reported(replica: Replica, partition: PartitionInfo) -> bool:
     )
 
 
-def has_caught_up(leadership: Leadership, node: NodeId, commit_index: int) -> bool:
-    """As the core will ask again, and of its life as well."""
+def has_caught_up(core: RaftCore, leadership: Leadership, node: NodeId) -> bool:
+    """Whether the learner ``node`` may become a voter: as the core asks (and of its life, too);
+    and it has the configuration that made it a learner, without which it may vote for nobody
+    (:mod:`quorumlog.replication.catch_up.returning`)."""
     progress = leadership.progress_of(node)
-    return progress is not None and not progress.probing and progress.next_index > commit_index
+    return (
+        progress is not None
+        and not progress.probing
+        and progress.next_index > core.commit_index
+        and progress.match_index >= core.members_index
+    )

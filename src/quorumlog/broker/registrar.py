@@ -8,6 +8,7 @@ and who was removed and holds nothing any more is forgotten.
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.member_plan import next_members
@@ -103,7 +104,7 @@ class Registrar:
             core.members,
             self._metadata.voters or core.members.voters,
             [node.id for node in self._metadata.nodes()],
-            has_caught_up=lambda node: has_caught_up(leadership, node, core.commit_index),
+            has_caught_up=partial(has_caught_up, core, leadership),
             is_alive=self._is_alive,
         )
         if step is not None:
