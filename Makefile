@@ -25,6 +25,10 @@ $(STAMP): pyproject.toml tools/setup.sh
 run: setup ## The demo: three nodes, 336,776 real records, a killed leader, every record checked
 	@$(BIN)/python -m examples.flights
 
+.PHONY: orders
+orders: setup ## A replicated state machine: three nodes, orders over HTTP, a killed leader
+	@$(BIN)/python -m examples.orders
+
 .PHONY: dev
 dev: setup ## A local three-node cluster in this terminal, until Ctrl-C
 	@$(BIN)/quorumlog dev
