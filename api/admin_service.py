@@ -3,25 +3,24 @@
 from collections import Counter
 from typing import Final
 
-from quorumlog.api._pb import quorumlog_pb2, quorumlog_pb2_grpc
+from quorumlog.api._pb import quorumlog_pb2
+from quorumlog.api.cluster_changes import ClusterChanges
 from quorumlog.api.convert import node_message, topic_config, topic_message
+from quorumlog.api.proposing import propose
 from quorumlog.api.status import CallContext, aborting
 from quorumlog.broker._pb import metadata_pb2
-from quorumlog.broker.metadata import MetadataState, raise_for
-from quorumlog.broker.metadata_command import check_command
-from quorumlog.broker.metadata_wait import wait_for_metadata
+from quorumlog.broker.metadata import MetadataState
+from quorumlog.broker.moves import resized
 from quorumlog.broker.port import BrokerPort, ClusterView
+from quorumlog.broker.safety import check_moves
 from quorumlog.broker.topics import NodeInfo
-from quorumlog.errors import InvalidArgument, OutcomeUnknown, Unavailable
+from quorumlog.errors import InvalidArgument, Unavailable
 from quorumlog.types import NodeId
 
 DEFAULT_REPLICAS: Final = 3
 
-CATCH_UP_TIMEOUT_S: Final = 5.0
-"""How long a change of a topic waits for the answering node to know of it."""
 
-
-class AdminService(quorumlog_pb2_grpc.AdminServicer):
+class AdminService(ClusterChanges):
     """Every node answers: changes go by way of the metadata's leader, reads come from here."""
 
     def __init__(self, broker: BrokerPort) -> None:
@@ -40,11 +39,19 @@ class AdminService(quorumlog_pb2_grpc.AdminServicer):
     async def AlterTopic(
         self, request: quorumlog_pb2.AlterTopicRequest, context: CallContext
     ) -> quorumlog_pb2.Topic:
+        alive = self._broker.alive_nodes()
+        if request.replicas:
+            metadata = self._broker.metadata
+            topic, takers = metadata.topic(request.name), metadata.takers(alive)
+            check_moves(
+                metadata, resized(metadata.topics(), topic, request.replicas, takers), alive
+            )
         command = metadata_pb2.AlterTopic(
             name=request.name,
             partitions=request.partitions,
             config=topic_config(request.config),
-            candidates=self._broker.alive_nodes(),
+            candidates=alive,
+            replicas=request.replicas,
         )
         await self._propose(metadata_pb2.Command(alter_topic=command))
         return self._describe(request.name)
@@ -115,6 +122,7 @@ class AdminService(quorumlog_pb2_grpc.AdminServicer):
             topics=len(topics),
             partitions=len(partitions),
             partitions_without_leader=leads[None],
+            partitions_moving=sum(bool(each.wanted) for each in partitions),
         )
 
     @aborting
@@ -137,7 +145,7 @@ class AdminService(quorumlog_pb2_grpc.AdminServicer):
     ) -> quorumlog_pb2.TransferLeadershipResponse:
         partition = self._broker.metadata.partition(request.topic, request.partition)
         target = NodeId(request.target) if request.target else None
-        if target is not None and target not in partition.replicas:
+        if target is not None and target not in partition.holders:
             raise InvalidArgument(
                 f"{target} has no replica of {request.topic}/{request.partition}: "
                 f"its replicas are on {', '.join(partition.replicas)}"
@@ -173,6 +181,10 @@ def nodes_of(view: ClusterView, metadata: MetadataState) -> list[quorumlog_pb2.N
             node = NodeInfo(node_id, name, tags.get("rpc", ""), tags.get("ver", ""))
         message = node_message(node)
         message.role = view.roles.get(node_id, "")
+        if node_id in registered:
+            message.standing = node.standing
+        elif metadata.is_removed(node_id):
+            message.standing = "removed"
         if member is not None:
             message.state = member.state.value
         address = tags.get("rpc", "")
@@ -205,22 +217,3 @@ def create_topic(
         candidates=candidates,
     )
     return metadata_pb2.Command(create_topic=command)
-
-
-async def propose(broker: BrokerPort, command: metadata_pb2.Command) -> None:
-    """Have ``command`` applied, and return when this node has applied it as well.
-
-    Raises:
-        OutcomeUnknown: it is done, and this node did not hear of it within 5 s.
-        Whatever the metadata says against it, or proposing raises.
-    """
-    check_command(command)
-    result = raise_for(await broker.propose_metadata(command))
-    metadata = broker.metadata
-    if not await wait_for_metadata(
-        metadata, lambda: metadata.applied_index >= result.index, CATCH_UP_TIMEOUT_S
-    ):
-        raise OutcomeUnknown(
-            "the change was made, but this node did not hear of it in time: look again with "
-            "`quorumlog topic list`"
-        )

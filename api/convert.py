@@ -132,6 +132,7 @@ def topic_message(broker: BrokerPort, topic: Topic) -> quorumlog_pb2.Topic:
                 log_start_offset=status.log_start_offset,
                 high_watermark=status.high_watermark,
                 exact=status.exact,
+                wanted=each.wanted,
             )
         )
     return quorumlog_pb2.Topic(

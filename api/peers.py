@@ -18,7 +18,14 @@ from quorumlog.api._pb import peer_pb2
 from quorumlog.api.channels import PEER_CHANNEL_OPTIONS
 from quorumlog.api.frames import FORMAT
 from quorumlog.api.peer_link import MessageHandler, PeerLink
-from quorumlog.errors import DuplicateNode, ProtocolError, QuorumlogError, Unavailable, WrongCluster
+from quorumlog.errors import (
+    DuplicateNode,
+    NodeRemoved,
+    ProtocolError,
+    QuorumlogError,
+    Unavailable,
+    WrongCluster,
+)
 from quorumlog.types import Buffer, GroupId, NodeId
 
 _log = structlog.get_logger()
@@ -30,7 +37,8 @@ _ALIVE_S = 1.0
 """A stream that carried something within this time has a living process at its other end."""
 _BACKOFF_S = (0.1, 1.0)
 _REFUSALS: dict[str, type[QuorumlogError]] = {
-    error.reason: error for error in (DuplicateNode, WrongCluster, ProtocolError, Unavailable)
+    error.reason: error
+    for error in (DuplicateNode, NodeRemoved, WrongCluster, ProtocolError, Unavailable)
 }
 
 
@@ -48,6 +56,8 @@ class GrpcPeers:
     ) -> None:
         self.cluster_id = ""
         """Set once this node is in a cluster; until then every stream is refused."""
+        self.is_removed: Callable[[NodeId], bool] = lambda node: False
+        """Whether a node was taken out of the cluster for good: it is refused as well."""
         self._node_id = node_id
         self._process_id = process_id
         self._address = address
@@ -74,6 +84,10 @@ class GrpcPeers:
         """Keep a stream with each of ``peers``; called whenever they or an address changed."""
         if self._closed:
             return
+        peers = {peer for peer in peers if not self.is_removed(peer)}
+        for peer in self._links.keys() - peers:
+            if self.is_removed(peer):
+                self._let_go(peer)
         for peer in sorted(peers):
             if peer == self._node_id:
                 continue
@@ -84,6 +98,12 @@ class GrpcPeers:
                 self._dials[peer] = asyncio.create_task(self._keep_dialling(link))
             elif link.connected and link.address not in (None, self._resolve(peer)):
                 link.disconnect()
+
+    def _let_go(self, peer: NodeId) -> None:
+        self._links.pop(peer).disconnect()
+        dialling = self._dials.pop(peer, None)
+        if dialling is not None:
+            dialling.cancel()
 
     def connected(self, peer: NodeId) -> bool:
         link = self._links.get(peer)
@@ -123,6 +143,11 @@ class GrpcPeers:
                 f"node {hello.node_id} at {hello.address} is of cluster {hello.cluster_id}, "
                 f"this one of {self.cluster_id}: two clusters never mix; "
                 "check --join, or start the node with an empty data directory"
+            )
+        if self.is_removed(NodeId(hello.node_id)):
+            raise NodeRemoved(
+                f"node {hello.node_id} was removed from this cluster: start it with an empty data "
+                "directory, and it joins as a new one"
             )
         link = self._links.get(NodeId(hello.node_id))
         now = asyncio.get_running_loop().time()

@@ -10,9 +10,10 @@ from contextlib import aclosing
 from typing import Final, NoReturn
 
 from quorumlog.api._pb import proglog_pb2, proglog_pb2_grpc, quorumlog_pb2
-from quorumlog.api.admin_service import CATCH_UP_TIMEOUT_S, create_topic, propose
+from quorumlog.api.admin_service import create_topic
 from quorumlog.api.limits import Limits
 from quorumlog.api.pipeline import ProducePipeline, Submission
+from quorumlog.api.proposing import CATCH_UP_TIMEOUT_S, propose
 from quorumlog.api.status import CallContext, abort
 from quorumlog.broker.metadata_wait import wait_for_metadata
 from quorumlog.broker.port import BrokerPort, Fetch, ProduceAck

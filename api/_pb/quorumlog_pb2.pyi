@@ -180,14 +180,16 @@ class CreateTopicRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., partitions: _Optional[int] = ..., replicas: _Optional[int] = ..., config: _Optional[_Union[TopicConfig, _Mapping]] = ...) -> None: ...
 
 class AlterTopicRequest(_message.Message):
-    __slots__ = ("name", "partitions", "config")
+    __slots__ = ("name", "partitions", "config", "replicas")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
     name: str
     partitions: int
     config: TopicConfig
-    def __init__(self, name: _Optional[str] = ..., partitions: _Optional[int] = ..., config: _Optional[_Union[TopicConfig, _Mapping]] = ...) -> None: ...
+    replicas: int
+    def __init__(self, name: _Optional[str] = ..., partitions: _Optional[int] = ..., config: _Optional[_Union[TopicConfig, _Mapping]] = ..., replicas: _Optional[int] = ...) -> None: ...
 
 class DeleteTopicRequest(_message.Message):
     __slots__ = ("name",)
@@ -228,7 +230,7 @@ class Topic(_message.Message):
     def __init__(self, name: _Optional[str] = ..., partitions: _Optional[_Iterable[_Union[Partition, _Mapping]]] = ..., replicas: _Optional[int] = ..., config: _Optional[_Union[TopicConfig, _Mapping]] = ...) -> None: ...
 
 class Partition(_message.Message):
-    __slots__ = ("partition", "group", "replicas", "leader", "term", "log_start_offset", "high_watermark", "exact")
+    __slots__ = ("partition", "group", "replicas", "leader", "term", "log_start_offset", "high_watermark", "exact", "wanted")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
@@ -237,6 +239,7 @@ class Partition(_message.Message):
     LOG_START_OFFSET_FIELD_NUMBER: _ClassVar[int]
     HIGH_WATERMARK_FIELD_NUMBER: _ClassVar[int]
     EXACT_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
     partition: int
     group: int
     replicas: _containers.RepeatedScalarFieldContainer[str]
@@ -245,14 +248,15 @@ class Partition(_message.Message):
     log_start_offset: int
     high_watermark: int
     exact: bool
-    def __init__(self, partition: _Optional[int] = ..., group: _Optional[int] = ..., replicas: _Optional[_Iterable[str]] = ..., leader: _Optional[str] = ..., term: _Optional[int] = ..., log_start_offset: _Optional[int] = ..., high_watermark: _Optional[int] = ..., exact: bool = ...) -> None: ...
+    wanted: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, partition: _Optional[int] = ..., group: _Optional[int] = ..., replicas: _Optional[_Iterable[str]] = ..., leader: _Optional[str] = ..., term: _Optional[int] = ..., log_start_offset: _Optional[int] = ..., high_watermark: _Optional[int] = ..., exact: bool = ..., wanted: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ClusterStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class ClusterStatus(_message.Message):
-    __slots__ = ("cluster_id", "node_id", "version", "nodes", "leader", "term", "commit_index", "topics", "partitions", "partitions_without_leader")
+    __slots__ = ("cluster_id", "node_id", "version", "nodes", "leader", "term", "commit_index", "topics", "partitions", "partitions_without_leader", "partitions_moving")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -263,6 +267,7 @@ class ClusterStatus(_message.Message):
     TOPICS_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_WITHOUT_LEADER_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_MOVING_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     node_id: str
     version: str
@@ -273,10 +278,11 @@ class ClusterStatus(_message.Message):
     topics: int
     partitions: int
     partitions_without_leader: int
-    def __init__(self, cluster_id: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., leader: _Optional[str] = ..., term: _Optional[int] = ..., commit_index: _Optional[int] = ..., topics: _Optional[int] = ..., partitions: _Optional[int] = ..., partitions_without_leader: _Optional[int] = ...) -> None: ...
+    partitions_moving: int
+    def __init__(self, cluster_id: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., leader: _Optional[str] = ..., term: _Optional[int] = ..., commit_index: _Optional[int] = ..., topics: _Optional[int] = ..., partitions: _Optional[int] = ..., partitions_without_leader: _Optional[int] = ..., partitions_moving: _Optional[int] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("id", "name", "address", "role", "state", "version", "leads", "replicas", "gossip_address")
+    __slots__ = ("id", "name", "address", "role", "state", "version", "leads", "replicas", "gossip_address", "standing")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -286,6 +292,7 @@ class Node(_message.Message):
     LEADS_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     GOSSIP_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    STANDING_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     address: str
@@ -295,7 +302,8 @@ class Node(_message.Message):
     leads: int
     replicas: int
     gossip_address: str
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., leads: _Optional[int] = ..., replicas: _Optional[int] = ..., gossip_address: _Optional[str] = ...) -> None: ...
+    standing: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., leads: _Optional[int] = ..., replicas: _Optional[int] = ..., gossip_address: _Optional[str] = ..., standing: _Optional[str] = ...) -> None: ...
 
 class MetadataRequest(_message.Message):
     __slots__ = ("topics",)
@@ -346,3 +354,55 @@ class DeleteBeforeResponse(_message.Message):
     LOG_START_OFFSET_FIELD_NUMBER: _ClassVar[int]
     log_start_offset: int
     def __init__(self, log_start_offset: _Optional[int] = ...) -> None: ...
+
+class AssignReplicasRequest(_message.Message):
+    __slots__ = ("topic", "partition", "replicas")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    partition: int
+    replicas: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., replicas: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class AddVoterRequest(_message.Message):
+    __slots__ = ("node",)
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    def __init__(self, node: _Optional[str] = ...) -> None: ...
+
+class AddVoterResponse(_message.Message):
+    __slots__ = ("voters",)
+    VOTERS_FIELD_NUMBER: _ClassVar[int]
+    voters: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, voters: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RemoveNodeRequest(_message.Message):
+    __slots__ = ("node", "replacement")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    REPLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    replacement: str
+    def __init__(self, node: _Optional[str] = ..., replacement: _Optional[str] = ...) -> None: ...
+
+class RemoveNodeResponse(_message.Message):
+    __slots__ = ("moving",)
+    MOVING_FIELD_NUMBER: _ClassVar[int]
+    moving: int
+    def __init__(self, moving: _Optional[int] = ...) -> None: ...
+
+class DrainNodeRequest(_message.Message):
+    __slots__ = ("node", "undo", "replicas")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    UNDO_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    undo: bool
+    replicas: bool
+    def __init__(self, node: _Optional[str] = ..., undo: bool = ..., replicas: bool = ...) -> None: ...
+
+class DrainNodeResponse(_message.Message):
+    __slots__ = ("moving",)
+    MOVING_FIELD_NUMBER: _ClassVar[int]
+    moving: int
+    def __init__(self, moving: _Optional[int] = ...) -> None: ...

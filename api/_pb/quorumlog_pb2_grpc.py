@@ -368,6 +368,26 @@ class AdminStub(object):
                 request_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DeleteBeforeRequest.SerializeToString,
                 response_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DeleteBeforeResponse.FromString,
                 _registered_method=True)
+        self.AssignReplicas = channel.unary_unary(
+                '/quorumlog.v1.Admin/AssignReplicas',
+                request_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.AssignReplicasRequest.SerializeToString,
+                response_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.Topic.FromString,
+                _registered_method=True)
+        self.AddVoter = channel.unary_unary(
+                '/quorumlog.v1.Admin/AddVoter',
+                request_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.AddVoterRequest.SerializeToString,
+                response_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.AddVoterResponse.FromString,
+                _registered_method=True)
+        self.RemoveNode = channel.unary_unary(
+                '/quorumlog.v1.Admin/RemoveNode',
+                request_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.RemoveNodeRequest.SerializeToString,
+                response_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.RemoveNodeResponse.FromString,
+                _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/quorumlog.v1.Admin/DrainNode',
+                request_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DrainNodeResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServicer(object):
@@ -427,6 +447,30 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AssignReplicas(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddVoter(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveNode(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainNode(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -474,6 +518,26 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.DeleteBefore,
                     request_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DeleteBeforeRequest.FromString,
                     response_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DeleteBeforeResponse.SerializeToString,
+            ),
+            'AssignReplicas': grpc.unary_unary_rpc_method_handler(
+                    servicer.AssignReplicas,
+                    request_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.AssignReplicasRequest.FromString,
+                    response_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.Topic.SerializeToString,
+            ),
+            'AddVoter': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddVoter,
+                    request_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.AddVoterRequest.FromString,
+                    response_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.AddVoterResponse.SerializeToString,
+            ),
+            'RemoveNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveNode,
+                    request_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.RemoveNodeRequest.FromString,
+                    response_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.RemoveNodeResponse.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DrainNodeRequest.FromString,
+                    response_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DrainNodeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -719,6 +783,114 @@ class Admin(object):
             '/quorumlog.v1.Admin/DeleteBefore',
             quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DeleteBeforeRequest.SerializeToString,
             quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DeleteBeforeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AssignReplicas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorumlog.v1.Admin/AssignReplicas',
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.AssignReplicasRequest.SerializeToString,
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.Topic.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddVoter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorumlog.v1.Admin/AddVoter',
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.AddVoterRequest.SerializeToString,
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.AddVoterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorumlog.v1.Admin/RemoveNode',
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.RemoveNodeRequest.SerializeToString,
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.RemoveNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorumlog.v1.Admin/DrainNode',
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DrainNodeRequest.SerializeToString,
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DrainNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

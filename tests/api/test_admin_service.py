@@ -5,7 +5,7 @@ import pytest
 from fakes.broker import FakeBroker
 from fakes.calls import failure, settle
 from fakes.context import FakeContext
-from quorumlog.api import admin_service
+from quorumlog.api import proposing
 from quorumlog.api._pb import quorumlog_pb2 as pb
 from quorumlog.api.admin_service import AdminService
 from quorumlog.errors import (
@@ -211,7 +211,7 @@ async def test_a_node_that_does_not_catch_up_says_that_the_change_was_made(
     context: FakeContext,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(admin_service, "CATCH_UP_TIMEOUT_S", 0.001)
+    monkeypatch.setattr(proposing, "CATCH_UP_TIMEOUT_S", 0.001)
     broker.metadata_delayed = True
     error = await failure(service.CreateTopic(pb.CreateTopicRequest(name="late"), context))
     assert type(error) is OutcomeUnknown

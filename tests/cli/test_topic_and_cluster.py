@@ -57,6 +57,7 @@ def test_describe_for_programs_has_a_stable_shape(cluster: FakeCluster) -> None:
         "log_start_offset": 0,
         "high_watermark": 1,
         "exact": True,
+        "wanted": [],
     }
     assert {key: described[key] for key in ("name", "replicas", "fsync")} == {
         "name": "t",

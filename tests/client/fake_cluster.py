@@ -156,6 +156,7 @@ class FakeCluster:
                 role="voter",
                 state="alive" if node.up else "failed",
                 version="0.1.0",
+                standing="active",
             )
             for node in self.nodes.values()
         ]

@@ -272,12 +272,14 @@ class Broker:
         """
         info = self.metadata.partition(topic, partition)
         replica = self._leading(info)
-        others = [node for node in info.replicas if node != self.node_id]
+        voters = replica.core.members.voters
+        order = [*(node for node in info.target if node in voters), *voters]
+        others = [node for node in dict.fromkeys(order) if node != self.node_id]
         chosen = target or next(iter(self._alive_first(others)), None)
-        if chosen is None or chosen not in info.replicas:
+        if chosen is None or chosen not in voters:
             raise InvalidArgument(
                 f"{chosen or 'no other node'} has no replica of {topic}/{partition}; "
-                f"its replicas are on {', '.join(info.replicas)}"
+                f"its replicas are on {', '.join(voters)}"
             )
         if chosen == self.node_id:
             return self.node_id
@@ -291,7 +293,8 @@ class Broker:
 
     def _alive_first(self, nodes: list[NodeId]) -> list[NodeId]:
         alive = set(self.alive_nodes())
-        return sorted(nodes, key=lambda node: node not in alive)
+        may_lead = self._metadata.may_lead
+        return sorted(nodes, key=lambda node: (node not in alive, not may_lead(node)))
 
     # -- who leads -----------------------------------------------------------------------------
 

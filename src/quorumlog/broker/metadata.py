@@ -114,6 +114,10 @@ class MetadataState:
     def is_removed(self, node_id: NodeId) -> bool:
         return node_id in self._nodes.removed
 
+    def takers(self, candidates: Iterable[NodeId]) -> list[NodeId]:
+        """Those of ``candidates`` that may get replicas."""
+        return self._nodes.takers(candidates)
+
     def may_lead(self, node_id: NodeId) -> bool:
         """Whether leaderships are to be given to the node."""
         node = self._nodes.get(node_id)

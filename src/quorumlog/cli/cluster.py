@@ -1,21 +1,26 @@
-"""``quorumlog cluster``: status, members, transfer."""
+"""``quorumlog cluster``: status, members, transfer, and the commands that change who belongs."""
 
 import dataclasses
 from typing import TYPE_CHECKING
 
 import click
 
+from quorumlog.cli.cluster_changes import add, drain, move, remove
 from quorumlog.cli.connect import CliContext, client_options, pass_context, with_client
 from quorumlog.cli.output import plural, print_json, print_table
 
 if TYPE_CHECKING:
     from quorumlog.client.client import AsyncClient
-    from quorumlog.client.models import ClusterInfo
+    from quorumlog.client.models import ClusterInfo, NodeInfo
 
 
 @click.group()
 def cluster() -> None:
-    """Look at the cluster, move leadership."""
+    """Look at the cluster, change who belongs to it, move leaders and replicas."""
+
+
+for each in (add, remove, drain, move):
+    cluster.add_command(each)
 
 
 @cluster.command()
@@ -33,6 +38,7 @@ def status(context: CliContext) -> None:
     print(
         f"{plural(info.topics, 'topic')}, {plural(info.partitions, 'partition')}, "
         f"{led:,} with a leader"
+        + (f", {info.partitions_moving:,} moving" if info.partitions_moving else "")
     )
     _print_nodes(info)
 
@@ -41,12 +47,29 @@ def status(context: CliContext) -> None:
 @client_options
 @pass_context
 def members(context: CliContext) -> None:
-    """List the nodes."""
+    """List the nodes as gossip sees them and as the metadata know them, and where they differ."""
     info = with_client(context, lambda client: client.cluster_status())
+    differences = {node.id: _difference(node) for node in info.nodes}
     if context.json:
-        print_json([dataclasses.asdict(node) for node in info.nodes])
-    else:
-        _print_nodes(info)
+        print_json(
+            [dataclasses.asdict(node) | {"difference": differences[node.id]} for node in info.nodes]
+        )
+        return
+    print_table(
+        ["NODE", "GOSSIP", "METADATA", "ROLE", "ADDRESS", "DIFFERENCE", "ID"],
+        [
+            [
+                node.name,
+                node.state,
+                node.standing or None,
+                node.role or None,
+                node.address,
+                differences[node.id],
+                node.id,
+            ]
+            for node in info.nodes
+        ],
+    )
 
 
 @cluster.command()
@@ -74,15 +97,27 @@ async def _transfer(client: "AsyncClient", topic: str, partition: int, target: s
     return await client.transfer_leadership(topic, partition, target)
 
 
+def _difference(node: "NodeInfo") -> str | None:
+    """Where gossip and the metadata do not say the same of ``node``."""
+    if node.standing == "removed":
+        return "removed, and still runs" if node.state == "alive" else None
+    if not node.standing:
+        return "not registered yet"
+    if node.state in ("failed", "unknown", "left"):
+        return "registered, and not there"
+    return f"gossip has {node.gossip_address}" if node.gossip_address else None
+
+
 def _print_nodes(info: "ClusterInfo") -> None:
     print_table(
-        ["NODE", "ADDRESS", "ROLE", "STATE", "LEADS", "REPLICAS", "VERSION", "ID"],
+        ["NODE", "ADDRESS", "ROLE", "STATE", "STANDING", "LEADS", "REPLICAS", "VERSION", "ID"],
         [
             [
                 node.name,
                 node.address,
                 node.role,
                 node.state,
+                node.standing or None,
                 node.leads,
                 node.replicas,
                 node.version,

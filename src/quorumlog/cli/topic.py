@@ -14,7 +14,7 @@ from quorumlog.errors import QuorumlogError
 
 if TYPE_CHECKING:
     from quorumlog.client.client import AsyncClient
-    from quorumlog.client.models import TopicInfo
+    from quorumlog.client.models import PartitionInfo, TopicInfo
 
 EXACT_OFFSETS_TIMEOUT_S = 3.0
 
@@ -141,7 +141,7 @@ def describe(context: CliContext, name: str) -> None:
             [
                 item.partition,
                 names.get(item.leader, item.leader) if item.leader else None,
-                ",".join(names.get(replica, replica) for replica in item.replicas),
+                _replicas(item, names),
                 item.term,
                 item.log_start_offset,
                 # What a node that does not lead knows may be behind.
@@ -150,6 +150,16 @@ def describe(context: CliContext, name: str) -> None:
             for item in described.partitions
         ],
     )
+
+
+def _replicas(partition: "PartitionInfo", names: dict[str, str]) -> str:
+    """Where they are, and where they are moving to."""
+    shown = [
+        ",".join(names.get(node, node) for node in nodes)
+        for nodes in (partition.replicas, partition.wanted)
+        if nodes
+    ]
+    return " > ".join(shown)
 
 
 async def _describe(client: "AsyncClient", name: str) -> "tuple[TopicInfo, dict[str, str]]":
@@ -181,23 +191,33 @@ async def _describe(client: "AsyncClient", name: str) -> "tuple[TopicInfo, dict[
 @topic.command()
 @click.argument("name")
 @click.option("--partitions", type=click.IntRange(1, 10_000), help="More than there are now.")
+@click.option("--replicas", type=click.IntRange(1), help="Nodes that hold each partition.")
 @click.option("--fsync", type=fsync_choice)
 @kept_options
 @client_options
 @pass_context
 def alter(
-    context: CliContext, /, name: str, partitions: int | None, fsync: str | None, **kept: Any
+    context: CliContext,
+    /,
+    name: str,
+    partitions: int | None,
+    replicas: int | None,
+    fsync: str | None,
+    **kept: Any,
 ) -> None:
-    """Change a topic's settings, or add partitions.
+    """Change a topic's settings, add partitions, have more or fewer replicas.
 
-    New partitions move keys: a record's partition is its key modulo their number.
+    New partitions move keys: a record's partition is its key modulo their number. Replicas are
+    made and taken away in the background; `topic describe` shows how far that is.
     """
-    if all(value is None for value in (partitions, fsync, *kept.values())):
+    if all(value is None for value in (partitions, replicas, fsync, *kept.values())):
         raise click.UsageError(
-            "nothing to change: give --partitions or --fsync, a --retention or --segment-bytes"
+            "nothing to change: give --partitions or --fsync, --replicas, a --retention or "
+            "--segment-bytes"
         )
     altered = with_client(
-        context, lambda client: client.alter_topic(name, partitions, fsync, **kept)
+        context,
+        lambda client: client.alter_topic(name, partitions, fsync, replicas=replicas, **kept),
     )
     _print_topic(context, altered)
 

@@ -9,6 +9,7 @@ from typing import Final
 from quorumlog.api._pb import quorumlog_pb2 as pb
 from quorumlog.client.accumulator import DEFAULT_BATCH_BYTES, ProducerIdentity
 from quorumlog.client.addresses import parse_address
+from quorumlog.client.cluster_calls import ClusterCalls
 from quorumlog.client.consumed import ConsumedBatch
 from quorumlog.client.consumer import (
     DEFAULT_FETCH_BYTES,
@@ -25,7 +26,6 @@ from quorumlog.client.models import (
     ClusterInfo,
     OffsetRange,
     TopicInfo,
-    cluster_info,
 )
 from quorumlog.client.nodes import Nodes
 from quorumlog.client.producer import (
@@ -39,7 +39,7 @@ from quorumlog.client.routes import Routes
 from quorumlog.client.starts import Start, start_message
 from quorumlog.client.tasks import Tasks
 from quorumlog.client.topic_calls import TopicCalls, TopicSettings, count_of
-from quorumlog.client.transport import ADMIN_SERVICE, LOG_SERVICE, Connector
+from quorumlog.client.transport import LOG_SERVICE, Connector
 from quorumlog.errors import InvalidArgument
 from quorumlog.log.batch import Kind, iterate_batches
 from quorumlog.log.compression import DEFAULT_LEVEL
@@ -47,8 +47,6 @@ from quorumlog.log.compression import DEFAULT_LEVEL
 DEFAULT_SERVER: Final = "127.0.0.1:7400"
 DEFAULT_REQUEST_TIMEOUT_S: Final = 30.0
 DEFAULT_CONNECT_TIMEOUT_S: Final = 5.0
-TRANSFER_S: Final = 5.0
-"""A leader that hands over answers when its successor leads, or after this time."""
 
 
 class AsyncClient:
@@ -81,6 +79,7 @@ class AsyncClient:
         self._routes = Routes(self._nodes, self._tasks)
         self._leader_calls = LeaderCalls(self._nodes, self._routes, rng)
         self._topics = TopicCalls(self._nodes, self._routes, self._leader_calls, request_timeout_s)
+        self._cluster = ClusterCalls(self._nodes, self._leader_calls, request_timeout_s)
         self._links = ProduceLinks(self._nodes, self._tasks)
         self._lane_services = LaneServices(
             self._links,
@@ -170,16 +169,17 @@ class AsyncClient:
         retention_records: int | None = None,
         segment_bytes: int | None = None,
         cleanup: str | None = None,
+        replicas: int | None = None,
     ) -> TopicInfo:
         """Change what is given (see :meth:`create_topic`; -1 takes a limit off), leave the rest.
 
         Partitions can only be added. More of them move keys: a record's partition is its key modulo
-        their number.
+        their number. Replicas are made, and taken away, in the background.
         """
         settings = TopicSettings(
             fsync, retention_ms, retention_bytes, retention_records, segment_bytes, cleanup
         )
-        return await self._topics.alter(name, partitions or 0, settings)
+        return await self._topics.alter(name, partitions or 0, settings, replicas or 0)
 
     async def delete_topic(self, name: str) -> None:
         """Delete a topic and all of its records, for good. Raises UnknownTopic."""
@@ -208,13 +208,47 @@ class AsyncClient:
 
     async def cluster_status(self) -> ClusterInfo:
         """The cluster as one of its nodes knows it."""
-        status = await self._nodes.call(
-            ADMIN_SERVICE + "Status",
-            pb.ClusterStatusRequest(),
-            pb.ClusterStatus,
-            self._request_timeout_s,
-        )
-        return cluster_info(status)
+        return await self._cluster.status()
+
+    async def assign_replicas(
+        self, topic: str, partition: int, replicas: Sequence[str]
+    ) -> TopicInfo:
+        """Have a partition's replicas on these nodes (names or ids), the first preferred to lead.
+
+        Returns when that is decided; ``describe_topic`` shows ``wanted`` until it is done.
+
+        Raises:
+            UnknownTopic, PartitionOutOfRange, NotFound, InvalidArgument.
+            UnsafeChange: a majority of the replicas is not up, now or then.
+        """
+        return await self._cluster.assign_replicas(topic, partition, replicas)
+
+    async def add_voter(self, node: str) -> tuple[str, ...]:
+        """Let ``node`` (name or id) vote on the cluster's metadata; the ids of all who then do."""
+        return await self._cluster.add_voter(node)
+
+    async def remove_node(self, node: str, replacement: str | None = None) -> int:
+        """Take ``node`` (name or id) out of the cluster for good; what it holds moves to
+        ``replacement``, or to the nodes that hold least.
+
+        Returns when that is decided: the number of partitions that move because of it. The node is
+        gone when ``cluster_status`` does not list it any more; its id never comes back.
+
+        Raises:
+            NotFound.
+            UnsafeChange: a partition would be lost or has no majority, there is nowhere to move
+                to, or it is the last voter; says what to do.
+        """
+        return await self._cluster.remove_node(node, replacement)
+
+    async def drain_node(self, node: str, *, undo: bool = False, replicas: bool = False) -> int:
+        """Keep leaderships off ``node`` (name or id), and with ``replicas`` move its replicas to
+        others; ``undo`` lets it lead, and take replicas, again. How many partitions move.
+
+        Raises:
+            NotFound. UnsafeChange: as :meth:`remove_node`.
+        """
+        return await self._cluster.drain_node(node, undo, replicas)
 
     async def transfer_leadership(
         self, topic: str, partition: int, target: str | None = None
@@ -223,18 +257,7 @@ class AsyncClient:
 
         Returns the new leader's node id.
         """
-        response = await self._leader_calls.call(
-            topic,
-            partition,
-            ADMIN_SERVICE + "TransferLeadership",
-            pb.TransferLeadershipRequest(
-                topic=topic, partition=count_of(partition, "partition"), target=target or ""
-            ),
-            pb.TransferLeadershipResponse,
-            self._request_timeout_s,
-            held_s=TRANSFER_S,
-        )
-        return response.leader
+        return await self._cluster.transfer(topic, partition, target)
 
     # ------------------------------------------------------------------------------ records
 

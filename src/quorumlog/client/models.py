@@ -73,7 +73,8 @@ class OffsetRange:
 class PartitionInfo:
     """A partition as the answering node knows it; offsets are ``exact`` when that is its leader.
 
-    ``leader`` and ``replicas`` are node ids; ``leader`` is None while there is none known.
+    ``leader``, ``replicas`` and ``wanted`` are node ids; ``leader`` is None while there is none
+    known, ``wanted`` is where the replicas are moving to, empty when they stay.
     """
 
     partition: int
@@ -83,6 +84,7 @@ class PartitionInfo:
     log_start_offset: int
     high_watermark: int
     exact: bool
+    wanted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,10 @@ class TopicInfo:
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """A node of the cluster: ``address`` is its gRPC endpoint, ``state`` what gossip sees."""
+    """A node of the cluster: ``address`` is its gRPC endpoint, ``state`` what gossip sees.
+
+    ``standing`` is what the metadata say: active, draining, leaving, removed, or empty.
+    """
 
     id: str
     name: str
@@ -115,6 +120,7 @@ class NodeInfo:
     leads: int
     replicas: int
     gossip_address: str
+    standing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +137,7 @@ class ClusterInfo:
     partitions: int
     partitions_without_leader: int
     nodes: tuple[NodeInfo, ...] = field(default_factory=tuple)
+    partitions_moving: int = 0
 
 
 def partition_info(message: pb.Partition) -> PartitionInfo:
@@ -142,6 +149,7 @@ def partition_info(message: pb.Partition) -> PartitionInfo:
         message.log_start_offset,
         message.high_watermark,
         message.exact,
+        tuple(message.wanted),
     )
 
 
@@ -181,7 +189,9 @@ def cluster_info(message: pb.ClusterStatus) -> ClusterInfo:
                 node.leads,
                 node.replicas,
                 node.gossip_address,
+                node.standing,
             )
             for node in message.nodes
         ),
+        message.partitions_moving,
     )

@@ -106,6 +106,7 @@ class Client:
         retention_records: int | None = None,
         segment_bytes: int | None = None,
         cleanup: str | None = None,
+        replicas: int | None = None,
     ) -> TopicInfo:
         return self._background.run(
             self._client.alter_topic(
@@ -117,6 +118,7 @@ class Client:
                 retention_records=retention_records,
                 segment_bytes=segment_bytes,
                 cleanup=cleanup,
+                replicas=replicas,
             )
         )
 
@@ -134,6 +136,18 @@ class Client:
 
     def cluster_status(self) -> ClusterInfo:
         return self._background.run(self._client.cluster_status())
+
+    def assign_replicas(self, topic: str, partition: int, replicas: Sequence[str]) -> TopicInfo:
+        return self._background.run(self._client.assign_replicas(topic, partition, replicas))
+
+    def add_voter(self, node: str) -> tuple[str, ...]:
+        return self._background.run(self._client.add_voter(node))
+
+    def remove_node(self, node: str, replacement: str | None = None) -> int:
+        return self._background.run(self._client.remove_node(node, replacement))
+
+    def drain_node(self, node: str, *, undo: bool = False, replicas: bool = False) -> int:
+        return self._background.run(self._client.drain_node(node, undo=undo, replicas=replicas))
 
     def transfer_leadership(self, topic: str, partition: int, target: str | None = None) -> str:
         return self._background.run(self._client.transfer_leadership(topic, partition, target))

@@ -82,14 +82,17 @@ class TopicCalls:
         self._routes.forget(name)
         return topic_info(topic)
 
-    async def alter(self, name: str, partitions: int, settings: TopicSettings) -> TopicInfo:
-        """See ``AsyncClient.alter_topic``; 0 ``partitions``: as many as there are."""
+    async def alter(
+        self, name: str, partitions: int, settings: TopicSettings, replicas: int
+    ) -> TopicInfo:
+        """See ``AsyncClient.alter_topic``; 0 partitions or replicas: as many as there are."""
         topic = await self._nodes.call(
             ADMIN_SERVICE + "AlterTopic",
             pb.AlterTopicRequest(
                 name=name,
                 partitions=count_of(partitions, "partitions"),
                 config=settings.message(),
+                replicas=count_of(replicas, "replicas"),
             ),
             pb.Topic,
             self._request_timeout_s,

@@ -26,7 +26,13 @@ from quorumlog.broker.controller import Controller
 from quorumlog.broker.retention import RetentionConfig
 from quorumlog.broker.topic_config import UNSET, TopicConfig
 from quorumlog.discovery.gossip import Gossip
-from quorumlog.errors import DuplicateNode, InvariantViolation, QuorumlogError, WrongCluster
+from quorumlog.errors import (
+    DuplicateNode,
+    InvariantViolation,
+    NodeRemoved,
+    QuorumlogError,
+    WrongCluster,
+)
 from quorumlog.log.cipher import check_library
 from quorumlog.log.key_ring import KeyRing
 from quorumlog.log.log import Log, LogConfig
@@ -255,12 +261,13 @@ class Node:
         try:
             identity = await self._bootstrap.run()
             await self._announce(identity)
+            self._peers.is_removed = self._controller.metadata.is_removed
             self._peers.cluster_id = identity.cluster_id
             self._gossip.set_tags(self._tags(identity.cluster_id))
             voters = Members(tuple(seat.node_id for seat in identity.voters))
             await self._controller.start(identity.cluster_id, voters)
-            self._controller.metadata.on_change(lambda change: self._update_peers())
-            self._update_peers()
+            self._controller.metadata.on_change(lambda change: self._metadata_changed())
+            self._metadata_changed()
             await self._controller.wait_applied(self._is_registered)
         except QuorumlogError as error:
             self._fail(error)
@@ -307,6 +314,8 @@ class Node:
             if DuplicateNode.reason in errors:
                 if remaining == 0:
                     raise DuplicateNode(errors[DuplicateNode.reason])
+            elif NodeRemoved.reason in errors:
+                raise NodeRemoved(errors[NodeRemoved.reason])
             elif WrongCluster.reason in errors and "" not in errors:
                 raise WrongCluster(errors[WrongCluster.reason])
             else:
@@ -355,6 +364,17 @@ class Node:
         return address
 
     def _member_changed(self, member: Member) -> None:
+        self._update_peers()
+
+    def _metadata_changed(self) -> None:
+        if self._controller.metadata.is_removed(self.node_id) and self.failure is None:
+            self._fail(
+                NodeRemoved(
+                    "this node was removed from its cluster and its data belong to nobody: delete "
+                    f"or keep {self.config.data_dir}, and start with an empty directory to join "
+                    "as a new node"
+                )
+            )
         self._update_peers()
 
     def _replica_event(self, replica: Replica, event: Event) -> None:

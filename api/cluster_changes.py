@@ -1,0 +1,140 @@
+"""The calls of ``quorumlog.v1.Admin`` that change who belongs to what."""
+
+from collections.abc import Iterable
+
+from quorumlog.api._pb import quorumlog_pb2, quorumlog_pb2_grpc
+from quorumlog.api.convert import topic_message
+from quorumlog.api.proposing import propose
+from quorumlog.api.status import CallContext, aborting
+from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.metadata import MetadataState
+from quorumlog.broker.moves import Assignment, evacuation
+from quorumlog.broker.port import BrokerPort
+from quorumlog.broker.safety import check_metadata_voters, check_moves, voters_without
+from quorumlog.broker.topics import NodeInfo, Standing
+from quorumlog.errors import InvalidArgument, NotFound, UnsafeChange
+from quorumlog.types import NodeId
+
+
+class ClusterChanges(quorumlog_pb2_grpc.AdminServicer):
+    """A part of :class:`~quorumlog.api.admin_service.AdminService`.
+
+    Each call checks what is safe by this node's view, has the metadata decide, and returns: the
+    moving itself is done by the leaders, in their own time. All may be repeated.
+    """
+
+    _broker: BrokerPort
+
+    @aborting
+    async def AssignReplicas(
+        self, request: quorumlog_pb2.AssignReplicasRequest, context: CallContext
+    ) -> quorumlog_pb2.Topic:
+        metadata = self._broker.metadata
+        partition = metadata.partition(request.topic, request.partition)
+        wanted = tuple(known_node(metadata, node).id for node in request.replicas)
+        topic = metadata.topic(request.topic)
+        check_moves(metadata, [(topic, partition, wanted)], self._broker.alive_nodes())
+        message = metadata_pb2.AssignReplicas(group=partition.group, wanted=wanted)
+        await propose(self._broker, metadata_pb2.Command(assign_replicas=message))
+        return topic_message(self._broker, metadata.topic(request.topic))
+
+    @aborting
+    async def AddVoter(
+        self, request: quorumlog_pb2.AddVoterRequest, context: CallContext
+    ) -> quorumlog_pb2.AddVoterResponse:
+        metadata = self._broker.metadata
+        node = known_node(metadata, request.node)
+        voters = self._metadata_voters()
+        if node.id in voters:
+            return quorumlog_pb2.AddVoterResponse(voters=voters)
+        if node.standing is not Standing.ACTIVE:
+            raise InvalidArgument(f"node {node.name or node.id} is {node.standing}")
+        wanted = tuple(sorted([*voters, node.id]))
+        check_metadata_voters(metadata, voters, wanted, self._broker.alive_nodes())
+        message = metadata_pb2.SetVoters(voters=wanted, voters_index=metadata.voters_index)
+        await propose(self._broker, metadata_pb2.Command(set_voters=message))
+        return quorumlog_pb2.AddVoterResponse(voters=wanted)
+
+    @aborting
+    async def RemoveNode(
+        self, request: quorumlog_pb2.RemoveNodeRequest, context: CallContext
+    ) -> quorumlog_pb2.RemoveNodeResponse:
+        metadata, alive = self._broker.metadata, self._broker.alive_nodes()
+        if metadata.is_removed(NodeId(request.node)):
+            return quorumlog_pb2.RemoveNodeResponse()
+        node = known_node(metadata, request.node)
+        replacement = None
+        if request.replacement:
+            replacement = known_node(metadata, request.replacement).id
+            if replacement not in alive:
+                raise UnsafeChange(f"node {request.replacement} is not up: start it first")
+        moves = self._evacuation(node, alive, replacement)
+        present = self._metadata_voters()
+        voters: tuple[NodeId, ...] = ()
+        if node.id in present:
+            voters = voters_without(metadata, present, node.id, replacement, alive)
+            check_metadata_voters(metadata, present, voters, alive)
+        message = metadata_pb2.RemoveNode(
+            node=node.id,
+            replacement=replacement or "",
+            candidates=alive,
+            voters=voters,
+            voters_index=metadata.voters_index,
+        )
+        await propose(self._broker, metadata_pb2.Command(remove_node=message))
+        return quorumlog_pb2.RemoveNodeResponse(moving=len(moves))
+
+    @aborting
+    async def DrainNode(
+        self, request: quorumlog_pb2.DrainNodeRequest, context: CallContext
+    ) -> quorumlog_pb2.DrainNodeResponse:
+        metadata, alive = self._broker.metadata, self._broker.alive_nodes()
+        node = known_node(metadata, request.node)
+        moves: list[Assignment] = []
+        if not request.undo:
+            others = [each for each in alive if each != node.id and metadata.may_lead(each)]
+            if not others:
+                raise UnsafeChange("no other node is up that could lead: start one first")
+            moves = self._evacuation(node, alive, None) if request.replicas else []
+        message = metadata_pb2.DrainNode(
+            node=node.id, undo=request.undo, replicas=request.replicas, candidates=alive
+        )
+        await propose(self._broker, metadata_pb2.Command(drain_node=message))
+        return quorumlog_pb2.DrainNodeResponse(moving=len(moves))
+
+    def _evacuation(
+        self, node: NodeInfo, alive: Iterable[NodeId], replacement: NodeId | None
+    ) -> list[Assignment]:
+        """What the metadata will make of it, if nothing changes meanwhile; safe."""
+        metadata, up = self._broker.metadata, list(alive)
+        moves = evacuation(metadata.topics(), node.id, metadata.takers(up), replacement)
+        check_moves(metadata, moves, up)
+        return moves
+
+    def _metadata_voters(self) -> tuple[NodeId, ...]:
+        """Who votes on the metadata, or is to. Sorted."""
+        roles = self._broker.cluster_status().roles
+        now = sorted(node for node, role in roles.items() if role == "voter")
+        return self._broker.metadata.voters or tuple(NodeId(node) for node in now)
+
+
+def known_node(metadata: MetadataState, name_or_id: str) -> NodeInfo:
+    """The node of that id, or the only one of that name.
+
+    Raises:
+        NotFound: there is none; says which there are.
+        InvalidArgument: several have the name.
+    """
+    by_id = metadata.node(NodeId(name_or_id))
+    if by_id is not None:
+        return by_id
+    found = [node for node in metadata.nodes() if node.name == name_or_id]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InvalidArgument(
+            f"{len(found)} nodes are called {name_or_id}: name the id, one of "
+            + ", ".join(node.id for node in found)
+        )
+    known = ", ".join(node.name or node.id for node in metadata.nodes())
+    raise NotFound(f"there is no node {name_or_id!r}; there are {known}")
