@@ -61,6 +61,21 @@ async def test_who_does_not_want_to_be_forwarded_is_told_the_leader() -> None:
 
 
 @simulated
+async def test_a_group_that_slept_wakes_for_a_command_with_its_leader_or_without() -> None:
+    group = VirtualGroup()
+    await group.open()
+    follower = await group.follower()
+    await group.propose(follower, b"x")
+    await asyncio.sleep(5)
+    assert group.cluster.replicas[follower].core.asleep
+    assert await group.propose(follower, b"y", timeout_s=0.1) == b"2"
+    assert await group.read(follower, timeout_s=0.1) == ["x", "y"]
+    await asyncio.sleep(5)
+    group.power_cut(await group.leader())
+    assert await group.propose(follower, b"z", timeout_s=3) == b"3"
+
+
+@simulated
 async def test_without_a_majority_a_follower_says_that_nothing_was_done() -> None:
     group = VirtualGroup()
     await group.open()
