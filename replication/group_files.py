@@ -14,6 +14,7 @@ from quorumlog.log.state_snapshot import StateSnapshot
 from quorumlog.ports import Clock, Disk
 from quorumlog.replication.catch_up.leaving import finish_leaving, has_left, leave, left_at
 from quorumlog.replication.catch_up.starting_over import (
+    check_has_voted,
     check_kept,
     is_recovering,
     set_aside_of,
@@ -71,6 +72,9 @@ class GroupFiles:
             undo.callback(hard_state_file.close)
             hard_state = hard_state_file.load()
             log = Log.open(self._disk, directory, log_config, self._clock)
+            undo.callback(log.close)
+            if log.last_index > 0:
+                check_has_voted(self._disk, directory)
             undo.pop_all()
         return OpenedFiles(
             log,

@@ -32,7 +32,9 @@ from fastcrc.crc32 import iscsi as crc32c
 from quorumlog.errors import Corrupt, StorageError
 from quorumlog.log.hard_state import HardState, HardStateFile
 from quorumlog.log.install import install_index_of
-from quorumlog.log.paths import SET_ASIDE_INFIX, first_indexes_of, parent_of
+from quorumlog.log.paths import SET_ASIDE_INFIX, first_indexes_of, parent_of, segment_name
+from quorumlog.log.segment import DATA_START
+from quorumlog.log.segment_header import decode_segment_header
 from quorumlog.ports import Disk
 
 HARD_STATE_NAME: Final = "hard-state"
@@ -74,6 +76,7 @@ def start_over(disk: Disk, directory: str, reason: str, now_ms: int) -> str:
         StorageError: so much is set aside already.
         OSError: of the disk. What is decided of it is carried out by the next :func:`settle`.
     """
+    check_has_voted(disk, directory)
     kept = set_aside_of(disk, directory)
     if len(kept) >= MAX_SET_ASIDE:
         raise StorageError(
@@ -123,15 +126,28 @@ def settle(disk: Disk, directory: str) -> None:
 def check_kept(disk: Disk, directory: str) -> None:
     """Raise Corrupt where a replica that voted once has lost its log altogether.
 
-    The log is made before the first vote is saved: without a segment it was taken away.
+    The log is made before the first vote is saved: without a segment it was taken away, and an only
+    one without a header was not left so by a crash. Raised too where one that is recovering has no
+    term and vote.
     """
     names = disk.list_directory(directory)
-    is_new = HARD_STATE_NAME not in names
-    is_empty_on_purpose = NOTE_NAME in names or any(
-        install_index_of(name) is not None for name in names
-    )
-    if not (is_new or is_empty_on_purpose or first_indexes_of(names)):
+    if NOTE_NAME in names:
+        check_has_voted(disk, directory)
+        return
+    if HARD_STATE_NAME not in names or any(install_index_of(name) is not None for name in names):
+        return
+    firsts = first_indexes_of(names)
+    if not firsts:
         raise Corrupt(directory, 0, "the segments of a replica that has voted", "none")
+    if len(firsts) == 1:
+        _check_is_made(disk, f"{directory}/{segment_name(firsts[0])}")
+
+
+def check_has_voted(disk: Disk, directory: str) -> None:
+    """Raise Corrupt without the file of term and vote, which was saved before the first batch."""
+    path = f"{directory}/{HARD_STATE_NAME}"
+    if not disk.exists(path):
+        raise Corrupt(path, 0, "term and vote", "no file")
 
 
 def is_recovering(disk: Disk, directory: str) -> bool:
@@ -190,6 +206,15 @@ def read_note(disk: Disk, directory: str) -> Note | None:
     began_ms, number, length, settled_index = _HEAD.unpack_from(checked)
     reason = checked[_HEAD.size : _HEAD.size + length].decode(errors="replace")
     return Note(began_ms, number, reason, settled_index)
+
+
+def _check_is_made(disk: Disk, path: str) -> None:
+    """Raise Corrupt where the segment at ``path`` has no header."""
+    file = disk.open_readonly(path)
+    try:
+        decode_segment_header(file.read_at(0, DATA_START), path)
+    finally:
+        file.close()
 
 
 def _load_hard_state(disk: Disk, directory: str) -> HardState:

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from quorumlog.errors import Corrupt, StorageError
 from quorumlog.log.hard_state import HardState, HardStateFile
+from quorumlog.log.log import Log, LogConfig
 from quorumlog.log.segment import DATA_START
 from quorumlog.replication.catch_up import recovery
 from quorumlog.replication.catch_up.starting_over import (
@@ -28,6 +29,7 @@ from quorumlog.replication.core.role import Role
 from quorumlog.replication.replica import Replica
 from quorumlog.types import GroupId, NodeId, Term
 from sim.disk import SimDisk, SimulatedCrash
+from stored.batches import FixedClock
 from support.replica_cluster import GROUP, Cluster, draft, machine_of, simulated, values_of
 
 DIRECTORY = "groups/7"
@@ -39,9 +41,7 @@ STATE = HardState(Term(12), NodeId("n3"))
 def damaged_disk(seed: int = 1) -> SimDisk:
     disk = SimDisk(Random(seed))
     disk.make_directory(DIRECTORY)
-    for name in (f"{1:020}.log", "hard-state"):
-        disk.open(f"{DIRECTORY}/{name}", create=True).close()
-    disk.remove(f"{DIRECTORY}/hard-state")
+    Log.open(disk, DIRECTORY, LogConfig(), FixedClock()).close()
     file = HardStateFile(disk, f"{DIRECTORY}/hard-state")
     file.save(STATE)
     file.close()
@@ -167,6 +167,28 @@ def test_a_log_that_was_taken_away_is_noticed() -> None:
     check_kept(disk, DIRECTORY)
     disk.make_directory("groups/8")
     check_kept(disk, "groups/8")
+
+
+def test_a_log_that_was_never_made_is_noticed_where_term_and_vote_are() -> None:
+    """As a crash leaves a file in the making, a file system check one that it emptied."""
+    disk = damaged_disk()
+    segment = f"{DIRECTORY}/{1:020}.log"
+    for size_bytes in (0, 64, DATA_START):
+        disk.open(segment).truncate(size_bytes)
+        with pytest.raises(Corrupt):
+            check_kept(disk, DIRECTORY)
+    disk.remove(f"{DIRECTORY}/hard-state")
+    check_kept(disk, DIRECTORY)
+
+
+def test_a_replica_that_recovers_and_has_no_term_and_vote_stays_closed() -> None:
+    disk = damaged_disk()
+    start_over(disk, DIRECTORY, "rot", 0)
+    disk.remove(f"{DIRECTORY}/hard-state")
+    with pytest.raises(Corrupt, match="term and vote"):
+        check_kept(disk, DIRECTORY)
+    with pytest.raises(Corrupt, match="term and vote"):
+        start_over(disk, DIRECTORY, "rot", 0)
 
 
 # -- in a group --------------------------------------------------------------------------------
@@ -314,6 +336,37 @@ async def test_until_it_has_everything_again_it_votes_for_nobody() -> None:
     new = next(replica for replica in here(cluster) if replica.serving)
     assert replica_on(cluster, lost) is not new
     await until(lambda: is_whole(cluster, lost, new))
+    await cluster.close()
+
+
+@simulated
+async def test_a_log_whose_only_file_was_emptied_is_gotten_again_before_it_votes() -> None:
+    cluster, leader = await cluster_with(2)
+    node = follower_of(cluster, leader)
+    await cluster.hosts[node].close()
+    (segment,) = segments_on(cluster, node)
+    for name in cluster.disks[node].list_directory(f"groups/{GROUP}"):
+        if name != "hard-state":
+            cluster.disks[node].remove(f"groups/{GROUP}/{name}")
+    cluster.disks[node].open(segment, create=True).close()
+    cluster.wire.cut.add(node)
+    await cluster.open_node(node)
+    assert replica_on(cluster, node).core.recovering
+    cluster.wire.cut.clear()
+    await until(lambda: is_whole(cluster, node, leader))
+    await cluster.close()
+
+
+@simulated
+async def test_a_log_without_term_and_vote_stays_closed() -> None:
+    cluster, leader = await cluster_with(2)
+    node = follower_of(cluster, leader)
+    await cluster.hosts[node].close()
+    cluster.disks[node].remove(f"groups/{GROUP}/hard-state")
+    before = cluster.disks[node].list_directory(f"groups/{GROUP}")
+    with pytest.raises(Corrupt, match="term and vote"):
+        await cluster.open_node(node)
+    assert cluster.disks[node].list_directory(f"groups/{GROUP}") == before
     await cluster.close()
 
 
