@@ -1,8 +1,6 @@
 """Proposals and reads through elections, power cuts and lost answers, in virtual time."""
 
 import asyncio
-import random
-from contextlib import suppress
 
 import pytest
 
@@ -10,13 +8,13 @@ from quorumlog.errors import (
     LogFenced,
     NotLeader,
     OutcomeUnknown,
-    QuorumlogError,
     Refused,
     Unavailable,
 )
 from quorumlog.replicated.machine import Command
 from support.replica_cluster import simulated
 from support.replicated_group import VirtualGroup
+from support.replicated_storm import storm
 
 
 @simulated
@@ -132,49 +130,4 @@ def _broken(command: Command) -> bytes:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_acknowledged_commands_are_applied_once_whatever_dies(seed: int) -> None:
-    simulated(lambda: _storm(seed))()
-
-
-async def _storm(seed: int) -> None:
-    rng = random.Random(seed)
-    group = VirtualGroup(seed, loss=rng.choice([0.0, 0.2]))
-    await group.open()
-    acknowledged: dict[str, int] = {}
-    clients = [
-        asyncio.create_task(_client(group, random.Random(f"{seed} {number}"), number, acknowledged))
-        for number in range(4)
-    ]
-    for _ in range(6):
-        await asyncio.sleep(rng.uniform(0.2, 1.5))
-        node = rng.choice([await group.leader(), *group.nodes])
-        group.power_cut(node)
-        await asyncio.sleep(rng.uniform(0.0, 1.5))
-        await group.open_node(node)
-    await asyncio.gather(*clients)
-    lines = [await group.read(node) for node in group.nodes]
-    assert lines[0] == lines[1] == lines[2]
-    assert len(lines[0]) == len(set(lines[0])), "a command was applied twice"
-    for line, result in acknowledged.items():
-        assert lines[0][result - 1] == line
-
-
-async def _client(
-    group: VirtualGroup, rng: random.Random, number: int, acknowledged: dict[str, int]
-) -> None:
-    """Repeats each command under its request id, at any node, until it is acknowledged."""
-    for count in range(25):
-        line = f"{number}.{count}"
-        while line not in acknowledged:
-            node = rng.choice(group.nodes)
-            try:
-                result = await group.propose(
-                    node, line.encode(), request_id=line, timeout_s=rng.uniform(0.05, 2)
-                )
-            except QuorumlogError:
-                await asyncio.sleep(rng.uniform(0, 0.1))
-            else:
-                acknowledged[line] = int(result)
-                with suppress(QuorumlogError):
-                    lines = await group.read(rng.choice(group.nodes), timeout_s=0.5)
-                    assert line in lines, "a read did not see what was acknowledged"
-        await asyncio.sleep(rng.uniform(0, 0.1))
+    simulated(lambda: storm(seed))()

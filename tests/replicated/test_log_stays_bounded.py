@@ -1,7 +1,11 @@
 """Old files of the log go, in virtual time, and whoever needed them is given the state."""
 
 import asyncio
+from contextlib import suppress
 
+import pytest
+
+from quorumlog.errors import QuorumlogError
 from quorumlog.log.config import LogConfig
 from quorumlog.replicated.trimming import LogTrimming
 from quorumlog.replication.config import ReplicationConfig
@@ -9,14 +13,21 @@ from quorumlog.types import NodeId
 from sim.clock import SimClock
 from support.replica_cluster import GROUP, simulated
 from support.replicated_group import VirtualGroup, group_machine_of
+from support.replicated_storm import storm
 
 _SEGMENT_BYTES = 4096
 _COMMAND = b"x" * 200
 
 
-async def _opened() -> VirtualGroup:
-    group = VirtualGroup(config=ReplicationConfig(state_interval_bytes=_SEGMENT_BYTES))
+def _with_small_files(seed: int = 0, loss: float = 0.0) -> VirtualGroup:
+    config = ReplicationConfig(state_interval_bytes=_SEGMENT_BYTES)
+    group = VirtualGroup(seed, loss, config)
     group.cluster.log_config = LogConfig(segment_bytes=_SEGMENT_BYTES)
+    return group
+
+
+async def _opened() -> VirtualGroup:
+    group = _with_small_files()
     await group.open()
     return group
 
@@ -130,3 +141,13 @@ async def test_nothing_goes_that_only_the_newest_saved_state_has() -> None:
     assert replica.failure is None
     assert replica.log.start_index > 1
     assert group_machine_of(replica).index >= replica.log.start_index - 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nothing_is_lost_or_doubled_while_files_go_and_nodes_die(seed: int) -> None:
+    async def trim(group: VirtualGroup) -> None:
+        for node in sorted(group.requests):
+            with suppress(QuorumlogError):
+                await _trim(group, node, max_lag_s=0.1)
+
+    simulated(lambda: storm(seed, _with_small_files, trim))()
