@@ -11,6 +11,7 @@ from quorumlog.log.batch import Batch
 from quorumlog.log.log import Log
 from quorumlog.log.state_snapshot import load_newest
 from quorumlog.replication.catch_up.messages import FIRST_TYPE
+from quorumlog.replication.core.core import RaftCore
 from quorumlog.replication.core.messages import AppendResponse, VoteRequest, VoteResponse
 from quorumlog.replication.core.role import Role
 from quorumlog.replication.replica import Replica
@@ -19,6 +20,7 @@ from quorumlog.replication.wire import decode
 from quorumlog.types import METADATA_GROUP, GroupId, NodeId
 from sim.bounds import check_bounds
 from sim.history import GroupHistory, Violation
+from sim.moves import MoveWatch, is_settled
 from sim.node import DATA_DIRECTORY, SimNode
 from sim.process import Process
 from sim.states import States
@@ -47,13 +49,11 @@ class _Seen:
 class Checker:
     """Watches all nodes. A violation is raised at the end of the turn that it was found in."""
 
-    def __init__(self, nodes: dict[NodeId, SimNode], quorum: int, metadata_quorum: int) -> None:
-        """``quorum`` is a majority of a partition's replicas, ``metadata_quorum`` of group 0's."""
+    def __init__(self, nodes: dict[NodeId, SimNode]) -> None:
         self.histories: dict[int, GroupHistory] = {}
         self.checked = 0
         self._nodes = nodes
-        self._quorum = quorum
-        self._metadata_quorum = metadata_quorum
+        self._moves = MoveWatch(list(nodes))
         self._seen: dict[tuple[NodeId, int], _Seen] = {}
         self._open: dict[tuple[Process, GroupId], Replica] = {}
         self._states = States()
@@ -130,7 +130,7 @@ class Checker:
             self._reopened(node, history, replica, seen)
         if not core.recovering:
             seen.forgotten = []
-        elif not self._nodes[node].was_rotten:
+        elif not self._nodes[node].was_rotten and not self._moves.may_recover(node, group):
             raise Violation(f"{node} group {group} has started over, and nothing was damaged")
         self._follow_log(node, history, seen, log)
         seen.durable_index = log.durable_index
@@ -172,7 +172,9 @@ class Checker:
                 raise Violation(
                     f"{node} group {group}: {before.header} came back as {after.header}"
                 )
-        if len(found) < len(durable) and replica.core.recovering:
+        if len(found) < len(durable) and self._moves.left(node, group):
+            seen.forgotten = []
+        elif len(found) < len(durable) and replica.core.recovering:
             seen.forgotten = seen.batches[: seen.durable_index]
         elif len(found) < len(durable) and not log.recovery.was_emptied:
             raise Violation(
@@ -223,7 +225,9 @@ class Checker:
             is_new = number >= len(history.committed)
             history.commit(node, core.term, batch)
             if is_new:
-                self._check_durable(history.group, batch)
+                self._check_durable(history.group, batch, core)
+                if history.group == METADATA_GROUP:
+                    self._moves.committed(batch, self.histories)
         seen.commit_index = core.commit_index
 
     def _check_state(self, node: NodeId, history: GroupHistory, replica: Replica) -> None:
@@ -248,10 +252,11 @@ class Checker:
                 f"{replica.log.start_offset}, not at {applied.offset} to {newest.offset}"
             )
 
-    def _check_durable(self, group: int, batch: Batch) -> None:
-        """A batch is on the disks of a majority before anybody calls it committed."""
+    def _check_durable(self, group: int, batch: Batch, core: RaftCore) -> None:
+        """A batch is on the disks of a majority before anybody calls it committed: of the voters,
+        and of those before, as the leader knows them."""
         index, head = batch.header.index, bytes(batch.head)
-        holders = [
+        holders = {
             node
             for (node, held_group), seen in self._seen.items()
             if held_group == group
@@ -260,12 +265,24 @@ class Checker:
                 # It votes for nobody who lacks it: it votes for nobody before it has it again.
                 or _holds(seen.forgotten, index, head)
             )
-        ]
-        quorum = self._metadata_quorum if group == METADATA_GROUP else self._quorum
-        if len(holders) < quorum:
-            raise Violation(
-                f"group {group}: batch {index} is committed and durable at {holders} only"
-            )
+        }
+        members = core.members
+        is_leader = core.role is Role.LEADER
+        for voters in (members.voters, members.outgoing if is_leader else ()):
+            if voters and len(holders & set(voters)) <= len(voters) // 2:
+                raise Violation(
+                    f"group {group}: batch {index} is committed and durable at {sorted(holders)} "
+                    f"only, of {members}"
+                )
+
+    def left(self, node: NodeId, group: GroupId) -> None:
+        """``node`` has deleted its replica of ``group``."""
+        seen = self._seen.setdefault((node, group), _Seen())
+        # One that left before may be opened, empty, until its process knows as much again.
+        if not self._moves.left(node, group) and seen.durable_index:
+            self._violation = Violation(f"{node} deletes its replica of group {group} unasked")
+        self._seen[node, group] = _Seen(promised_term=seen.promised_term)
+        self._open = {key: each for key, each in self._open.items() if key[1] != group}
 
     # -- what is said to others ----------------------------------------------------------------
 
@@ -340,6 +357,22 @@ class Checker:
             replicas = [host.replicas[GroupId(group)] for host in up if group in host.replicas]
             leaders = {(each.core.leader_id, each.core.term) for each in replicas}
             if len(leaders) != 1 or sum(replica.serving for replica in replicas) != 1:
+                return False
+        return True
+
+    def moved(self) -> bool:
+        """Every group's members are who they are to be, and nobody else has a replica of one."""
+        nodes = [node for node in self._nodes.values() if node.host is not None]
+        for group in self.histories:
+            held = {
+                node.node_id: node.host.replicas[GroupId(group)]
+                for node in nodes
+                if node.host is not None and group in node.host.replicas
+            }
+            leader = next((each for each in held.values() if each.serving), None)
+            if leader is None or not is_settled(group, nodes[0].metadata, leader.core.members):
+                return False
+            if set(held) != set(leader.core.members.everybody):
                 return False
         return True
 

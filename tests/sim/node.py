@@ -28,7 +28,7 @@ from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.ready import Event
 from quorumlog.replication.host import GroupHost
 from quorumlog.replication.replica import Replica
-from quorumlog.types import NodeId
+from quorumlog.types import GroupId, Index, NodeId
 from sim.clock import SimClock
 from sim.disk import SimDisk, SimulatedCrash
 from sim.loop import SimLoop, SimulationError
@@ -100,6 +100,22 @@ class SimPeerCalls:
         return bytes(reply.result)
 
 
+class _WatchedHost(GroupHost):
+    """Says when it has deleted a replica."""
+
+    def __init__(self, *, on_left: Callable[[GroupId], None], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._on_left = on_left
+
+    async def leave_group(
+        self, group: GroupId, settled_without: Callable[[Replica], Index | None]
+    ) -> bool:
+        is_gone = await super().leave_group(group, settled_without)
+        if is_gone:
+            self._on_left(group)
+        return is_gone
+
+
 class SimNode:
     """A machine: its disk stays, its processes come and go."""
 
@@ -123,6 +139,8 @@ class SimNode:
         """An error of the disk was injected: this process may fence replicas, or end."""
         self.was_rotten = False
         """Bits of its disk were flipped: a replica of it may have started over."""
+        self.on_left: Callable[[NodeId, GroupId], None] = lambda node, group: None
+        """Called when a replica that was moved away is deleted."""
         self.on_save: Callable[[SimNode], None] = lambda node: None
         """Called when a group's state is about to be saved."""
         self.process = Process(node_id)
@@ -207,7 +225,8 @@ class SimNode:
     async def _start(self, process: Process) -> None:
         world = self.world
         self._worker = SimWorker(process, self.rng, world.settings.worker, self._work_begins)
-        host = GroupHost(
+        host = _WatchedHost(
+            on_left=lambda group: self.on_left(self.node_id, group),
             node_id=self.node_id,
             directory=DATA_DIRECTORY,
             disk=self.disk,

@@ -29,6 +29,7 @@ from sim.faults import QUIET_LINK, Nemesis
 from sim.history import Violation
 from sim.loop import SimLoop, SimulationError
 from sim.membership import member
+from sim.moves import Operator
 from sim.network import SimNetwork
 from sim.node import NodeSettings, SimNode, World
 from sim.rpc import RpcFabric
@@ -106,7 +107,9 @@ class Simulation:
             name: SimNode(self._world, name, addresses[name], rng_for(swarm.seed, f"node {name}"))
             for name in names
         }
-        self.checker = Checker(self.nodes, quorum=2, metadata_quorum=swarm.nodes // 2 + 1)
+        self.checker = Checker(self.nodes)
+        for node in self.nodes.values():
+            node.on_left = self.checker.left
         network.tap(self.checker.sent)
         self.loop.after_turn = self.checker.after_turn
         self.workload = Workload(
@@ -121,10 +124,24 @@ class Simulation:
         self.survey = Survey(
             swarm, self.loop, self._world.fabric, list(addresses.values()), self.trace
         )
+        self.operator = Operator(
+            self.loop,
+            self._world.fabric,
+            addresses,
+            lambda: max(
+                (node.metadata for node in self.nodes.values()),
+                key=lambda metadata: metadata.applied_index,
+            ),
+            # With rot one replica at a time may be lost: two others have to have what it had.
+            sizes=(3,) if "rot" in swarm.faults else (3, 3, 3, 2, 1, swarm.nodes),
+            pace_s=swarm.fault_duration_s / 3,
+            rng=rng_for(swarm.seed, "operator"),
+            trace=self.trace,
+        )
         self.nemesis = Nemesis(
             swarm,
             list(self.nodes.values()),
-            [*self.workload.names, *self.survey.names],
+            [*self.workload.names, *self.survey.names, "operator"],
             rng_for(swarm.seed, "faults"),
             self.trace,
         )
@@ -164,12 +181,17 @@ class Simulation:
         self._network.quality = self.swarm.link
         self.workload.start()
         self.survey.start()
+        if self.swarm.moves:
+            self.operator.start()
         await self.nemesis.run()
         loop.end_s = loop.time() + LIVENESS_S
         self.nemesis.heal()
+        await self.operator.finish()
         await self.workload.finished()
         await self.survey.finish()
-        while not (self.checker.converged() and self.nemesis.is_all_mended):
+        while not (
+            self.checker.converged() and self.checker.moved() and self.nemesis.is_all_mended
+        ):
             await asyncio.sleep(0.05)
         self.checker.check_metadata()
         self.checker.check_starts()

@@ -5,7 +5,7 @@ many combinations, and none hides another.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from quorumlog.log.config import FSYNC_ALWAYS, FSYNC_INTERVAL
@@ -35,6 +35,9 @@ NEVER_S = 1e9
 _INTERVAL_SHARE = 0.15
 """Of the seeds, those whose topic has ``fsync=interval``."""
 
+
+_MOVING_SHARE = 0.25
+"""Of the seeds, those in which replicas and voters move."""
 
 _LIMITED_SHARE = 0.2
 """Of the seeds, those whose topic has limits, and those in which a client trims it."""
@@ -81,6 +84,8 @@ class Swarm:
     """How long the files that a follower lacks are kept for it."""
     sleep_after_s: float
     """A group without proposals sleeps after this; in some seeds never."""
+    moves: bool
+    """An operator moves replicas to and fro among more nodes than a partition has replicas."""
     surveyors: int
     """Clients whose history is checked for linearizability; half of the seeds have none."""
 
@@ -96,8 +101,10 @@ class Swarm:
             faults = tuple(fault for fault in faults if fault != "power")
         if rng_for(seed, "rot").random() < _ROT_SHARE:
             faults = (*faults, "rot")
-        return Swarm(
+        moves_rng = rng_for(seed, "moves")
+        drawn = Swarm(
             seed=seed,
+            moves=moves_rng.random() < _MOVING_SHARE,
             nodes=rng.choice((3, 3, 3, 3, 5)),
             partitions=rng.choice((1, 1, 2)) * sleep_rng.choice((1, 1, 3)),
             election_timeout_s=rng.choice((0.15, 0.3)),
@@ -126,6 +133,7 @@ class Swarm:
             sleep_after_s=sleep_rng.choice((0.02, 0.1, 0.4, NEVER_S)),
             surveyors=rng_for(seed, "surveyors").choice((0, 0, 0, 1, 2, 3)),
         )
+        return replace(drawn, nodes=moves_rng.choice((4, 4, 5))) if drawn.moves else drawn
 
     @property
     def may_cut_power(self) -> bool:
