@@ -5,12 +5,14 @@ Every call blocks.
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Final
 
+from quorumlog.errors import Corrupt
 from quorumlog.log.batch import Kind
 from quorumlog.log.hard_state import HardState, HardStateFile
 from quorumlog.log.install import decide_install
 from quorumlog.log.log import Log, LogConfig
-from quorumlog.log.state_snapshot import StateSnapshot
+from quorumlog.log.state_snapshot import StateSnapshot, load_newest
 from quorumlog.ports import Clock, Disk
 from quorumlog.replication.catch_up.leaving import finish_leaving, has_left, leave, left_at
 from quorumlog.replication.catch_up.starting_over import (
@@ -22,9 +24,12 @@ from quorumlog.replication.catch_up.starting_over import (
     start_over,
 )
 from quorumlog.replication.core.members import Members
-from quorumlog.types import GroupId, Index
+from quorumlog.replication.saved_state import FoundStates
+from quorumlog.types import GroupId, Index, NodeId
 
 ConfigEntries = tuple[tuple[Index, Members], ...]
+
+_ANY_INDEX: Final = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,39 @@ class GroupFiles:
             is_recovering(self._disk, directory),
             left_at(self._disk, directory),
         )
+
+    def find_members(
+        self, group: GroupId, log: Log, found: FoundStates, initial: Members, node_id: NodeId
+    ) -> tuple[Members, ConfigEntries]:
+        """The configuration before those in ``log`` behind what was restored; and these. Blocks.
+
+        It is that of the state which the replica has or will take. Without one it is ``initial``,
+        if ``log`` is whole; else what the newest state on disk says, though the state machine could
+        not use it. (A configuration is in a saved state before its batch is removed.)
+
+        Raises:
+            Corrupt: all that may say it is damaged. ``initial`` may be of long ago, and have no
+                member in common with today's majorities; it only does for who is alone in it.
+            StorageError: the log cannot be read.
+        """
+        entries = configurations_in(log, found.restored)
+        known = found.restored or found.awaited
+        is_lost = False
+        if known is None and log.start_index > 1:
+            newest = load_newest(self._disk, self.path_of(group), _ANY_INDEX)
+            known = newest.snapshot
+            # From a state at the start on, the log itself says what followed.
+            is_lost = bool(newest.damage) and (known is None or known.index < log.start_index - 1)
+        if is_lost and entries:
+            # What holds is known; what would hold again, were it cut off, is not.
+            return Members(()), entries
+        if is_lost and initial.voting != (node_id,):
+            raise Corrupt(
+                self.path_of(group), 0, "a saved state with the configuration", "damaged ones"
+            )
+        if is_lost or known is None or not known.configuration:
+            return initial, entries
+        return Members.decode(known.configuration), entries
 
     def decide_install(self, group: GroupId) -> None:
         """See :func:`quorumlog.log.install.decide_install`."""

@@ -25,7 +25,6 @@ from quorumlog.replication.group_files import (
     ConfigEntries,
     GroupFiles,
     OpenedFiles,
-    configurations_in,
 )
 from quorumlog.replication.reopening import Reopener
 from quorumlog.replication.replica import Replica
@@ -152,8 +151,10 @@ class GroupHost:
                 state_machine=order.state_machine,
                 held=held,
             )
-            configurations = await self._worker.run(
-                partial(configurations_in, opened.log, found.restored)
+            members, configurations = await self._worker.run(
+                partial(
+                    self._files.find_members, group, opened.log, found, order.members, self.node_id
+                )
             )
             if self._closed:
                 raise Closed("this node is closing")
@@ -162,7 +163,7 @@ class GroupHost:
             with suppress(StorageError):
                 opened.close()
             raise
-        replica = self._make_replica(group, order, opened, found, configurations)
+        replica = self._make_replica(group, order, opened, found, members, configurations)
         self.replicas[group] = replica
         self._sleep.opened(replica)
         _log.info("group_opened", group=group, last_index=opened.log.last_index)
@@ -183,16 +184,13 @@ class GroupHost:
         order: _Order,
         opened: OpenedFiles,
         found: FoundStates,
+        members: Members,
         configurations: ConfigEntries,
     ) -> Replica:
-        restored, members = found.restored, order.members
-        state_machine = order.state_machine
+        restored, state_machine = found.restored, order.state_machine
         if restored is not None:
             # It was made of committed batches only.
             opened.log.advance_commit_floor(restored.index)
-        known = restored or found.awaited
-        if known is not None and known.configuration:
-            members = Members.decode(known.configuration)
         core = RaftCore(
             node_id=self.node_id,
             config=self._config.raft,

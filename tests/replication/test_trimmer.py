@@ -15,7 +15,7 @@ from quorumlog.replication.core.members import Members
 from quorumlog.replication.replica import Replica
 from quorumlog.replication.state_machine import LogStart
 from quorumlog.types import Index, NodeId, Offset
-from support.replica_cluster import Cluster, draft, simulated
+from support.replica_cluster import GROUP, Cluster, draft, simulated
 
 RECORD = bytes(300)
 DIRECTORY = "groups/1"
@@ -210,6 +210,80 @@ async def test_a_configuration_is_saved_before_its_batch_is_removed() -> None:
     cluster.disks[node] = disk
     await cluster.open_node(node, RARELY)
     assert cluster.replicas[node].core.members == members
+    await cluster.close()
+
+
+async def after_a_move(config: ReplicationConfig) -> tuple[Cluster, Replica, NodeId, Members]:
+    """A group of three, whose logs begin behind the batch that made a learner; and a follower of
+    it that is stopped."""
+    cluster, leader = await cluster_with(3, 6, config)
+    node = next(node for node in cluster.nodes if node != cluster.node_of(leader))
+    members = Members(tuple(cluster.nodes), (NodeId("learner"),))
+    await leader.propose_members(members)
+    for _ in range(8):
+        await leader.propose(draft(RECORD))
+    await trim(leader, 14, 14)
+    replicas = list(cluster.replicas.values())
+    await until(lambda: all(each.applied_index == leader.applied_index for each in replicas))
+    await asyncio.sleep(0.1)
+    follower = cluster.replicas[node]
+    assert await follower.trimmer.remove_deleted(1 << 40) > 0
+    assert follower.log.start_index > 8, "the configuration is batch 8"
+    await cluster.hosts[node].close()
+    return cluster, leader, node, members
+
+
+def states_of(cluster: Cluster, node: NodeId) -> list[str]:
+    names = cluster.disks[node].list_directory(DIRECTORY)
+    return [f"{DIRECTORY}/{name}" for name in names if name.endswith(".state")]
+
+
+@simulated
+async def test_who_lost_the_configuration_with_its_states_starts_over() -> None:
+    cluster, _, node, members = await after_a_move(EVERY_BATCH)
+    for path in states_of(cluster, node):
+        cluster.disks[node].flip_bit(path, 60, 3)
+    cluster.wire.cut.add(node)
+    await cluster.open_node(node, EVERY_BATCH)
+    replica = cluster.hosts[node].replicas[GROUP]
+    assert (replica.log.last_index, replica.core.recovering) == (0, True)
+    cluster.wire.cut.clear()
+    await until(lambda: not cluster.hosts[node].replicas[GROUP].core.recovering)
+    await until(lambda: cluster.hosts[node].replicas[GROUP].core.members == members)
+    await cluster.close()
+
+
+@simulated
+async def test_the_configuration_of_a_state_that_the_machine_cannot_read_holds() -> None:
+    cluster, _, node, members = await after_a_move(EVERY_BATCH)
+    disk = cluster.disks[node]
+    newest = load_newest(disk, DIRECTORY, 1 << 40).snapshot
+    assert newest is not None
+    for path in states_of(cluster, node):
+        disk.remove(path)
+    save_snapshot(disk, DIRECTORY, replace(newest, state=b"of a later release"))
+    await cluster.open_node(node, EVERY_BATCH)
+    replica = cluster.hosts[node].replicas[GROUP]
+    assert replica.log.start_index > 8
+    assert (replica.core.members, replica.core.recovering) == (members, False)
+    await cluster.close()
+
+
+@simulated
+async def test_a_log_that_lost_its_first_batches_before_any_state_was_saved_goes_on() -> None:
+    cluster, leader = await cluster_with(3, 8)
+    await trim(leader, 6, 6)
+    node = next(node for node in cluster.nodes if node != cluster.node_of(leader))
+    follower = cluster.replicas[node]
+    await until(lambda: follower.applied_index == leader.applied_index)
+    await asyncio.sleep(0.1)
+    assert await follower.trimmer.remove_deleted(1 << 40) > 0
+    cluster.power_cut(node)
+    assert states_of(cluster, node) == []
+    await cluster.open_node(node, RARELY)
+    replica = cluster.replicas[node]
+    assert replica.log.start_index > 1
+    assert (replica.core.members, replica.core.recovering) == (leader.core.members, False)
     await cluster.close()
 
 
