@@ -126,7 +126,14 @@ class VirtualGroup:
         return await self.run_on(node, look)
 
     async def leader(self) -> NodeId:
-        return self.cluster.node_of(await self.cluster.leader())
+        """Who leads now; a replica may have been opened again since its node was."""
+        async with asyncio.timeout(10):
+            while True:
+                for node in sorted(self.requests):
+                    replicas = self.cluster.hosts[node].replicas.values()
+                    if node not in self.cluster.wire.cut and any(r.serving for r in replicas):
+                        return node
+                await asyncio.sleep(0.01)
 
     async def follower(self) -> NodeId:
         leader = await self.leader()
