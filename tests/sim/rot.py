@@ -15,6 +15,7 @@ from quorumlog.log.inspection.damage import Severity
 from quorumlog.log.inspection.scrubber import Scrubber
 from quorumlog.log.segment import DATA_START
 from quorumlog.ports import Clock, Worker
+from quorumlog.replication.catch_up.leaving import has_left
 from quorumlog.replication.catch_up.starting_over import MAX_SET_ASIDE, NOTE_NAME
 from quorumlog.replication.host import GroupHost
 from sim.disk import SimDisk
@@ -87,7 +88,9 @@ class Rot:
         notes = [
             name
             for name in disk.list_directory(self._directory)
-            if disk.exists(f"{self._directory}/{name}/{NOTE_NAME}") and name.isdecimal()
+            if disk.exists(f"{self._directory}/{name}/{NOTE_NAME}")
+            and name.isdecimal()
+            and not has_left(disk, f"{self._directory}/{name}")
         ]
         failed = [each for each in host.replicas.values() if each.failure is not None]
         return not (is_there or notes or failed)
