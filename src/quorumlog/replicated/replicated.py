@@ -125,11 +125,10 @@ class Replicated:
         stack.push_async_callback(server.stop, _STOP_GRACE_S)
         calls = GrpcPeerCalls(self._address_of)
         stack.push_async_callback(calls.close)
-        address = self._peer_addresses[self.node]
         self._peers = GrpcPeers(
             node_id=self._node_id,
             process_id=uuid.uuid4().hex,
-            address=address,
+            address=self._peer_addresses[self.node],
             resolve=self._address_of,
             rng=self._rng,
         )
@@ -148,25 +147,7 @@ class Replicated:
         stack.push_async_callback(self._host.close)
         directory = self._host.path_of(GROUP)
         self._group_machine = GroupMachine(self.machine, directory)
-        self._requests = LeaderRequests(
-            node_id=self._node_id,
-            machine=self._group_machine,
-            replica=self._replica,
-            calls=calls,
-            address_of=self._address_of,
-        )
-        self._roster = Roster(self.node, self._peer_addresses, self._peers.hello, calls)
-        self._bootstrap = Bootstrap(
-            identity=data.identity,
-            seat=Seat(self._node_id, self.node, address),
-            expect=len(self._peer_addresses),
-            save=lambda changed: worker.run(lambda: data.save(changed)),
-            membership=self._roster,
-            calls=calls,
-        )
-        self._changes = MemberChanges(
-            self._replica, self._roster, self._address_of, self._update_peers
-        )
+        self._wire(data, calls, worker)
         trimming = LogTrimming(
             replica=self._replica,
             directory=directory,
@@ -185,6 +166,28 @@ class Replicated:
             asyncio.create_task(self._guarded_run(trimming)),
         ]
         _log.info("replicated_started", node=self._node_id, listen=self._listen)
+
+    def _wire(self, data: DataDirectory, calls: GrpcPeerCalls, worker: ThreadWorker) -> None:
+        """Make what asks other nodes."""
+        self._requests = LeaderRequests(
+            node_id=self._node_id,
+            machine=self._group_machine,
+            replica=self._replica,
+            calls=calls,
+            address_of=self._address_of,
+        )
+        self._roster = Roster(self.node, self._peer_addresses, self._peers.hello, calls)
+        self._bootstrap = Bootstrap(
+            identity=data.identity,
+            seat=Seat(self._node_id, self.node, self._peer_addresses[self.node]),
+            expect=len(self._peer_addresses),
+            save=lambda changed: worker.run(lambda: data.save(changed)),
+            membership=self._roster,
+            calls=calls,
+        )
+        self._changes = MemberChanges(
+            self._replica, self._roster, self._address_of, self._update_peers
+        )
 
     async def wait_ready(self, timeout_s: float | None = None) -> None:
         """Wait until the group has formed, has a leader, and this node holds all that was
