@@ -135,6 +135,8 @@ class Replica:
         self._drain_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._excused = 0.0
+        """A deadline of a follower's that was met too late, and not taken for its leader's."""
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
         self._catch_up = catch_up(self)
@@ -501,7 +503,20 @@ class Replica:
         if self.failure is not None or self._closed:
             return
         now = self._clock.monotonic_s()
-        if now >= self.core.deadline:
+        deadline = self.core.deadline
+        if now >= deadline:
+            late_s = now - deadline
+            heartbeat_s = self._config.raft.heartbeat_s
+            if (
+                late_s > heartbeat_s
+                and self.core.role is not Role.LEADER
+                and deadline != self._excused
+            ):
+                # This process stood still: what a leader said meanwhile is still to be read.
+                self._excused = deadline
+                self._timer_at = self._loop.time() + heartbeat_s
+                self._timer = self._loop.call_at(self._timer_at, self._timer_fired)
+                return
             self._guarded(self.core.tick, now)
         # A leader's timer fires at each heartbeat; a follower's slow disk is its leader's to judge.
         if self.core.role is Role.LEADER and self._persister.take_slow():

@@ -7,7 +7,7 @@ log are as ever: what sleep touches is time alone, so a mistake here costs liven
 Nor may a lease rest on it: a leader that sleeps has none.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from quorumlog.replication.core.election import Elector
 from quorumlog.replication.core.messages import AppendResponse, Message
@@ -54,11 +54,19 @@ class Sleeper(Elector):
             ):
                 return None
             others.append(peer)
-        if tally(members, dict.fromkeys((self._node_id, *others), True)) is not Tally.WON:
+        if not self._is_majority(others):
             return None
         self.asleep = True
         self._asleep_with = tuple(others)
         return self._asleep_with
+
+    def sleep_on_without(self, peer: NodeId) -> bool:
+        """As a sleeping leader: ``peer`` is silent. Whether those that are left are a majority."""
+        self._asleep_with = tuple(each for each in self._asleep_with if each != peer)
+        return self._is_majority(self._asleep_with)
+
+    def _is_majority(self, others: Iterable[NodeId]) -> bool:
+        return tally(self.members, dict.fromkeys((self._node_id, *others), True)) is Tally.WON
 
     def sleep_following(self, leader: NodeId, term: int, last_index: int) -> bool:
         """Fall asleep as a follower of ``leader``, whose log in ``term`` ends at ``last_index``.
@@ -96,8 +104,10 @@ class Sleeper(Elector):
         self._outbox.events.append(Awoke())
         if self._leadership is None:
             since = now if heard_at is None else min(heard_at, now)
-            self._votes_from = max(self._votes_from, since + self._config.election_timeout_s)
-            self._restart_election_timer(since)
+            timeout_s = self._config.election_timeout_s
+            self._votes_from = max(self._votes_from, since + timeout_s)
+            # What it promised when it heard the leader itself holds for its own vote, too.
+            self._restart_election_timer(self._votes_from - timeout_s)
             return
         for peer in self._asleep_with:
             progress = self._leadership.progress_of(peer)

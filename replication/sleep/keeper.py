@@ -75,7 +75,8 @@ class SleepKeeper:
         elif isinstance(event, Awoke) and not replica.core.asleep:
             self._ledger.woke(replica.group)
             if replica.takes_part:
-                self._note_awake(replica)
+                # Only a proposal shows that it is in use.
+                self._note_awake(replica, -self._config.sleep_after_s)
 
     def close(self) -> None:
         """Say what is awake by now, so that the others need not wait for it, and no more."""
@@ -114,6 +115,11 @@ class SleepKeeper:
         if sleeps:
             self._awake.pop(group, None)
         return sleeps
+
+    def sleep_on_without(self, group: GroupId, peer: NodeId) -> bool:
+        """See :class:`~quorumlog.replication.sleep.ledger.Sleepers`."""
+        replica = self._replicas.get(group)
+        return replica is not None and replica.core.sleep_on_without(peer)
 
     def wake(self, group: GroupId, heard_at: float | None) -> None:
         """See :class:`~quorumlog.replication.sleep.ledger.Sleepers`."""
@@ -163,9 +169,11 @@ class SleepKeeper:
         self._ledger.fell_asleep(group, core.term, replica.log.last_index, others, sleeping)
         return True
 
-    def _note_awake(self, replica: Replica) -> None:
+    def _note_awake(self, replica: Replica, since_s: float = 0.0) -> None:
+        """``since_s``: relative to now."""
+        now = self._clock.monotonic_s()
         self._awake[replica.group] = _Awake(
-            replica, replica.core.term, replica.log.last_index, self._clock.monotonic_s()
+            replica, replica.core.term, replica.log.last_index, now + since_s
         )
 
     def _find_neighbours(self) -> tuple[NodeId, ...]:

@@ -10,12 +10,17 @@ does all that Raft asks of it.
 """
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from quorumlog.replication.sleep.beat import MAX_ENTRIES, Beat, Fell, Woke, mix
 from quorumlog.types import GroupId, Index, NodeId, Term
 
-_NEVER = float("-inf")
+MAX_WAKES: Final = 16
+"""Groups that wake at once, and with each check; the others a check later.
+
+They are many when a node dies, and an election takes a few milliseconds of two others."""
+
+_NEVER: Final = float("-inf")
 
 
 class Sleepers(Protocol):
@@ -25,6 +30,10 @@ class Sleepers(Protocol):
         self, group: GroupId, leader: NodeId, term: Term, last_index: Index
     ) -> bool:
         """Let the member here sleep if it agrees; whether it does."""
+        ...
+
+    def sleep_on_without(self, group: GroupId, peer: NodeId) -> bool:
+        """``peer`` is silent. Whether the group, led here, has a majority without it."""
         ...
 
     def wake(self, group: GroupId, heard_at: float | None) -> None:
@@ -89,6 +98,9 @@ class Ledger:
         self._under: dict[GroupId, NodeId] = {}
         """Groups that sleep here under another node."""
         self._checked_at: float | None = None
+        self._to_wake: dict[GroupId, float | None] = {}
+        """Those for which there was no room, with when their leaders were heard."""
+        self._room = MAX_WAKES
 
     # -- questions -----------------------------------------------------------------------------
 
@@ -139,6 +151,10 @@ class Ledger:
 
         A longer pause was this process's own: for that time nobody was silent.
         """
+        self._room = MAX_WAKES
+        while self._to_wake and self._room:
+            group = next(iter(self._to_wake))
+            self._wake(group, self._to_wake.pop(group))
         before, self._checked_at = self._checked_at, now
         pause_s = 0.0 if before is None else max(0.0, now - before - 2 * interval_s)
         for node, peer in self._peers.items():
@@ -148,8 +164,17 @@ class Ledger:
             if now - peer.heard_at > self._silence_s:
                 peer.silent = True
                 self._forget_told(node, peer, peer.heard_at)
-                for group in tuple(peer.announced.entries):
-                    self._wake(group, None)
+                self._leave_out(node, peer)
+
+    def _leave_out(self, node: NodeId, peer: _Peer) -> None:
+        """The groups that sleep with ``node``, which is silent, do so without it, or wake."""
+        for group in tuple(peer.announced.entries):
+            if self._sleepers.sleep_on_without(group, node):
+                peer.announced.remove(group)
+                if peer.fell.pop(group, None) is None:
+                    peer.woke[group] = None
+            else:
+                self._wake(group, None)
 
     # -- beats ---------------------------------------------------------------------------------
 
@@ -225,7 +250,9 @@ class Ledger:
         groups = [group for group in peer.told.entries if self._under.get(group) == node]
         peer.told.clear()
         peer.dissent.clear()
-        for group in groups:
+        # Each node begins elsewhere, so that not two stand for the same group at once.
+        first = self._incarnation % max(1, len(groups))
+        for group in groups[first:] + groups[:first]:
             self._wake(group, heard_at)
 
     def _wake_led_with(self, node: NodeId) -> None:
@@ -234,6 +261,11 @@ class Ledger:
             self._wake(group, None)
 
     def _wake(self, group: GroupId, heard_at: float | None) -> None:
+        if not self._room:
+            self._to_wake.setdefault(group, heard_at)
+            return
+        self._room -= 1
+        self._to_wake.pop(group, None)
         self.woke(group)
         self._sleepers.wake(group, heard_at)
 

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from quorumlog.errors import ProtocolError
 from quorumlog.replication.sleep import beat as beat_module
 from quorumlog.replication.sleep.beat import MAX_ENTRIES, Beat, Fell, Woke, decode, encode, mix
-from quorumlog.replication.sleep.ledger import Ledger
+from quorumlog.replication.sleep.ledger import MAX_WAKES, Ledger
 from quorumlog.types import GroupId, Index, NodeId, Term
 
 L, F = NodeId("leader"), NodeId("follower")
@@ -28,6 +28,8 @@ class Groups:
         """Leader, term and last index as this node has them."""
         self.asleep: dict[GroupId, NodeId] = {}
         self.woken: list[tuple[GroupId, float | None]] = []
+        self.with_others: set[GroupId] = set()
+        """Led here, with a majority whoever is silent."""
 
     def sleep_following(
         self, group: GroupId, leader: NodeId, term: Term, last_index: Index
@@ -36,6 +38,9 @@ class Groups:
         if agrees:
             self.asleep[group] = leader
         return agrees
+
+    def sleep_on_without(self, group: GroupId, peer: NodeId) -> bool:
+        return group in self.with_others
 
     def wake(self, group: GroupId, heard_at: float | None) -> None:
         if self.asleep.pop(group, None) is not None:
@@ -214,6 +219,54 @@ def test_silence_wakes_what_sleeps_under_a_node_and_what_sleeps_with_it() -> Non
     follower.ledger.check(1.55, BEAT_S)
     assert follower.groups.woken == [(G, 0.5)]
     assert follower.ledger.is_silent(L)
+
+
+def test_a_group_sleeps_on_with_the_majority_that_is_heard_and_wakes_when_the_other_is_back() -> (
+    None
+):
+    leader, follower = acquainted()
+    leader.falls_asleep(G, 3, 10, [F])
+    leader.groups.with_others = {G}
+    pass_beat(leader, follower, 0.1)
+    for now in (0.25, 0.5, 0.75, 1.0, 1.25):
+        leader.ledger.check(now, BEAT_S)
+    assert leader.groups.asleep == {G: L}
+    pass_beat(leader, follower, 1.3)  # it hears, and is not heard: it has to find out by itself
+    assert follower.groups.asleep == {}
+    pass_beat(follower, leader, 1.4)
+    assert leader.groups.woken == [(G, None)]
+
+
+def test_of_many_groups_only_a_few_wake_at_once() -> None:
+    leader, follower = acquainted()
+    for number in range(100, 100 + 3 * MAX_WAKES):
+        group = GroupId(number)
+        follower.groups.ends[group] = (L, 3, 1)
+        leader.falls_asleep(group, 3, 1, [F])
+    pass_beat(leader, follower, 0.0)
+    counts = []
+    for turn in range(9):
+        follower.ledger.check(0.25 * turn, BEAT_S)
+        counts.append(len(follower.groups.woken))
+    assert counts == [0] * 5 + [MAX_WAKES, 2 * MAX_WAKES, 3 * MAX_WAKES, 3 * MAX_WAKES]
+    assert {heard_at for _, heard_at in follower.groups.woken} == {0.0}
+
+
+def test_two_nodes_wake_the_same_groups_in_another_order() -> None:
+    orders = []
+    for incarnation in (5, 6):
+        node = Node(F, incarnation)
+        node.groups.ends = {GroupId(number): (L, 3, 1) for number in range(10)}
+        fell = tuple(Fell(GroupId(number), Term(3), Index(1)) for number in range(10))
+        digest = 0
+        for number in range(10):
+            digest ^= mix(number, 3)
+        node.ledger.receive(L, Beat(1, 0, 10, digest, fell), 0.0)
+        node.ledger.check(5 * SILENCE_S, 5 * SILENCE_S)
+        orders.append([group for group, _ in node.groups.woken])
+    assert orders[0][0] == 5
+    assert orders[1][0] == 6
+    assert sorted(orders[0]) == sorted(orders[1])
 
 
 def test_a_group_wakes_when_a_member_that_was_silent_is_back() -> None:
