@@ -1,4 +1,4 @@
-"""``python -m bench [storage|replicated]... [--quick] [--no-publish]``, from the repository."""
+"""``python -m bench [PART]... [--quick] [--no-publish]``, from the repository."""
 
 import argparse
 import shutil
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.figures import FULL, QUICK, Figure, Scale
+from bench.partitions import measure_partitions
 from bench.replicated import measure_replicated
 from bench.report import publish, render
 from bench.storage import measure_storage
@@ -16,14 +17,13 @@ DIRECTORY: Final = Path(".run/bench")
 PARTS: Final[dict[str, Callable[[Path, Scale], list[Figure]]]] = {
     "storage": measure_storage,
     "replicated": measure_replicated,
+    "partitions": measure_partitions,
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument(
-        "parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; both if none"
-    )
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; all if none")
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the work, once; publishes nothing"
     )

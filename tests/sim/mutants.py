@@ -33,6 +33,7 @@ from quorumlog.replication.persister import Persister
 from quorumlog.replication.proposals import Proposals
 from quorumlog.replication.replica import Replica
 from quorumlog.replication.saved_state import StateSaver
+from quorumlog.replication.sleep.ledger import Ledger
 from quorumlog.replication.state_machine import WHOLE_LOG, LogStart
 from quorumlog.replication.trimmer import Trimmer
 from quorumlog.types import Index
@@ -253,6 +254,16 @@ def _serves_at_once(serving: Any) -> Any:
     return property(lambda self: self.core.role is Role.LEADER and self.failure is None)
 
 
+# -- sleep ---------------------------------------------------------------------------------------
+
+
+def _silence_not_noticed(check: Any) -> Any:
+    def deaf(self: Ledger, now: float, interval_s: float) -> None:
+        """Beats are taken, and nobody minds when they do not come."""
+
+    return deaf
+
+
 # -- bounds --------------------------------------------------------------------------------------
 
 
@@ -425,6 +436,7 @@ def _state_applied_twice(take: Any) -> Any:
 
 
 MUTANTS: Final = (
+    Mutant("silence of a node not noticed", Ledger, "check", _silence_not_noticed, 5),
     Mutant("vote not saved", HardStateFile, "save", _vote_not_saved, 200),
     Mutant("term and vote not saved", HardStateFile, "save", _term_not_saved, 30),
     Mutant("answers before the flush", Persister, "start", _answers_before_flush, 5),
