@@ -71,11 +71,12 @@ class MoveWatch:
         history = histories.get(moved.group)
         if partition is None or history is None or partition.move != moved.move:
             return
+        said = " ".join(str(moved).split())
         if len(history.committed) < moved.settled_index:
-            raise Violation(f"{moved} is reported and not committed")
+            raise Violation(f"{said} is reported and not committed")
         members = members_at(history, self._first[partition.group], moved.settled_index)
         if set(members.voters) != set(moved.replicas) or members.outgoing:
-            raise Violation(f"{moved} is reported, committed is {members}")
+            raise Violation(f"{said} is reported, committed is {members}")
 
 
 def members_at(history: GroupHistory, first: PartitionInfo, index: int) -> Members:

@@ -11,9 +11,12 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from quorumlog.broker.broker import Broker
+from quorumlog.broker.keeper import PartitionKeeper
+from quorumlog.broker.mover import Mover
 from quorumlog.broker.partition import PartitionMachine
 from quorumlog.broker.producers import Duplicate, PendingProducers, ProducerTable
 from quorumlog.broker.start_command import StartCommand
+from quorumlog.broker.topics import PartitionInfo
 from quorumlog.log import state_snapshot
 from quorumlog.log.batch import BatchHeader, Kind
 from quorumlog.log.config import FSYNC_INTERVAL
@@ -36,7 +39,7 @@ from quorumlog.replication.saved_state import StateSaver
 from quorumlog.replication.sleep.ledger import Ledger
 from quorumlog.replication.state_machine import WHOLE_LOG, LogStart
 from quorumlog.replication.trimmer import Trimmer
-from quorumlog.types import Index
+from quorumlog.types import GroupId, Index
 from sim.simulation import SimulationFailed, run
 
 
@@ -435,6 +438,31 @@ def _state_applied_twice(take: Any) -> Any:
     return thorough
 
 
+def _moves_reported_at_once(look_at: Any) -> Any:
+    def hasty(self: Mover, replica: Replica, partition: PartitionInfo, **rest: Any) -> Any:
+        is_there = set(replica.core.members.voters) == set(partition.target)
+        if partition.wanted and replica.serving and is_there:
+            return self._settled(replica, partition)
+        return look_at(self, replica, partition, **rest)
+
+    return hasty
+
+
+def _let_go_when_ordered(is_not_held: Any) -> Any:
+    def eager(self: PartitionKeeper, group: GroupId) -> bool:
+        partition = self._metadata.group(group)
+        return partition is not None and self._node_id not in partition.target
+
+    return eager
+
+
+def _settled_without_asking(settled_without: Any) -> Any:
+    def careless(self: PartitionKeeper, replica: Replica) -> Index:
+        return Index(1)
+
+    return careless
+
+
 MUTANTS: Final = (
     Mutant("silence of a node not noticed", Ledger, "check", _silence_not_noticed, 5),
     Mutant("vote not saved", HardStateFile, "save", _vote_not_saved, 200),
@@ -525,4 +553,13 @@ MUTANTS: Final = (
         100,
     ),
     Mutant("recovered once a leader was heard", Recovery, "_compare", _whole_at_once, 700),
+    Mutant("moves reported at once", Mover, "_look_at", _moves_reported_at_once, 20),
+    Mutant(
+        "replica deleted when the move is ordered",
+        PartitionKeeper,
+        "_is_not_held",
+        _let_go_when_ordered,
+        20,
+        also=Mutant("", PartitionKeeper, "_settled_without", _settled_without_asking, 0),
+    ),
 )
