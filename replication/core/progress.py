@@ -72,7 +72,13 @@ class Progress:
             self.inflight_bytes -= inflight.popleft()[1]
 
     def is_refusal_stale(self, rejected_index: int) -> bool:
-        """Whether a refusal answers a request that what is known by now has overtaken."""
+        """Whether a refusal answers a request that what is known by now has overtaken.
+
+        Nobody refuses what follows 0. That answers a request of an earlier term, whose leader leads
+        again: it says nothing of the log.
+        """
+        if rejected_index == 0:
+            return True
         if self.probing:
             return rejected_index != self.next_index - 1
         return not self.match_index <= rejected_index < self.next_index

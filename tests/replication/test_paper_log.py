@@ -209,6 +209,17 @@ def test_5_3_a_follower_behind_the_leaders_log_is_asked_at_every_heartbeat_only(
     assert sent_to(core.take_ready(), A) == [append_request(3, 4, 1, commit_index=4)]
 
 
+def test_5_3_a_late_request_of_an_earlier_term_says_nothing_of_the_followers_log() -> None:
+    leader, _ = make_leader([1, 1, 1], term=2)
+    follower, _ = make_core([1, 1, 1], term=2)
+    follower.receive(ME, append_request(1, 3, 1), 0.0)
+    (answer,) = follower.take_ready().durable_messages
+    leader.receive(A, answer[1], 0.0)
+    assert sent_to(leader.take_ready(), A) == []
+    assert leader.leadership is not None
+    assert leader.leadership.behind_start == ()
+
+
 def test_5_3_a_flush_of_a_batch_that_was_replaced_is_not_the_leaders_own() -> None:
     core, _ = make_core()
     core.receive(A, append_request(1, terms=[1, 1]), 0.0)

@@ -311,6 +311,21 @@ def test_6_4_1_a_follower_of_a_leader_does_not_campaign() -> None:
     assert (core.role, core.term) == (Role.CANDIDATE, 2)
 
 
+@pytest.mark.parametrize("heard_at", [0.0, None])
+def test_6_4_1_nor_one_that_slept_whenever_its_leaders_node_was_heard(
+    heard_at: float | None,
+) -> None:
+    core, _ = make_core()
+    core.receive(A, append_request(1, terms=[1], commit_index=1), 1.0)
+    core.take_ready()
+    core.persisted(1, 1, 1.0)
+    assert core.sleep_following(A, 1, 1)
+    core.wake(1.0, heard_at)
+    assert core.deadline >= 1.0 + TIMEOUT
+    core.receive(B, vote_request(2, 9, 1), 1.0 + 0.99 * TIMEOUT)
+    assert core.term == 1
+
+
 def test_6_4_1_a_lease_longer_than_clocks_allow_is_refused() -> None:
     for settings in ({"lease_fraction": 0.8}, {"lease_fraction": -0.1}, {"max_waiting_reads": 0}):
         with pytest.raises(ConfigError):
