@@ -33,6 +33,8 @@ _log = structlog.get_logger()
 SERVICE = "quorumlog.peer.v1.Replication"
 _METHOD = f"/{SERVICE}/Stream"
 _HELLO_TIMEOUT_S = 5.0
+_FAREWELL_S = 2.0
+"""So long a node that was removed still hears from the others that it was."""
 _ALIVE_S = 1.0
 """A stream that carried something within this time has a living process at its other end."""
 _BACKOFF_S = (0.1, 1.0)
@@ -58,6 +60,8 @@ class GrpcPeers:
         """Set once this node is in a cluster; until then every stream is refused."""
         self.is_removed: Callable[[NodeId], bool] = lambda node: False
         """Whether a node was taken out of the cluster for good: it is refused as well."""
+        self.on_removed: Callable[[str], None] = lambda message: None
+        """Called when a peer says so of this node."""
         self._node_id = node_id
         self._process_id = process_id
         self._address = address
@@ -85,9 +89,10 @@ class GrpcPeers:
         if self._closed:
             return
         peers = {peer for peer in peers if not self.is_removed(peer)}
-        for peer in self._links.keys() - peers:
+        for peer in sorted(self._links.keys() - peers):
             if self.is_removed(peer):
-                self._let_go(peer)
+                # It is being told; without this it would have to ask.
+                asyncio.get_running_loop().call_later(_FAREWELL_S, self._let_go, peer)
         for peer in sorted(peers):
             if peer == self._node_id:
                 continue
@@ -100,7 +105,9 @@ class GrpcPeers:
                 link.disconnect()
 
     def _let_go(self, peer: NodeId) -> None:
-        self._links.pop(peer).disconnect()
+        link = self._links.pop(peer, None)
+        if link is not None:
+            link.disconnect()
         dialling = self._dials.pop(peer, None)
         if dialling is not None:
             dialling.cancel()
@@ -224,6 +231,8 @@ class GrpcPeers:
             reply = peer_pb2.HelloReply.FromString(answer)
             if reply.error:
                 _refused("peer_refused_us", link.peer, reply)
+                if reply.error == NodeRemoved.reason:
+                    self.on_removed(reply.message)
                 raise _REFUSALS.get(reply.error, ProtocolError)(reply.message)
             if reply.hello.node_id != link.peer:
                 raise Unavailable(f"{address} is node {reply.hello.node_id} now")

@@ -262,6 +262,7 @@ class Node:
             identity = await self._bootstrap.run()
             await self._announce(identity)
             self._peers.is_removed = self._controller.metadata.is_removed
+            self._peers.on_removed = self._was_removed
             self._peers.cluster_id = identity.cluster_id
             self._gossip.set_tags(self._tags(identity.cluster_id))
             voters = Members(tuple(seat.node_id for seat in identity.voters))
@@ -367,15 +368,17 @@ class Node:
         self._update_peers()
 
     def _metadata_changed(self) -> None:
-        if self._controller.metadata.is_removed(self.node_id) and self.failure is None:
-            self._fail(
-                NodeRemoved(
-                    "this node was removed from its cluster and its data belong to nobody: delete "
-                    f"or keep {self.config.data_dir}, and start with an empty directory to join "
-                    "as a new node"
-                )
+        if self._controller.metadata.is_removed(self.node_id):
+            self._was_removed(
+                "this node was removed from its cluster and its data belong to nobody: delete or "
+                f"keep {self.config.data_dir}, and start with an empty directory to join as a new "
+                "node"
             )
         self._update_peers()
+
+    def _was_removed(self, message: str) -> None:
+        if self.failure is None:
+            self._fail(NodeRemoved(message))
 
     def _replica_event(self, replica: Replica, event: Event) -> None:
         self._controller.replica_event(replica)
