@@ -22,7 +22,7 @@ def test_every_figure_is_measured_and_nothing_is_left(
     root = Path(__file__).parents[2]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root), str(root / "src")]))
     figures = measure_storage(tmp_path, _TINY)
-    assert len({figure.what + figure.configured for figure in figures}) == len(figures) == 21
+    assert len({figure.what + figure.configured for figure in figures}) == len(figures) == 22
     assert all(figure.measured and figure.configured for figure in figures)
     assert sum(bool(figure.goal) for figure in figures) == 18
     assert list(tmp_path.iterdir()) == []

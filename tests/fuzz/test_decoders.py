@@ -87,7 +87,7 @@ def test_a_decoder_with_a_bug_is_found() -> None:
 
 
 def _snapshot(old: bytes, new: bytes) -> bytes:
-    return metadata_snapshot.encode(Contents(9, 2, 5, (), ())).replace(old, new)
+    return metadata_snapshot.encode(Contents(9, 2, 5, (), (), (), 0, ())).replace(old, new)
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ LONGEST_ATTEMPT_TIMEOUT_S: Final = 10.0
 
 def attempt_limit_s(failures: int, remaining_s: float, held_s: float = 0.0) -> float:
     """How long to wait for an answer that a node may hold for ``held_s``, after ``failures``."""
-    # The exponent only has to reach the longest limit.
-    patience_s = min(FIRST_ATTEMPT_TIMEOUT_S * 2 ** min(failures, 8), LONGEST_ATTEMPT_TIMEOUT_S)
+    # Not a power: of some hundred failures that would be no number any more.
+    patience_s = min(FIRST_ATTEMPT_TIMEOUT_S * (1 + failures), LONGEST_ATTEMPT_TIMEOUT_S)
     return max(min(remaining_s, held_s + patience_s), 0.001)
 
 
