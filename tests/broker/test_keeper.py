@@ -14,6 +14,7 @@ from quorumlog.broker.keeper import PartitionKeeper
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.topic_config import TopicConfig
 from quorumlog.log.config import LogConfig
+from quorumlog.replication.core.members import Members
 from quorumlog.replication.host import GroupHost
 from quorumlog.types import Buffer, GroupId, NodeId
 from sim.clock import SimClock
@@ -196,3 +197,84 @@ async def test_before_the_metadata_are_known_nothing_is_removed() -> None:
     await after.keeper.reconcile()
     assert sorted(after.host.replicas) == [1, 2]
     await after.host.close()
+
+
+def registered(kept: Kept, *nodes: str) -> None:
+    for node in nodes:
+        message = pb.Node(id=node, name=node, address=f"{node}:7400")
+        kept.apply(pb.Command(register_node=pb.RegisterNode(node=message)))
+
+
+def ordered(kept: Kept, wanted: str) -> int:
+    kept.apply(pb.Command(assign_replicas=pb.AssignReplicas(group=1, wanted=wanted)))
+    return kept.metadata.applied_index
+
+
+def reported(kept: Kept, move: int, replicas: str, settled_index: int) -> None:
+    moved = pb.ReplicasMoved.Moved(
+        group=1, move=move, replicas=replicas, settled_index=settled_index
+    )
+    kept.apply(pb.Command(replicas_moved=pb.ReplicasMoved(moved=[moved])))
+
+
+@simulated
+async def test_a_replica_stays_until_the_move_is_reported_and_only_its_votes_stay_then() -> None:
+    kept = Kept()
+    registered(kept, "a", "b")
+    kept.create("t", 1)
+    await kept.keeper.reconcile()
+    await asyncio.sleep(2)
+    move = ordered(kept, "b")
+    await kept.keeper.reconcile()
+    assert sorted(kept.host.replicas) == [1]
+    reported(kept, move, "b", settled_index=9)
+    await kept.keeper.reconcile()
+    assert (sorted(kept.host.replicas), kept.keeper.machines) == ([], {})
+    assert kept.disk.list_directory("groups/1") == ["hard-state", "recovering"]
+    await kept.keeper.reconcile()
+    ordered(kept, "a")
+    await kept.keeper.reconcile()
+    replica = kept.host.replicas[GroupId(1)]
+    assert (replica.core.members.everybody, replica.core.recovering) == ((), True)
+    assert replica.core.term == 1
+    await kept.host.close()
+
+
+@simulated
+async def test_what_moved_away_while_the_node_was_down_goes_at_its_start() -> None:
+    kept = Kept()
+    registered(kept, "a", "b")
+    kept.create("t", 1)
+    await kept.keeper.reconcile()
+    await asyncio.sleep(2)
+    await kept.host.close()
+    reported(kept, ordered(kept, "b"), "b", settled_index=9)
+    after = Kept(kept.disk)
+    after.metadata.restore(kept.metadata.snapshot())
+    await after.keeper.reconcile()
+    assert after.disk.list_directory("groups/1") == ["hard-state", "recovering"]
+    after.apply(pb.Command(delete_topic=pb.DeleteTopic(name="t")))
+    await after.keeper.reconcile()
+    assert after.disk.list_directory("groups") == []
+    await after.host.close()
+
+
+@simulated
+async def test_a_replica_whose_log_says_that_it_was_added_again_stays() -> None:
+    kept = Kept()
+    registered(kept, "a", "b")
+    kept.create("t", 1)
+    await kept.keeper.reconcile()
+    await asyncio.sleep(2)
+    replica = kept.host.replicas[GroupId(1)]
+    # A leader that had not heard of the report yet: its configuration is behind what was settled.
+    await replica.propose_members(Members((NODE,), (NodeId("b"),)))
+    added_at = replica.core.members_index
+    move = ordered(kept, "b")
+    reported(kept, move, "b", settled_index=added_at - 1)
+    await kept.keeper.reconcile()
+    assert sorted(kept.host.replicas) == [1]
+    reported(kept, move, "b", settled_index=added_at)
+    await kept.keeper.reconcile()
+    assert sorted(kept.host.replicas) == []
+    await kept.host.close()

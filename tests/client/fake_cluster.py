@@ -45,6 +45,8 @@ class FakeCluster:
     """``lose_reply`` and ``lose_request`` are probabilities per message of a produce stream."""
 
     def __init__(self, nodes: int = 3, seed: int = 0) -> None:
+        self.changes: list[Message] = []
+        """What was asked about nodes and places, in order."""
         self.rng = random.Random(seed)
         self.nodes = {
             f"n{number}:7400": FakeNode(f"node{number}", f"n{number}:7400")
@@ -227,6 +229,23 @@ class FakeCluster:
             topics=len(self.topics),
             partitions=len(self.partitions()),
         )
+
+    def _AssignReplicas(self, address: str, request: pb.AssignReplicasRequest) -> pb.Topic:
+        self._known(request.topic)
+        self.changes.append(request)
+        return self.topic_message(request.topic)
+
+    def _AddVoter(self, address: str, request: pb.AddVoterRequest) -> pb.AddVoterResponse:
+        self.changes.append(request)
+        return pb.AddVoterResponse(voters=[node.node_id for node in self.nodes.values()])
+
+    def _RemoveNode(self, address: str, request: pb.RemoveNodeRequest) -> pb.RemoveNodeResponse:
+        self.changes.append(request)
+        return pb.RemoveNodeResponse(moving=2)
+
+    def _DrainNode(self, address: str, request: pb.DrainNodeRequest) -> pb.DrainNodeResponse:
+        self.changes.append(request)
+        return pb.DrainNodeResponse(moving=2 if request.replicas else 0)
 
     def _TransferLeadership(
         self, address: str, request: pb.TransferLeadershipRequest

@@ -1,0 +1,81 @@
+"""``cluster add|remove|drain|move``: what is asked of the cluster, and what is said about it."""
+
+import json
+
+from cli.runner import invoke
+from client.fake_cluster import FakeCluster
+from quorumlog.api._pb import quorumlog_pb2 as pb
+from quorumlog.errors import UnsafeChange
+
+
+def test_a_node_is_removed_for_another_one(cluster: FakeCluster) -> None:
+    outcome = invoke(cluster, "cluster", "remove", "node3", "--replace", "node4")
+    assert outcome.out == (
+        "node3 is being removed, 2 partitions to move; `quorumlog cluster status` shows how far "
+        "it is\n"
+    )
+    assert cluster.changes == [pb.RemoveNodeRequest(node="node3", replacement="node4")]
+    told = invoke(cluster, "cluster", "remove", "node3", "--json")
+    assert json.loads(told.out) == {"node": "node3", "replacement": None, "moving": 2}
+
+
+def test_what_is_unsafe_is_one_line_with_the_way_out(cluster: FakeCluster) -> None:
+    cluster.unary_script.append(("RemoveNode", UnsafeChange("t/0 would be lost: start it"), False))
+    outcome = invoke(cluster, "cluster", "remove", "node3", "--json")
+    assert outcome.code == 1
+    (line,) = outcome.error_lines
+    assert json.loads(line) == {
+        "error": "UNSAFE_CHANGE",
+        "message": "t/0 would be lost: start it",
+        "details": {},
+    }
+
+
+def test_who_waits_hears_when_it_is_done_or_not_in_time(cluster: FakeCluster) -> None:
+    late = invoke(cluster, "cluster", "remove", "node3", "--wait", "0.1")
+    assert (late.code, len(late.error_lines)) == (1, 1)
+    assert "it goes on" in late.error_lines[0]
+    done = invoke(cluster, "cluster", "remove", "gone", "--wait", "5")
+    assert done.out == "gone is removed, 2 partitions moved\n"
+    drained = invoke(cluster, "cluster", "drain", "node1", "--wait", "5")
+    assert drained.code == 0
+
+
+def test_a_node_is_drained_and_that_is_undone(cluster: FakeCluster) -> None:
+    drained = invoke(cluster, "cluster", "drain", "node1", "--replicas")
+    assert drained.out == (
+        "node1 gives its leaderships away; 2 partitions to move; `cluster drain node1 --undo` "
+        "ends that\n"
+    )
+    undone = invoke(cluster, "cluster", "drain", "node1", "--undo")
+    assert undone.out == "node1 may lead and take replicas again\n"
+    assert cluster.changes == [
+        pb.DrainNodeRequest(node="node1", replicas=True),
+        pb.DrainNodeRequest(node="node1", undo=True),
+    ]
+    assert invoke(cluster, "cluster", "drain", "node1", "--undo", "--replicas").code == 2
+
+
+def test_a_voter_is_added(cluster: FakeCluster) -> None:
+    outcome = invoke(cluster, "cluster", "add", "node3", "--wait", "5")
+    assert outcome.out == "node3 votes on the cluster's metadata, with 3 voters in all\n"
+
+
+def test_a_partition_is_moved(cluster: FakeCluster) -> None:
+    cluster.add_topic("t", 2)
+    outcome = invoke(cluster, "cluster", "move", "t", "1", "--to", "node1, node2")
+    assert outcome.out == "partition 1 of t moves to node1, node2\n"
+    assert cluster.changes == [
+        pb.AssignReplicasRequest(topic="t", partition=1, replicas=["node1", "node2"])
+    ]
+    done = invoke(cluster, "cluster", "move", "t", "1", "--to", "node1", "--wait", "5")
+    assert done.out == "partition 1 of t is on node1\n"
+
+
+def test_members_say_where_gossip_and_the_metadata_differ(cluster: FakeCluster) -> None:
+    cluster.kill("n2:7400")
+    lines = invoke(cluster, "cluster", "members").out.splitlines()
+    assert "DIFFERENCE" in lines[0]
+    assert "registered, and not there" in lines[2]
+    members = json.loads(invoke(cluster, "cluster", "members", "--json").out)
+    assert [each["difference"] for each in members] == [None, "registered, and not there", None]
