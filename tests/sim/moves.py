@@ -112,10 +112,14 @@ class Operator:
         self._pace_s = pace_s
         self._rng = rng
         self._trace = trace
+        self._groups: list[GroupId] = []
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
+        """Once all topics are there: no node may know them later, when all have just started."""
+        topics = self._metadata().topics()
+        self._groups = [each.group for topic in topics for each in topic.partitions]
         process = Process("operator")
         self._task = self._loop.spawn(process, self._work(process), "operate")
 
@@ -131,7 +135,7 @@ class Operator:
             await self._order(process, self._draw())
         for node in self._addresses:
             await self._insist(process, pb.Command(drain_node=pb.DrainNode(node=node, undo=True)))
-        for group in self._groups():
+        for group in self._groups:
             wanted = self._rng.sample(list(self._addresses), 3)
             message = pb.AssignReplicas(group=group, wanted=wanted)
             await self._insist(process, pb.Command(assign_replicas=message))
@@ -139,9 +143,6 @@ class Operator:
     async def _insist(self, process: Process, command: pb.Command) -> None:
         while not await self._order(process, command):
             await asyncio.sleep(0.1)
-
-    def _groups(self) -> list[GroupId]:
-        return [each.group for topic in self._metadata().topics() for each in topic.partitions]
 
     def _draw(self) -> pb.Command:
         rng, nodes, metadata = self._rng, list(self._addresses), self._metadata()
@@ -156,7 +157,7 @@ class Operator:
             node = rng.choice(nodes)
             return pb.Command(drain_node=pb.DrainNode(node=node, undo=rng.random() < 0.6))
         wanted = rng.sample(nodes, min(rng.choice(self._sizes), len(nodes)))
-        message_of_move = pb.AssignReplicas(group=rng.choice(self._groups()), wanted=wanted)
+        message_of_move = pb.AssignReplicas(group=rng.choice(self._groups), wanted=wanted)
         return pb.Command(assign_replicas=message_of_move)
 
     async def _order(self, process: Process, command: pb.Command) -> bool:
