@@ -1,19 +1,22 @@
 """A member that has forgotten what it acknowledged: what it says no to, and until when."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
 from quorumlog.errors import LogFenced
-from quorumlog.log.state_snapshot import LogOrigin
+from quorumlog.log.batch import Draft, Kind
+from quorumlog.log.state_snapshot import LogOrigin, StateSnapshot
 from quorumlog.replication.catch_up import catch_up
 from quorumlog.replication.catch_up.messages import EndAnswer, EndQuestion
 from quorumlog.replication.catch_up.recovery import RETRY_S, Recovery
+from quorumlog.replication.catch_up.returning import Returning
 from quorumlog.replication.catch_up.starting_over import Note, write_note
 from quorumlog.replication.catch_up.state_receiver import is_needed
 from quorumlog.replication.core.core import RaftCore
-from quorumlog.replication.core.messages import AppendResponse, VoteResponse
+from quorumlog.replication.core.members import Members
+from quorumlog.replication.core.messages import AppendRequest, AppendResponse, VoteResponse
 from quorumlog.types import GroupId, Index, NodeId, Offset, Term
 from raft.memory_log import MemoryLog, batches_of
 from raft.single import ME, A, B, append_request, make_core, make_leader, sent_to, vote_request
@@ -142,6 +145,62 @@ async def test_it_does_not_vote_before_no_restart_brings_the_note_back() -> None
                 await asyncio.sleep(0.01)
     assert replica.core.recovering
     await cluster.close()
+
+
+# -- one that left and was asked back --------------------------------------------------------------
+
+
+@dataclass
+class Back:
+    """A replica that left when its group was settled through batch 2."""
+
+    core: RaftCore
+    group: GroupId = GROUP
+    awaited: StateSnapshot | None = None
+    restored_index: Index = field(default=Index(0))
+
+    def __post_init__(self) -> None:
+        self.core.recovering = True
+        self.is_whole = False
+        self.returning = Returning(ME, self, Index(2), self._whole)
+
+    def _whole(self) -> None:
+        self.is_whole = True
+
+    def look(self) -> bool:
+        self.returning.look(0.0)
+        return self.is_whole
+
+
+def configuration(index: int, members: Members) -> AppendRequest:
+    draft = Draft.of(members.encode(), kind=Kind.CONFIG)
+    batches = (*batches_of([1] * (index - 1)), draft.stamp(index, 1, index - 1, 0))
+    return AppendRequest(Term(1), Index(0), Term(0), Index(0), batches)
+
+
+WITH_ME, WITHOUT_ME = Members((A, B), (ME,)), Members((A, B))
+
+
+@pytest.mark.parametrize(
+    ("index", "members", "is_durable", "expected"),
+    [
+        (3, WITH_ME, True, True),
+        (3, WITH_ME, False, False),
+        (2, WITH_ME, True, False),
+        (3, WITHOUT_ME, True, False),
+    ],
+    ids=["asked back", "not on disk", "from before it left", "not asked"],
+)
+def test_who_comes_back_votes_with_the_configuration_that_says_so(
+    index: int, members: Members, is_durable: bool, expected: bool
+) -> None:
+    core, _ = make_core(members=Members(()))
+    it = Back(core)
+    assert not it.look()
+    core.receive(A, configuration(index, members), 0.0)
+    if is_durable:
+        core.persisted(index, 1, 0.0)
+    assert it.look() is expected
 
 
 # -- a log that is emptied -------------------------------------------------------------------------

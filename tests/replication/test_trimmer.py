@@ -254,6 +254,23 @@ async def test_who_lost_the_configuration_with_its_states_starts_over() -> None:
 
 
 @simulated
+async def test_a_later_configuration_in_the_log_does_without_the_states() -> None:
+    cluster, leader, node, _ = await after_a_move(EVERY_BATCH)
+    await cluster.open_node(node, EVERY_BATCH)
+    later = Members(tuple(cluster.nodes), (NodeId("other"),))
+    await leader.propose_members(later)
+    replica = cluster.replicas[node]
+    await until(lambda: replica.applied_index == leader.applied_index)
+    await cluster.hosts[node].close()
+    for path in states_of(cluster, node):
+        cluster.disks[node].flip_bit(path, 60, 3)
+    await cluster.open_node(node, EVERY_BATCH)
+    core = cluster.replicas[node].core
+    assert (core.members, core.recovering) == (later, False)
+    await cluster.close()
+
+
+@simulated
 async def test_the_configuration_of_a_state_that_the_machine_cannot_read_holds() -> None:
     cluster, _, node, members = await after_a_move(EVERY_BATCH)
     disk = cluster.disks[node]
