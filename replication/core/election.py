@@ -6,6 +6,7 @@ knows the last index and term; what a leader does is the other half's.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Final
 
 from quorumlog.errors import InvariantViolation
 from quorumlog.log.hard_state import HardState
@@ -19,6 +20,9 @@ from quorumlog.replication.core.quorum import Tally, tally
 from quorumlog.replication.core.ready import LeaderChanged, SteppedDown
 from quorumlog.replication.core.role import TRANSITIONS, Role
 from quorumlog.types import Index, NodeId, Term
+
+_MOST_DOUBLINGS: Final = 3
+"""How often an election that ends undecided doubles the time of the next one."""
 
 
 class Elector(ABC):
@@ -66,6 +70,8 @@ class Elector(ABC):
         """Until then this member has promised, or may have, to vote for nobody."""
         self._election_timeout_s = 0.0
         self._election_at = 0.0
+        self._undecided_elections = 0
+        """Of this member, since there was a leader: their time was over before the votes came."""
         self._outbox = Outbox(self.commit_index)
         if log.last_term > self.term:
             # A flush may take batches of a term whose own save was still to come. Nobody relied
@@ -137,6 +143,7 @@ class Elector(ABC):
             self._become_follower(term, leader, now)
         self._votes_from = now + self._config.election_timeout_s
         self._election_at = now + self._election_timeout_s
+        self._undecided_elections = 0
 
     def _restart_election_timer(self, now: float) -> None:
         timeout_s = self._config.election_timeout_s
@@ -150,6 +157,8 @@ class Elector(ABC):
             self._become_follower(self.term, None, now)
             self._restart_election_timer(now)
             return
+        if self.role is Role.CANDIDATE:
+            self._undecided_elections += 1
         self._become(Role.PRE_CANDIDATE)
         self._set_leader(None)
         self._restart_election_timer(now)
@@ -161,7 +170,10 @@ class Elector(ABC):
         self._enter_term(Term(self.term + 1))
         self.vote = self._node_id
         self._set_leader(None)
+        # Votes that come too late are lost with their term, and the next term's may be as late.
         self._restart_election_timer(now)
+        doublings = min(self._undecided_elections, _MOST_DOUBLINGS)
+        self._election_at = now + self._election_timeout_s * 2**doublings
         self._ask_for_votes(self.term, pre=False, force=force)
         self._count_votes(now)
 
@@ -175,7 +187,8 @@ class Elector(ABC):
     def _count_votes(self, now: float) -> None:
         result = tally(self.members, self._votes)
         if result is Tally.LOST:
-            # The timer is not set anew: another candidate may be winning, or nobody is.
+            # The timer is not drawn anew: another candidate may be winning, or nobody is.
+            self._election_at = min(self._election_at, now + self._election_timeout_s)
             self._become(Role.FOLLOWER)
             self._votes = {}
         elif result is Tally.WON:
@@ -184,6 +197,7 @@ class Elector(ABC):
             else:
                 self._become(Role.LEADER)
                 self._votes = {}
+                self._undecided_elections = 0
                 self._start_leading(now)
 
     def _receive_vote_request(self, sender: NodeId, request: VoteRequest, now: float) -> None:

@@ -442,3 +442,45 @@ def test_impossible_settings_are_refused() -> None:
     ):
         with pytest.raises(InvalidArgument):
             RaftConfig(**settings)
+
+
+# -- beyond the paper: elections that take longer than their time ----------------------------------
+
+
+def stand(core: RaftCore) -> float:
+    """Have ``core`` win its pre-vote and stand for election; how long it gives that."""
+    core.tick(core.deadline)
+    assert core.role is Role.PRE_CANDIDATE
+    now = core.deadline - CONFIG.election_timeout_s / 2
+    core.receive(A, VoteResponse(Term(core.term + 1), True, pre=True), now)
+    assert core.role is Role.CANDIDATE
+    return core.deadline - now
+
+
+def test_an_election_that_ends_undecided_gives_the_next_one_twice_the_time() -> None:
+    """Votes from slow disks would be late for every term that is no longer than the one before."""
+    core, _ = make_core()
+    timeout_s = CONFIG.election_timeout_s
+    times = [stand(core) for _ in range(6)]
+    assert times == pytest.approx([timeout_s * factor for factor in (1, 2, 4, 8, 8, 8)])
+
+
+def test_a_leader_ends_the_patience_of_undecided_elections() -> None:
+    core, _ = make_core()
+    for _ in range(4):
+        stand(core)
+    now = core.deadline - 0.01
+    core.receive(B, append_request(core.term + 1), now)
+    assert core.deadline == pytest.approx(now + CONFIG.election_timeout_s)
+    assert stand(core) == pytest.approx(CONFIG.election_timeout_s)
+
+
+def test_an_election_that_is_lost_is_tried_again_as_soon_as_ever() -> None:
+    core, _ = make_core()
+    for _ in range(4):
+        stand(core)
+    now = core.deadline - 1.0
+    for voter in (A, B):
+        core.receive(voter, VoteResponse(core.term, False), now)
+    assert core.role is Role.FOLLOWER
+    assert core.deadline == pytest.approx(now + CONFIG.election_timeout_s)
