@@ -195,13 +195,16 @@ def _is_as_reported(replica: Replica, partition: PartitionInfo) -> bool:
 
 
 def has_caught_up(core: RaftCore, leadership: Leadership, node: NodeId) -> bool:
-    """Whether the learner ``node`` may become a voter: as the core asks (and of its life, too);
-    and it has the configuration that made it a learner, without which it may vote for nobody
-    (:mod:`quorumlog.replication.catch_up.returning`)."""
+    """Whether the learner ``node`` may become a voter: as the core asks (and of its life, too).
+
+    And it has acknowledged the batch that opened the term: before, a new leader only supposes what
+    its followers have. That includes the configuration that made it a learner, without which it may
+    vote for nobody (:mod:`quorumlog.replication.catch_up.returning`).
+    """
     progress = leadership.progress_of(node)
     return (
         progress is not None
         and not progress.probing
         and progress.next_index > core.commit_index
-        and progress.match_index >= core.members_index
+        and progress.match_index >= max(core.members_index, leadership.first_index)
     )
