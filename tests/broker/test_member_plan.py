@@ -1,12 +1,17 @@
 """The way from some members to others: always to its end, and never over who is not ready."""
 
+from types import SimpleNamespace
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from quorumlog.broker.member_plan import next_members
+from quorumlog.broker.mover import has_caught_up
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.membership import step_towards
-from quorumlog.types import NodeId
+from quorumlog.replication.core.progress import Progress
+from quorumlog.types import Index, NodeId
 
 NODES = [NodeId(name) for name in "abcdef"]
 
@@ -70,3 +75,14 @@ def test_from_anywhere_it_comes_to_its_end_in_steps_that_the_core_takes(
             break
         members = step_towards(step, members).final
     assert members == Members(wanted, tuple(besides - set(wanted)))
+
+
+def test_a_new_leader_takes_no_learner_for_caught_up_that_has_not_answered_it() -> None:
+    # It supposes that all followers have everything. Found by simulated seed 1695: an empty one
+    # became a voter, and where the leader's log begins later nobody could be served any more.
+    progress = Progress(Index(28), 0.0, probing=False)
+    core: Any = SimpleNamespace(commit_index=26, members_index=0)
+    leadership: Any = SimpleNamespace(first_index=27, progress_of=lambda node: progress)
+    assert not has_caught_up(core, leadership, NODES[0])
+    progress.accepted(Index(27))
+    assert has_caught_up(core, leadership, NODES[0])
