@@ -40,8 +40,12 @@ class CatchingUp(Protocol):
     group: GroupId
     core: RaftCore
     log: Log
-    awaited: StateSnapshot | None
-    restored_index: Index
+
+    @property
+    def awaited(self) -> StateSnapshot | None: ...
+
+    @property
+    def restored_index(self) -> Index: ...
 
     @property
     def serving(self) -> bool: ...

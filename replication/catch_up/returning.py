@@ -33,8 +33,12 @@ class ComingBack(Protocol):
 
     group: GroupId
     core: RaftCore
-    awaited: StateSnapshot | None
-    restored_index: Index
+
+    @property
+    def awaited(self) -> StateSnapshot | None: ...
+
+    @property
+    def restored_index(self) -> Index: ...
 
 
 class Returning:

@@ -239,11 +239,11 @@ async def test_after_a_failure_nothing_is_acknowledged_any_more() -> None:
     cluster.wire.handlers[A] = lambda sender, group, payload: heard.append(sender)
     cluster.wire.processes[A] = cluster.wire.processes[node]
     acknowledgement = (A, AppendResponse(Term(1), True, Index(1)))
-    replica.durable([acknowledgement], None)
+    replica._driver.durable([acknowledgement], None)
     await asyncio.sleep(0.01)
     assert heard == [node]
     replica.fail(LogFenced("the disk is gone"))
-    replica.durable([acknowledgement], None)
+    replica._driver.durable([acknowledgement], None)
     await asyncio.sleep(0.01)
     assert heard == [node]
     await cluster.close()

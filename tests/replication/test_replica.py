@@ -227,7 +227,7 @@ async def test_what_waits_for_a_full_disk_is_bounded() -> None:
         await leader.propose(draft(bytes(900_000)))
     await asyncio.sleep(30)
     assert leader.serving
-    assert len(cluster.replicas[follower]._persister._messages) <= 100
+    assert len(cluster.replicas[follower]._driver.persister._messages) <= 100
     cluster.disks[follower].capacity_bytes = None
     async with asyncio.timeout(10):
         while cluster.replicas[follower].high_watermark.value < 5:

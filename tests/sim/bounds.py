@@ -29,7 +29,7 @@ def check_bounds(
         name, "pending bytes", pending_bytes, config.max_pending_bytes, MAX_BODY_BYTES + HEADER_SIZE
     )
     # A flush that met a full disk gives back what it had taken.
-    waiting = len(replica._persister._messages)
+    waiting = len(replica._driver.persister._messages)
     _within(name, "messages that wait for the disk", waiting, 2 * config.max_waiting_messages)
 
 

@@ -25,6 +25,7 @@ from quorumlog.log.hard_state import HardState, HardStateFile
 from quorumlog.log.log import Log
 from quorumlog.log.state_snapshot import StateSnapshot
 from quorumlog.log.writer import SegmentWriter
+from quorumlog.replication.applier import Applier
 from quorumlog.replication.catch_up.recovery import Recovery
 from quorumlog.replication.core import core as core_module
 from quorumlog.replication.core import follower as follower_module
@@ -246,9 +247,9 @@ def _acknowledges_on_append(propose: Any) -> Any:
 
 
 def _shows_uncommitted(apply: Any) -> Any:
-    def open_hearted(self: Replica) -> None:
+    def open_hearted(self: Applier) -> None:
         apply(self)
-        self.high_watermark.advance(self.log.end_offset)
+        self.high_watermark.advance(self._log.end_offset)
 
     return open_hearted
 
@@ -430,10 +431,10 @@ def _whole_at_once(compare: Any) -> Any:
 
 
 def _state_applied_twice(take: Any) -> Any:
-    def thorough(self: Replica, awaited: StateSnapshot) -> None:
+    def thorough(self: Applier, awaited: StateSnapshot) -> None:
         take(self, awaited)
         if self.awaited is None:
-            self.applied_index = Index(self.log.start_index - 1)
+            self.applied_index = Index(self._log.start_index - 1)
 
     return thorough
 
@@ -503,7 +504,7 @@ MUTANTS: Final = (
         also=Mutant("", Proposals, "committed", _acknowledges_by_index, 0),
     ),
     Mutant("acknowledges when appended", Broker, "_propose", _acknowledges_on_append, 5),
-    Mutant("readers see what is not committed", Replica, "_apply", _shows_uncommitted, 60),
+    Mutant("readers see what is not committed", Applier, "apply", _shows_uncommitted, 60),
     Mutant("leader serves before its no-op", Replica, "serving", _serves_at_once, 100),
     Mutant("window to a follower ignored", Leadership, "_collect_for", _window_ignored, 60),
     Mutant("no deduplication", PendingProducers, "check", _no_deduplication, 30),
@@ -544,7 +545,7 @@ MUTANTS: Final = (
         60,
     ),
     Mutant("files go before they are given free", Log, "remove_deleted", _files_go_unasked, 30),
-    Mutant("installed state applied twice", Replica, "_take_awaited", _state_applied_twice, 50),
+    Mutant("installed state applied twice", Applier, "_take_awaited", _state_applied_twice, 50),
     Mutant(
         "recovering member votes",
         Elector,
