@@ -242,11 +242,13 @@ class Leadership:
         """Refuse a voter that the group would have to wait for.
 
         It may lack what is on its way to it, ``max_inflight_bytes`` at most, as every follower does
-        under a steady load. Raises Unavailable, which says how far it is.
+        under a steady load. It has acknowledged the batch that opened the term: before, this leader
+        only supposes what it has. Raises Unavailable, which says how far it is.
         """
         progress = self._peers[peer]
         is_alive = progress.heard_at > now - self._config.election_timeout_s
-        if progress.probing or progress.next_index <= commit_index or not is_alive:
+        is_behind = progress.probing or progress.next_index <= commit_index
+        if is_behind or progress.match_index < self.first_index or not is_alive:
             raise Unavailable(
                 f"{peer} has not caught up: it has {progress.match_index} of {commit_index} batches"
                 f"{'' if is_alive else ' and does not answer'}; try again later"

@@ -50,7 +50,7 @@ TOLD = [
         leadership,
         "Leadership",
         "check_caught_up",
-        "if progress.probing or progress.next_index <= commit_index or not is_alive:",
+        "if is_behind or progress.match_index < self.first_index or not is_alive:",
         "if False:",
     ),
     Bug(

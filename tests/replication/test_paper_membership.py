@@ -268,6 +268,17 @@ def test_4_2_1_a_learner_that_does_not_answer_becomes_no_voter() -> None:
         core.propose_members(Members((ME, A, B, C)), 0, LATER)
 
 
+def test_4_2_1_a_new_leader_asks_what_a_learner_has_before_that_becomes_a_voter() -> None:
+    """It supposes that all have everything: an empty one would become a voter unseen."""
+    core, _ = make_leader([1, 1], term=2, members=Members(THREE.voters, (C,)))
+    core.receive(A, appended(2, 3), 0.0)
+    wanted = Members((ME, A, B, C))
+    with pytest.raises(Unavailable, match="it has 0 of 3 batches"):
+        core.propose_members(wanted, 0, 0.0)
+    core.receive(C, appended(2, 3), 0.0)
+    core.propose_members(wanted, 0, 0.0)
+
+
 def test_4_2_1_a_learner_behind_its_window_has_not_caught_up() -> None:
     core = settled(Members((ME, A, B), (C,)))
     body = bytes(1 << 20)
