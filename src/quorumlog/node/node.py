@@ -26,24 +26,19 @@ from quorumlog.broker.controller import Controller
 from quorumlog.broker.retention import RetentionConfig
 from quorumlog.broker.topic_config import UNSET, TopicConfig
 from quorumlog.discovery.gossip import Gossip
-from quorumlog.errors import (
-    DuplicateNode,
-    InvariantViolation,
-    NodeRemoved,
-    QuorumlogError,
-    WrongCluster,
-)
+from quorumlog.errors import InvariantViolation, NodeRemoved, QuorumlogError
 from quorumlog.log.cipher import check_library
 from quorumlog.log.key_ring import KeyRing
 from quorumlog.log.log import Log, LogConfig
+from quorumlog.node.announcement import announce
 from quorumlog.node.bootstrap import Bootstrap
 from quorumlog.node.config import NodeConfig
-from quorumlog.node.identity import Identity, Seat
+from quorumlog.node.identity import Seat
 from quorumlog.node.peer_port import NodePeerPort
 from quorumlog.node.scrubbing import Scrubbing
 from quorumlog.node.server import bind_server
 from quorumlog.node.storage import DataDirectory, unusable
-from quorumlog.ports import Member, MemberState
+from quorumlog.ports import Member
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.config import RaftConfig
 from quorumlog.replication.core.members import Members
@@ -56,9 +51,6 @@ from quorumlog.types import GroupId, NodeId
 _log = structlog.get_logger()
 
 _DISK_THREADS = 4
-_MEET_S = 2.0
-_ANNOUNCE_ROUNDS = 6
-_ANNOUNCE_PAUSE_S = 1.0
 _HAND_OVER_S = 2.0
 _STOP_GRACE_S = 0.5
 
@@ -260,7 +252,13 @@ class Node:
     async def _enter_cluster(self) -> None:
         try:
             identity = await self._bootstrap.run()
-            await self._announce(identity)
+            await announce(
+                self._hello(identity.cluster_id),
+                identity.voters,
+                membership=self._gossip,
+                calls=self._calls,
+                has_seeds=bool(self.config.join),
+            )
             self._peers.is_removed = self._controller.metadata.is_removed
             self._peers.on_removed = self._was_removed
             self._peers.cluster_id = identity.cluster_id
@@ -292,59 +290,14 @@ class Node:
         controller = self._controller
         return controller.caught_up and controller.metadata.node(self.node_id) is not None
 
-    async def _announce(self, identity: Identity) -> None:
-        """Ask the others whether this identity is free.
-
-        A node that was just restarted may still look alive to some for a moment: only a persistent
-        no counts.
-        """
-        hello = peer_pb2.Hello(
+    def _hello(self, cluster_id: str) -> peer_pb2.Hello:
+        return peer_pb2.Hello(
             format=self._peers.hello().format,
-            cluster_id=identity.cluster_id,
+            cluster_id=cluster_id,
             node_id=self.node_id,
             process_id=self._process_id,
             address=self.address,
         )
-        if self.config.join:
-            await self._meet_others()
-        for remaining in reversed(range(_ANNOUNCE_ROUNDS)):
-            replies = await asyncio.gather(
-                *(self._ask(address, hello) for address in sorted(self._others(identity)))
-            )
-            errors = {reply.error: reply.message for reply in replies if reply is not None}
-            if DuplicateNode.reason in errors:
-                if remaining == 0:
-                    raise DuplicateNode(errors[DuplicateNode.reason])
-            elif NodeRemoved.reason in errors:
-                raise NodeRemoved(errors[NodeRemoved.reason])
-            elif WrongCluster.reason in errors and "" not in errors:
-                raise WrongCluster(errors[WrongCluster.reason])
-            else:
-                return
-            await asyncio.sleep(_ANNOUNCE_PAUSE_S)
-
-    async def _meet_others(self) -> None:
-        """Give gossip a moment to reach a seed; there may be none that is up."""
-        met = asyncio.Event()
-        self._gossip.on_change(lambda member: met.set())
-        if len(self._gossip.members()) < 2:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(met.wait(), _MEET_S)
-
-    def _others(self, identity: Identity) -> set[str]:
-        seen = {
-            member.tags["rpc"]
-            for member in self._gossip.members()
-            if member.state is MemberState.ALIVE and "rpc" in member.tags
-        }
-        return (seen | {seat.address for seat in identity.voters}) - {self.address}
-
-    async def _ask(self, address: str, hello: peer_pb2.Hello) -> peer_pb2.HelloReply | None:
-        try:
-            reply: peer_pb2.HelloReply = await self._calls.call(address, "Announce", hello, 1.0)
-        except QuorumlogError:
-            return None
-        return reply
 
     def _tags(self, cluster_id: str) -> dict[str, str]:
         return {
