@@ -19,7 +19,7 @@ _STREAM_BYTES = 1024 * 1024
 
 
 class LogView:
-    """Answers what :class:`quorumlog.log.log.Log` is asked; the contracts stand there."""
+    """Answers for a :class:`quorumlog.log.readable.ReadableLog`; the contracts stand there."""
 
     def __init__(self, state: LogState, files: SegmentFiles) -> None:
         self._state = state
@@ -35,7 +35,7 @@ class LogView:
         self._files.forget_hints()
 
     def term_at(self, index: int) -> Term:
-        """See :meth:`quorumlog.log.log.Log.term_at`."""
+        """See :meth:`quorumlog.log.readable.ReadableLog.term_at`."""
         while True:
             with self._state.lock:
                 layout = self._layout
@@ -52,7 +52,7 @@ class LogView:
                 return self._lookup.term_at(index)
 
     def slice(self, first_index: int, max_bytes: int) -> list[Batch]:
-        """See :meth:`quorumlog.log.log.Log.slice`."""
+        """See :meth:`quorumlog.log.readable.ReadableLog.slice`."""
         with self._state.lock:
             self._state.check_usable()
             layout = self._layout
@@ -68,7 +68,7 @@ class LogView:
     def fetch(
         self, offset: int, max_bytes: int, end_offset: int, max_records: int | None
     ) -> Fetched:
-        """See :meth:`quorumlog.log.log.Log.fetch`."""
+        """See :meth:`quorumlog.log.readable.ReadableLog.fetch`."""
         with self._state.lock:
             self._state.check_usable()
             layout = self._layout
@@ -92,7 +92,7 @@ class LogView:
         return fetched
 
     def index_of_offset(self, offset: int) -> Index:
-        """See :meth:`quorumlog.log.log.Log.index_of_offset`."""
+        """See :meth:`quorumlog.log.readable.ReadableLog.index_of_offset`."""
         with self._state.lock:
             self._state.check_usable()
             layout = self._layout
@@ -107,7 +107,7 @@ class LogView:
             return Index(where.first_index)
 
     def headers(self, first_index: int) -> Iterator[BatchHeader]:
-        """See :meth:`quorumlog.log.log.Log.headers`."""
+        """See :meth:`quorumlog.log.readable.ReadableLog.headers`."""
         index = Index(first_index)
         last_index = self._layout.next_index - 1
         while index <= last_index:
@@ -123,7 +123,7 @@ class LogView:
                     index = header.next_index
 
     def stream(self, first_index: int) -> Iterator[list[Batch]]:
-        """See :meth:`quorumlog.log.log.Log.stream`."""
+        """See :meth:`quorumlog.log.readable.ReadableLog.stream`."""
         index = Index(first_index)
         last_index = self._layout.next_index - 1
         while index <= last_index:
@@ -142,7 +142,7 @@ class LogView:
                     index = batches[-1].header.next_index
 
     def batches_before(self, index: int, max_bytes: int) -> list[Batch]:
-        """See :meth:`quorumlog.log.log.Log.batches_before`."""
+        """See :meth:`quorumlog.log.readable.ReadableLog.batches_before`."""
         with self._state.lock:
             self._state.check_usable()
             tail = self._layout.tail
@@ -164,7 +164,7 @@ class LogView:
             return batches
 
     def offset_for_time(self, timestamp_ms: int, end_offset: int) -> Offset:
-        """See :meth:`quorumlog.log.log.Log.offset_for_time`."""
+        """See :meth:`quorumlog.log.readable.ReadableLog.offset_for_time`."""
         while True:
             # Again where segments are deleted meanwhile: then the answer is behind them.
             with suppress(IndexOutOfRange):
