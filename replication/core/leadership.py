@@ -13,12 +13,7 @@ from quorumlog.replication.core.backtracking import newest_not_after
 from quorumlog.replication.core.config import RaftConfig
 from quorumlog.replication.core.log_port import RaftLog
 from quorumlog.replication.core.members import Members
-from quorumlog.replication.core.messages import (
-    AppendRequest,
-    AppendResponse,
-    Message,
-    TimeoutNow,
-)
+from quorumlog.replication.core.messages import AppendRequest, AppendResponse, Message, TimeoutNow
 from quorumlog.replication.core.progress import Progress
 from quorumlog.replication.core.quorum import agreed
 from quorumlog.replication.core.reads import Reads
@@ -249,9 +244,10 @@ class Leadership:
         is_alive = progress.heard_at > now - self._config.election_timeout_s
         is_behind = progress.probing or progress.next_index <= commit_index
         if is_behind or progress.match_index < self.first_index or not is_alive:
+            silence = "" if is_alive else " and does not answer"
             raise Unavailable(
                 f"{peer} has not caught up: it has {progress.match_index} of {commit_index} batches"
-                f"{'' if is_alive else ' and does not answer'}; try again later"
+                f"{silence}; try again later"
             )
 
     def quorum_match(self, durable_index: Index) -> Index:

@@ -108,6 +108,7 @@ def test_a_second_node_with_the_same_identity_is_refused(node: NodeProcess, tmp_
     copy = tmp_path / "copy"
     copy.mkdir()
     shutil.copy(node.data / "node.json", copy)
+    (copy / "groups").mkdir()
     result = serve(tmp_path, "--data-dir", str(copy), "--join", node.gossip, settings=own_ports())
     assert_refused(result, "another process runs with the node id")
     assert serves(node.listen)
