@@ -58,6 +58,18 @@ class Flusher:
                 self._state.layout.written(self._reach.last_index)
                 return self._reach
 
+    def abandon(self) -> None:
+        """See :meth:`quorumlog.log.log.Log.abandon`."""
+        with self._lock:
+            with self._state.lock:
+                if self._state.is_closed:
+                    return
+                self._state.is_closed = True
+            try:
+                self._writer.abandon()
+            finally:
+                self._files.close()
+
     def close(self) -> None:
         """See :meth:`quorumlog.log.log.Log.close`."""
         with self._lock:

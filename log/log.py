@@ -255,3 +255,7 @@ class Log(ReadableLog):
             DiskFull, LogFenced: as ``flush``; the log is closed all the same.
         """
         self._flusher.close()
+
+    def abandon(self) -> None:
+        """Close and write nothing more, as if the process had died; once it is closed, nothing."""
+        self._flusher.abandon()

@@ -121,11 +121,14 @@ class Persister:
 
     def _close_files(self, usable: bool) -> None:
         try:
-            if usable and self._hard_state is not None:
-                self._hard_state_file.save(self._hard_state)
+            if usable:
+                if self._hard_state is not None:
+                    self._hard_state_file.save(self._hard_state)
+                self._log.close()
         finally:
             self._hard_state_file.close()
-            self._log.close()
+            # No batch gets to the disk before its term: that would look like a lost hard state.
+            self._log.abandon()
 
     def _ended(
         self, done: "asyncio.Future[Any]", hard_state: HardState | None, messages: list[Outgoing]

@@ -2,18 +2,23 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from random import Random
 from typing import TypeVar, cast
 
 from quorumlog.errors import DiskFull
+from quorumlog.log.batch import Draft, Kind
 from quorumlog.log.flusher import Flushed
 from quorumlog.log.hard_state import HardState, HardStateFile
-from quorumlog.log.log import Log
+from quorumlog.log.log import Log, LogConfig
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.messages import VoteResponse
 from quorumlog.replication.persister import Outgoing, Persister
 from quorumlog.types import NodeId, Term
 from sim.clock import SimClock
+from sim.disk import SimDisk
+from stored.batches import FixedClock
 from support.replica_cluster import simulated
 
 T = TypeVar("T")
@@ -115,3 +120,32 @@ async def test_what_came_while_the_disk_was_full_is_saved_instead_and_follows() 
     await retried(persister)
     assert disk.saved == [state(3)]
     assert owner.left == [(vote(2), state(3)), (vote(3), state(3))]
+
+
+async def last_index_after_close(*, usable: bool) -> int:
+    """Of a log whose replica closes while a batch waits for a term that the disk refuses."""
+    disk = SimDisk(Random(1))
+    disk.make_directory("data")
+    log = Log.open(disk, "data", LogConfig(), FixedClock())
+    log.append([Draft.of(b"", kind=Kind.NOOP).stamp(1, 1, 0, 0)])
+    persister = Persister(
+        log=log,
+        hard_state_file=HardStateFile(disk, "data/hard-state"),
+        worker=Inline(),
+        config=ReplicationConfig(),
+        clock=SimClock(asyncio.get_running_loop()),
+        owner=Owner(Disk()),
+    )
+    persister.keep(state(1), ())
+    disk.fail_at(1)
+    with suppress(OSError):
+        await persister.close(usable=usable)
+    disk.kill()
+    return Log.open(disk, "data", LogConfig(), FixedClock()).last_index
+
+
+@simulated
+async def test_no_batch_gets_to_the_disk_before_its_term() -> None:
+    """A log without a hard state beside it is one whose votes are forgotten."""
+    assert await last_index_after_close(usable=True) == 0
+    assert await last_index_after_close(usable=False) == 0
