@@ -242,6 +242,7 @@ class Upkeep:
             mark = marks.load(file)
             if mark is None:
                 return
+            # Their names are those of the mark; a dict of them has one type for all.
             mark = replace(mark, **fields)  # type: ignore[arg-type]
             # A process that died may have left the other slot unsynced.
             file.sync()

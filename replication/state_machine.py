@@ -53,7 +53,10 @@ class StateMachine(Protocol):
         ...
 
     def restore(self, snapshot: bytes) -> None:
-        """Become the state of ``snapshot``; called at most once, before anything is applied.
+        """Become the state of ``snapshot``, whatever this held before.
+
+        Called before anything is applied, and again where the replica begins anew: with the state
+        of another one, or after its own log was damaged.
 
         Raises:
             ProtocolError: this release cannot read it; nothing changed.

@@ -18,6 +18,7 @@ def whole(name: str, number: object) -> int:
     A fraction would be compared without complaint, and get as far as the file.
     """
     try:
+        # Whatever it is: that is what is asked here.
         return index(number)  # type: ignore[arg-type]
     except TypeError:
         raise InvalidArgument(f"{name} is a whole number, not {number!r}") from None
