@@ -36,7 +36,7 @@ def refused_at(directory: Path, events: Sequence[str]) -> int | None:
         f"---- MODULE TraceData ----\nTrace == <<\n{trace}\n>>\n====\n", encoding="utf-8"
     )
     command = ["java", "-XX:+UseSerialGC", "-Xss16m", "-cp", str(JAR), "tlc2.TLC"]
-    options = ["-workers", "1", "-metadir", "states", "-noGenerateSpecTE", "RaftTrace"]
+    options = ["-workers", "1", "-metadir", "states", "RaftTrace"]
     done = subprocess.run(
         command + options,
         cwd=directory,
