@@ -97,8 +97,25 @@ def _snapshot(old: bytes, new: bytes) -> bytes:
         ("metadata-snapshot", b"[" * 100_000),
         ("key-file", b"a = " + b"[" * 5_000),
         ("key-file", b"a = " + b"1" * 5_000),
+        ("config-file", b"listen = " + b"[" * 5_000),
+        ("config-file", b"bootstrap_expect = " + b"1" * 5_000),
+        ("identity", b"[" * 100_000),
+        ("identity", b'{"format":1,"node_id":7,"cluster_id":[],"voters":[],"accepted":null}'),
+        ("address", b"[]:7400"),
+        ("address", b"[:7400"),
     ],
-    ids=["infinite number", "deep nesting", "deep keys", "long number"],
+    ids=[
+        "infinite number",
+        "deep nesting",
+        "deep keys",
+        "long number",
+        "deep settings",
+        "long setting",
+        "deep identity",
+        "identity that is no text",
+        "address without a host",
+        "half a bracket",
+    ],
 )
 def test_what_once_was_no_documented_error(name: str, data: bytes) -> None:
     (target,) = [each for each in TARGETS if each.name == name]

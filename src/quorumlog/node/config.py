@@ -133,10 +133,17 @@ def parse_address(name: str, value: str) -> tuple[str, int]:
     Raises:
         ConfigError: names the setting.
     """
-    host, separator, port = value.rpartition(":")
-    if not separator or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    host, _, port = value.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    is_host = host and "[" not in host and "]" not in host
+    if not is_host or not _is_port(port):
         raise ConfigError(f"{name} is {value!r}: write HOST:PORT, for example 127.0.0.1:7400")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return host, int(port)
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535
 
 
 def _within(name: str, value: int, lowest: int, highest: int, otherwise: str = "") -> None:
@@ -185,7 +192,8 @@ def _read_file(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(
             f"the configuration file {path} cannot be read: {error.strerror}"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
+        # TOML of too many digits or brackets raises these two themselves.
         raise ConfigError(f"the configuration file {path} is not TOML: {error}") from error
     values: dict[str, Any] = {}
     for key, value in raw.items():

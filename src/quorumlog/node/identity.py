@@ -77,7 +77,7 @@ class IdentityFile:
             file.close()
         try:
             return _decode(json.loads(raw))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise Corrupt(
                 self._path, 0, f"a node identity of format {_FORMAT}", repr(error)
             ) from error
@@ -97,18 +97,31 @@ class IdentityFile:
         self._disk.sync_directory(self._directory)
 
 
+def _text(raw: Any) -> str:
+    if not isinstance(raw, str):
+        raise TypeError(f"{raw!r} is no text")
+    return raw
+
+
 def _seats(raw: Any) -> tuple[Seat, ...]:
-    return tuple(Seat(NodeId(seat["node_id"]), seat["name"], seat["address"]) for seat in raw)
+    return tuple(
+        Seat(NodeId(_text(seat["node_id"])), _text(seat["name"]), _text(seat["address"]))
+        for seat in raw
+    )
 
 
 def _decode(raw: Any) -> Identity:
     if raw["format"] != _FORMAT:
         raise ValueError(f"format {raw['format']}")
-    identity = Identity(NodeId(raw["node_id"]), raw["cluster_id"], _seats(raw["voters"]))
+    identity = Identity(
+        NodeId(_text(raw["node_id"])), _text(raw["cluster_id"]), _seats(raw["voters"])
+    )
     accepted = raw["accepted"]
     if accepted is None:
         return identity
     proposal = Proposal(
-        accepted["cluster_id"], NodeId(accepted["coordinator"]), _seats(accepted["seats"])
+        _text(accepted["cluster_id"]),
+        NodeId(_text(accepted["coordinator"])),
+        _seats(accepted["seats"]),
     )
     return replace(identity, accepted=proposal)
