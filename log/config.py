@@ -36,7 +36,8 @@ class LogConfig:
             loses what came after, a crash of the process loses nothing. ``never``: only when a
             segment is sealed, at a truncation and at ``close``.
         fsync_interval_s: seconds (above 0, at most 3600), for ``interval``.
-        max_open_segments: file handles kept for reading (1 to 10,000).
+        max_open_segments: file handles kept for reading (1 to 10,000); 16 where half of what the
+            process may open is open. More: a read anywhere in a large log opens no file.
         keys: new segments are encrypted with the active one, and encrypted ones are read with
             the key they name; None, or none active: no segment is encrypted that begins now.
     """
@@ -47,7 +48,7 @@ class LogConfig:
     tail_cache_bytes: int = 8 * _MIB
     fsync: str = FSYNC_ALWAYS
     fsync_interval_s: float = 0.1
-    max_open_segments: int = 16
+    max_open_segments: int = 1024
     keys: "KeyRing | None" = None
 
     def __post_init__(self) -> None:

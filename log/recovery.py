@@ -14,6 +14,7 @@ from quorumlog.errors import Corrupt, UnusableDirectory
 from quorumlog.log.batch import HEADER_SIZE, BatchHeader
 from quorumlog.log.cipher import SegmentCipher, check_library
 from quorumlog.log.config import LogConfig
+from quorumlog.log.index_files import build_index, load_index, seal_of
 from quorumlog.log.install import WHOLE_LOG, create_first_segment, settle_install
 from quorumlog.log.leftovers import is_unborn, settle_leftovers
 from quorumlog.log.mark import MARKS_START, Mark, MarkPages
@@ -26,14 +27,7 @@ from quorumlog.log.segment import (
     header_at_mark,
     header_before,
 )
-from quorumlog.log.segment_files import (
-    SegmentChanged,
-    SegmentFiles,
-    build_index,
-    first_batch_header,
-    load_index,
-    seal_of,
-)
+from quorumlog.log.segment_files import SegmentChanged, SegmentFiles, first_batch_header
 from quorumlog.log.segment_header import SegmentHeader, decode_segment_header
 from quorumlog.log.sparse_index import SparseIndex
 from quorumlog.ports import Clock, Disk, File

@@ -1,26 +1,36 @@
-"""Open segment files for reading, and the indexes of sealed segments: a bounded cache."""
+"""Open segment files for reading, and the indexes of sealed segments: two bounded caches.
+
+A descriptor costs little memory, an index a thousand times as much: so many files stay open, and of
+few of them the index is in memory, and where reads ended.
+"""
 
 from contextlib import suppress
+from itertools import islice
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from quorumlog.errors import Corrupt, StorageError
 from quorumlog.log.batch import HEADER_SIZE, BatchHeader
 from quorumlog.log.cipher import SegmentCipher
+from quorumlog.log.index_files import build_index, load_index, seal_of, write_index
 from quorumlog.log.mark import MarkPages
-from quorumlog.log.paths import index_path_of
-from quorumlog.log.scan import header_at, walk_headers
+from quorumlog.log.scan import header_at
 from quorumlog.log.segment import DATA_START, Segment
 from quorumlog.log.segment_header import HEADER_BYTES, SegmentHeader, decode_segment_header
-from quorumlog.log.sparse_index import Entry, Seal, SparseIndex, decode_index, read_index
+from quorumlog.log.sparse_index import Entry, Seal, SparseIndex
 from quorumlog.ports import Disk, File
 
 if TYPE_CHECKING:
     from quorumlog.log.key_ring import KeyRing
 
-_REBUILD_CHUNK_BYTES = 64 * 1024
-_MAX_HINTS = 256
+_FEW_HANDLES: Final = 16
+"""So many files stay open when idle though descriptors are scarce."""
+
+_MAX_WARM: Final = 32
+"""So many segments have their index in memory, and the places where reads ended."""
+
+_MAX_HINTS: Final = 256
 
 
 class SegmentChanged(Exception):
@@ -38,6 +48,8 @@ class OpenSegment:
         header: what the file says in its header.
         by_index, by_offset: where reads ended, by the index and the offset that come next there;
             reading on takes no search then. Forgotten when the log is truncated.
+        index: its sparse index while that is in memory. It goes, and the hints with it, when
+            others were used since.
     """
 
     __slots__ = (
@@ -82,7 +94,9 @@ class OpenSegment:
 
     def remember(self, entry: Entry) -> None:
         """A batch may stand at ``entry``; only its index, offset and position are used."""
-        if len(self.by_index) >= _MAX_HINTS:
+        if not self.by_index:
+            self._files.keep_warm(self)
+        elif len(self.by_index) >= _MAX_HINTS:
             self.forget_hints()
         self.by_index[entry.index] = entry
         self.by_offset[entry.base_offset] = entry
@@ -107,7 +121,10 @@ class OpenSegment:
 
 
 class SegmentFiles:
-    """Hands out read handles to any number of threads, at most ``limit`` kept open when idle."""
+    """Hands out read handles to any number of threads.
+
+    At most ``limit`` are kept open when idle, and few where the disk has no handles to spare.
+    """
 
     def __init__(
         self,
@@ -122,6 +139,9 @@ class SegmentFiles:
         self._interval_bytes = index_interval_bytes
         self._lock = Lock()
         self._opened: dict[str, OpenSegment] = {}
+        """In the order of use, as is the next one."""
+        self._warm: dict[OpenSegment, None] = {}
+        """Those of ``_opened`` that have an index or hints in memory."""
         self._is_closed = False
         self.indexes_rebuilt = 0
 
@@ -138,8 +158,10 @@ class SegmentFiles:
         with self._lock:
             opened = self._opened.pop(segment.path, None)
             if opened is not None:
-                # Put back at the end: the dict is in the order of use.
                 self._opened[segment.path] = opened
+                if opened in self._warm:
+                    del self._warm[opened]
+                    self._warm[opened] = None
                 if _is_of(segment, opened.header):
                     opened.readers += 1
                     if segment.is_loaded:
@@ -176,7 +198,21 @@ class SegmentFiles:
         index = opened.index
         if index is None:
             index = opened.index = self._load_index(opened, last_index)
+            self.keep_warm(opened)
         return index
+
+    def keep_warm(self, opened: OpenSegment) -> None:
+        """Let ``opened`` have its index and hints; the least recently used others lose theirs."""
+        with self._lock:
+            if opened.is_dropped:
+                return
+            self._warm.pop(opened, None)
+            self._warm[opened] = None
+            if len(self._warm) > _MAX_WARM:
+                coldest = next(iter(self._warm))
+                del self._warm[coldest]
+                coldest.index = None
+                coldest.forget_hints()
 
     def release(self, opened: OpenSegment) -> None:
         with self._lock:
@@ -265,9 +301,14 @@ class SegmentFiles:
     def _over_limit(self) -> list[OpenSegment]:
         """Take out the least recently used over the limit; the caller, who has the lock, drops
         them when he gave it back."""
-        count = len(self._opened) - self._limit
-        idle = [path for path, each in self._opened.items() if not each.is_pinned]
-        return [self._opened.pop(path) for path in idle[: max(count, 0)]]
+        limit = self._limit
+        if _FEW_HANDLES < len(self._opened) <= limit and not self._disk.has_spare_handles():
+            limit = _FEW_HANDLES
+        count = len(self._opened) - limit
+        if count <= 0:
+            return []
+        idle = (path for path, each in self._opened.items() if not each.is_pinned)
+        return [self._opened.pop(path) for path in list(islice(idle, count))]
 
     def _load(self, segment: Segment, opened: OpenSegment) -> None:
         """Fill in a sealed segment."""
@@ -283,6 +324,7 @@ class SegmentFiles:
     def _drop(self, opened: OpenSegment) -> None:
         with self._lock:
             opened.is_dropped = True
+            self._warm.pop(opened, None)
             is_idle = not opened.readers
         if is_idle:
             opened.file.close()
@@ -308,52 +350,6 @@ class SegmentFiles:
 
 def unreadable(path: str, error: OSError) -> StorageError:
     return StorageError(f"{path} cannot be read ({error.strerror or error}): check the disk")
-
-
-def seal_of(header: SegmentHeader, last_index: int, end: int) -> Seal:
-    return Seal(header.first_index, header.created_ms, header.generation, last_index, end)
-
-
-def load_index(
-    disk: Disk, segment_path: str, seal: Seal, interval_bytes: int
-) -> SparseIndex | None:
-    """The index in the file beside a segment, or None where it cannot be used."""
-    with suppress(OSError):
-        stored = disk.open_readonly(index_path_of(segment_path))
-        try:
-            return decode_index(read_index(stored), seal, interval_bytes)
-        finally:
-            stored.close()
-    return None
-
-
-def build_index(
-    file: File, path: str, first_index: int, last_index: int, interval_bytes: int
-) -> tuple[SparseIndex, int]:
-    """The index of a segment made from its batches, and the position behind the last of them.
-
-    Raises:
-        Corrupt: a header is damaged.
-    """
-    index = SparseIndex(interval_bytes)
-    end = DATA_START
-    for position, header in walk_headers(
-        file, path, DATA_START, first_index, last_index, _REBUILD_CHUNK_BYTES
-    ):
-        index.add(header, position)
-        end = position + header.size_bytes
-    return index, end
-
-
-def write_index(disk: Disk, segment_path: str, index: SparseIndex, seal: Seal) -> None:
-    """Write the index file of a segment. Not synced: it can be made again."""
-    file = disk.open(index_path_of(segment_path), create=True)
-    try:
-        encoded = index.encode(seal)
-        file.write_at(0, [encoded])
-        file.truncate(len(encoded))
-    finally:
-        file.close()
 
 
 def first_batch_header(file: File, path: str, first_index: int) -> BatchHeader:

@@ -15,6 +15,7 @@ from quorumlog.log.batch import Batch, BatchHeader
 from quorumlog.log.cipher import SegmentCipher
 from quorumlog.log.config import FSYNC_ALWAYS, LogConfig
 from quorumlog.log.disk_errors import SyncFailed, is_full, is_interruption
+from quorumlog.log.index_files import seal_of, write_index
 from quorumlog.log.leftovers import remake_segment
 from quorumlog.log.mark import Mark, MarkPages
 from quorumlog.log.paths import index_path_of, parent_of
@@ -28,7 +29,6 @@ from quorumlog.log.segment import (
     reserve_segment,
     write_first_pages,
 )
-from quorumlog.log.segment_files import seal_of, write_index
 from quorumlog.log.segment_header import SegmentHeader
 from quorumlog.log.sparse_index import SparseIndex
 from quorumlog.ports import Disk, File

@@ -39,6 +39,9 @@ T = TypeVar("T")
 _MAX_ATTEMPTS: Final = 100
 """So often a look that files vanish under is repeated."""
 
+_MAX_HANDLES: Final = 16
+"""Few: an open file keeps its space, and a follower hears late that its writer deleted it."""
+
 
 class FollowedLog:
     """A log as far as it was durable when ``refresh`` last looked; for any number of threads."""
@@ -60,7 +63,7 @@ class FollowedLog:
         self._mutex = Lock()
         """Held by the one thread that looks."""
         self._files = _FollowedFiles(
-            self._disk, config.max_open_segments, self._interval_bytes, keys, self._replaced
+            self._disk, _MAX_HANDLES, self._interval_bytes, keys, self._replaced
         )
         seen = self._look(None)
         self._paths = seen.paths

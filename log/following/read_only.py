@@ -19,6 +19,9 @@ class ReadOnlyDisk:
     def open_readonly(self, path: str) -> File:
         return self._disk.open_readonly(path)
 
+    def has_spare_handles(self) -> bool:
+        return self._disk.has_spare_handles()
+
     def exists(self, path: str) -> bool:
         return self._disk.exists(path)
 

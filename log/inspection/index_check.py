@@ -1,9 +1,9 @@
 """Looking at the sparse index beside a segment."""
 
+from quorumlog.log.index_files import seal_of
 from quorumlog.log.inspection.damage import Flaw, Severity
 from quorumlog.log.inspection.examined import Examined, Task
 from quorumlog.log.paths import index_path_of
-from quorumlog.log.segment_files import seal_of
 from quorumlog.log.sparse_index import SparseIndex, decode_index, read_index
 from quorumlog.ports import Disk
 

@@ -19,6 +19,7 @@ from quorumlog.log.compacted_file import CompactedFile
 from quorumlog.log.config import LogConfig
 from quorumlog.log.disk_errors import is_full
 from quorumlog.log.hard_state import HardStateFile
+from quorumlog.log.index_files import build_index, seal_of, write_index
 from quorumlog.log.inspection.damage import Point
 from quorumlog.log.inspection.dump import batches_of
 from quorumlog.log.inspection.find_logs import is_locked, locks_of
@@ -47,7 +48,6 @@ from quorumlog.log.leftovers import settle_leftovers, take_place
 from quorumlog.log.mark import MARKS_END, MarkPages
 from quorumlog.log.pacer import Pacer
 from quorumlog.log.paths import compacted_name, first_index_of, index_path_of, segment_name
-from quorumlog.log.segment_files import build_index, seal_of, write_index
 from quorumlog.log.segment_header import HEADER_BYTES, decode_segment_header
 from quorumlog.ports import Clock, Disk
 

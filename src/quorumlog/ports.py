@@ -76,6 +76,10 @@ class Disk(Protocol):
 
     def open_readonly(self, path: str) -> File: ...
 
+    def has_spare_handles(self) -> bool:
+        """Whether files may stay open only because they may be read again."""
+        ...
+
     def exists(self, path: str) -> bool: ...
 
     def list_directory(self, path: str) -> list[str]:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import resource
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -110,12 +111,24 @@ class SystemLock:
 class SystemDisk:
     """The file system of this machine (POSIX; tried on ext4)."""
 
+    _newest_descriptor = 0
+
     def open(self, path: str, *, create: bool = False) -> SystemFile:
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
         return SystemFile(os.open(path, flags, _FILE_MODE))
 
     def open_readonly(self, path: str) -> SystemFile:
-        return SystemFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._newest_descriptor = descriptor
+        return SystemFile(descriptor)
+
+    def has_spare_handles(self) -> bool:
+        """Whether less than half of the descriptors that the process may have were in use lately.
+
+        The kernel gives out the lowest free number: so many are in use, sockets too.
+        """
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return limit == resource.RLIM_INFINITY or self._newest_descriptor < limit // 2
 
     def exists(self, path: str) -> bool:
         return os.path.exists(path)

@@ -8,8 +8,8 @@ import pytest
 from quorumlog.errors import Corrupt, KeyMissing
 from quorumlog.log.batch import SPARSE, Kind
 from quorumlog.log.hard_state import HardState, HardStateFile
+from quorumlog.log.index_files import seal_of
 from quorumlog.log.log import Log
-from quorumlog.log.segment_files import seal_of
 from quorumlog.log.segment_header import decode_segment_header
 from quorumlog.log.sparse_index import decode_index
 from quorumlog.log.state_snapshot import LogOrigin, StateSnapshot, load_newest

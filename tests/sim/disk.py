@@ -128,6 +128,8 @@ class SimDisk:
         self.calls: Counter[str] = Counter()
         self.changes = 0
         self.locked: set[str] = set()
+        self.spare_handles = True
+        """What ``has_spare_handles`` says."""
         self._root = Directory()
         self._crash_before: int | None = None
         self._failures: dict[int, OSError] = {}
@@ -199,6 +201,9 @@ class SimDisk:
     def open_readonly(self, path: str) -> SimFile:
         self.count("open", path)
         return SimFile(self, self._inode(path), path, is_writable=False)
+
+    def has_spare_handles(self) -> bool:
+        return self.spare_handles
 
     def exists(self, path: str) -> bool:
         self._check_up()

@@ -7,7 +7,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from quorumlog.errors import Corrupt
-from quorumlog.log import reader, recovery, segment_files, upkeep
+from quorumlog.log import index_files, reader, recovery, upkeep
 from quorumlog.log.compacted_file import CompactedFile
 from quorumlog.log.paths import index_path_of
 from quorumlog.log.scan import end_of_data
@@ -314,7 +314,7 @@ STORAGE_MUTANTS: Final = (
     StorageMutant("body not checked", reader, "check_body", _body_not_checked, rot),
     StorageMutant(
         "index of another state taken",
-        segment_files,
+        index_files,
         "decode_index",
         _seal_not_checked,
         stale_index,

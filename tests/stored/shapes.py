@@ -7,12 +7,12 @@ from random import Random
 from quorumlog.log.batch import CODEC_ZSTD, SPARSE, Batch, BatchHeader, Draft, Kind
 from quorumlog.log.cipher import SegmentCipher
 from quorumlog.log.compression import compress
+from quorumlog.log.index_files import build_index, seal_of, write_index
 from quorumlog.log.key_ring import KeyRing
 from quorumlog.log.mark import Mark
 from quorumlog.log.paths import segment_name
 from quorumlog.log.records import encode_body, encode_record, encode_sparse_body
 from quorumlog.log.segment import DATA_START, write_first_pages
-from quorumlog.log.segment_files import build_index, seal_of, write_index
 from quorumlog.log.segment_header import SegmentHeader
 from quorumlog.types import Index, Offset, RecordData, Term
 from sim.disk import SimDisk
