@@ -29,7 +29,9 @@ class LogService(quorumlog_pb2_grpc.LogServicer):
         self, request: quorumlog_pb2.ProduceRequest, context: CallContext
     ) -> quorumlog_pb2.ProduceResponse:
         draft = draft_of(request.batch, self._limits)
-        outcome = self._broker.submit(request.topic, request.partition, draft)
+        outcome = self._broker.submit(
+            request.topic, request.partition, draft, request.batch.fencing_token
+        )
         # A caller that leaves must not cancel a future which its retry may be waiting for.
         return produce_response(await asyncio.shield(outcome), request.request_id)
 
@@ -45,7 +47,9 @@ class LogService(quorumlog_pb2_grpc.LogServicer):
         outcome: asyncio.Future[ProduceAck] | QuorumlogError
         try:
             draft = draft_of(request.batch, self._limits)
-            outcome = self._broker.submit(request.topic, request.partition, draft)
+            outcome = self._broker.submit(
+                request.topic, request.partition, draft, request.batch.fencing_token
+            )
         except QuorumlogError as error:
             outcome = error
         lane = (request.topic, request.partition)
@@ -99,6 +103,38 @@ class LogService(quorumlog_pb2_grpc.LogServicer):
     ) -> quorumlog_pb2.InitProducerResponse:
         producer_id, epoch = await self._broker.allocate_producer()
         return quorumlog_pb2.InitProducerResponse(producer_id=producer_id, producer_epoch=epoch)
+
+    @aborting
+    async def Fence(
+        self, request: quorumlog_pb2.FenceRequest, context: CallContext
+    ) -> quorumlog_pb2.FenceResponse:
+        token = await self._broker.fence(request.topic, request.partition, request.token)
+        return quorumlog_pb2.FenceResponse(token=token)
+
+    @aborting
+    async def SetCheckpoint(
+        self, request: quorumlog_pb2.SetCheckpointRequest, context: CallContext
+    ) -> quorumlog_pb2.SetCheckpointResponse:
+        offset = await self._broker.set_checkpoint(
+            request.topic, request.partition, request.name, request.offset, request.rewind
+        )
+        return quorumlog_pb2.SetCheckpointResponse(offset=offset)
+
+    @aborting
+    async def ForgetCheckpoint(
+        self, request: quorumlog_pb2.ForgetCheckpointRequest, context: CallContext
+    ) -> quorumlog_pb2.ForgetCheckpointResponse:
+        await self._broker.forget_checkpoint(request.topic, request.partition, request.name)
+        return quorumlog_pb2.ForgetCheckpointResponse()
+
+    @aborting
+    async def GetNotes(
+        self, request: quorumlog_pb2.NotesRequest, context: CallContext
+    ) -> quorumlog_pb2.Notes:
+        notes = await self._broker.notes(request.topic, request.partition)
+        return quorumlog_pb2.Notes(
+            fencing_token=notes.fencing_token, checkpoints=dict(notes.checkpoints)
+        )
 
     async def _offset(self, topic: str, partition: int, message: quorumlog_pb2.Start) -> int:
         start = start_of(message)

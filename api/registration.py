@@ -45,5 +45,25 @@ def add_log_service(service: LogService, server: grpc.aio.Server) -> None:
             request_deserializer=pb.InitProducerRequest.FromString,
             response_serializer=pb.InitProducerResponse.SerializeToString,
         ),
+        "Fence": unary(
+            service.Fence,
+            request_deserializer=pb.FenceRequest.FromString,
+            response_serializer=pb.FenceResponse.SerializeToString,
+        ),
+        "SetCheckpoint": unary(
+            service.SetCheckpoint,
+            request_deserializer=pb.SetCheckpointRequest.FromString,
+            response_serializer=pb.SetCheckpointResponse.SerializeToString,
+        ),
+        "ForgetCheckpoint": unary(
+            service.ForgetCheckpoint,
+            request_deserializer=pb.ForgetCheckpointRequest.FromString,
+            response_serializer=pb.ForgetCheckpointResponse.SerializeToString,
+        ),
+        "GetNotes": unary(
+            service.GetNotes,
+            request_deserializer=pb.NotesRequest.FromString,
+            response_serializer=pb.Notes.SerializeToString,
+        ),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(LOG_SERVICE, handlers),))

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Batch(_message.Message):
-    __slots__ = ("body", "record_count", "body_crc", "codec", "producer_id", "producer_epoch", "sequence")
+    __slots__ = ("body", "record_count", "body_crc", "codec", "producer_id", "producer_epoch", "sequence", "fencing_token")
     BODY_FIELD_NUMBER: _ClassVar[int]
     RECORD_COUNT_FIELD_NUMBER: _ClassVar[int]
     BODY_CRC_FIELD_NUMBER: _ClassVar[int]
@@ -15,6 +15,7 @@ class Batch(_message.Message):
     PRODUCER_ID_FIELD_NUMBER: _ClassVar[int]
     PRODUCER_EPOCH_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    FENCING_TOKEN_FIELD_NUMBER: _ClassVar[int]
     body: bytes
     record_count: int
     body_crc: int
@@ -22,7 +23,8 @@ class Batch(_message.Message):
     producer_id: int
     producer_epoch: int
     sequence: int
-    def __init__(self, body: _Optional[bytes] = ..., record_count: _Optional[int] = ..., body_crc: _Optional[int] = ..., codec: _Optional[int] = ..., producer_id: _Optional[int] = ..., producer_epoch: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+    fencing_token: int
+    def __init__(self, body: _Optional[bytes] = ..., record_count: _Optional[int] = ..., body_crc: _Optional[int] = ..., codec: _Optional[int] = ..., producer_id: _Optional[int] = ..., producer_epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., fencing_token: _Optional[int] = ...) -> None: ...
 
 class ProduceRequest(_message.Message):
     __slots__ = ("topic", "partition", "batch", "request_id")
@@ -151,6 +153,79 @@ class InitProducerResponse(_message.Message):
     producer_epoch: int
     def __init__(self, producer_id: _Optional[int] = ..., producer_epoch: _Optional[int] = ...) -> None: ...
 
+class FenceRequest(_message.Message):
+    __slots__ = ("topic", "partition", "token")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    partition: int
+    token: int
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., token: _Optional[int] = ...) -> None: ...
+
+class FenceResponse(_message.Message):
+    __slots__ = ("token",)
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: int
+    def __init__(self, token: _Optional[int] = ...) -> None: ...
+
+class SetCheckpointRequest(_message.Message):
+    __slots__ = ("topic", "partition", "name", "offset", "rewind")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    REWIND_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    partition: int
+    name: str
+    offset: int
+    rewind: bool
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., name: _Optional[str] = ..., offset: _Optional[int] = ..., rewind: bool = ...) -> None: ...
+
+class SetCheckpointResponse(_message.Message):
+    __slots__ = ("offset",)
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    def __init__(self, offset: _Optional[int] = ...) -> None: ...
+
+class ForgetCheckpointRequest(_message.Message):
+    __slots__ = ("topic", "partition", "name")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    partition: int
+    name: str
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., name: _Optional[str] = ...) -> None: ...
+
+class ForgetCheckpointResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class NotesRequest(_message.Message):
+    __slots__ = ("topic", "partition")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    partition: int
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ...) -> None: ...
+
+class Notes(_message.Message):
+    __slots__ = ("fencing_token", "checkpoints")
+    class CheckpointsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    FENCING_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    fencing_token: int
+    checkpoints: _containers.ScalarMap[str, int]
+    def __init__(self, fencing_token: _Optional[int] = ..., checkpoints: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
 class TopicConfig(_message.Message):
     __slots__ = ("fsync", "retention_ms", "retention_bytes", "retention_records", "segment_bytes", "cleanup")
     FSYNC_FIELD_NUMBER: _ClassVar[int]
@@ -256,7 +331,7 @@ class ClusterStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ClusterStatus(_message.Message):
-    __slots__ = ("cluster_id", "node_id", "version", "nodes", "leader", "term", "commit_index", "topics", "partitions", "partitions_without_leader", "partitions_moving")
+    __slots__ = ("cluster_id", "node_id", "version", "nodes", "leader", "term", "commit_index", "topics", "partitions", "partitions_without_leader", "partitions_moving", "settings")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -268,6 +343,7 @@ class ClusterStatus(_message.Message):
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_WITHOUT_LEADER_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_MOVING_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     node_id: str
     version: str
@@ -279,10 +355,37 @@ class ClusterStatus(_message.Message):
     partitions: int
     partitions_without_leader: int
     partitions_moving: int
-    def __init__(self, cluster_id: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., leader: _Optional[str] = ..., term: _Optional[int] = ..., commit_index: _Optional[int] = ..., topics: _Optional[int] = ..., partitions: _Optional[int] = ..., partitions_without_leader: _Optional[int] = ..., partitions_moving: _Optional[int] = ...) -> None: ...
+    settings: ClusterSettings
+    def __init__(self, cluster_id: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., leader: _Optional[str] = ..., term: _Optional[int] = ..., commit_index: _Optional[int] = ..., topics: _Optional[int] = ..., partitions: _Optional[int] = ..., partitions_without_leader: _Optional[int] = ..., partitions_moving: _Optional[int] = ..., settings: _Optional[_Union[ClusterSettings, _Mapping]] = ...) -> None: ...
+
+class ClusterSettings(_message.Message):
+    __slots__ = ("replace_failed_after_s",)
+    REPLACE_FAILED_AFTER_S_FIELD_NUMBER: _ClassVar[int]
+    replace_failed_after_s: int
+    def __init__(self, replace_failed_after_s: _Optional[int] = ...) -> None: ...
+
+class AlterClusterRequest(_message.Message):
+    __slots__ = ("replace_failed_after_s",)
+    REPLACE_FAILED_AFTER_S_FIELD_NUMBER: _ClassVar[int]
+    replace_failed_after_s: int
+    def __init__(self, replace_failed_after_s: _Optional[int] = ...) -> None: ...
+
+class Replacement(_message.Message):
+    __slots__ = ("stage", "silent_s", "remaining_s", "partitions", "reason")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    SILENT_S_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_S_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    silent_s: float
+    remaining_s: float
+    partitions: int
+    reason: str
+    def __init__(self, stage: _Optional[str] = ..., silent_s: _Optional[float] = ..., remaining_s: _Optional[float] = ..., partitions: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("id", "name", "address", "role", "state", "version", "leads", "replicas", "gossip_address", "standing")
+    __slots__ = ("id", "name", "address", "role", "state", "version", "leads", "replicas", "gossip_address", "standing", "replacement")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -293,6 +396,7 @@ class Node(_message.Message):
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     GOSSIP_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     STANDING_FIELD_NUMBER: _ClassVar[int]
+    REPLACEMENT_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     address: str
@@ -303,7 +407,8 @@ class Node(_message.Message):
     replicas: int
     gossip_address: str
     standing: str
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., leads: _Optional[int] = ..., replicas: _Optional[int] = ..., gossip_address: _Optional[str] = ..., standing: _Optional[str] = ...) -> None: ...
+    replacement: Replacement
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., leads: _Optional[int] = ..., replicas: _Optional[int] = ..., gossip_address: _Optional[str] = ..., standing: _Optional[str] = ..., replacement: _Optional[_Union[Replacement, _Mapping]] = ...) -> None: ...
 
 class MetadataRequest(_message.Message):
     __slots__ = ("topics",)

@@ -64,6 +64,26 @@ class LogStub(object):
                 request_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.InitProducerRequest.SerializeToString,
                 response_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.InitProducerResponse.FromString,
                 _registered_method=True)
+        self.Fence = channel.unary_unary(
+                '/quorumlog.v1.Log/Fence',
+                request_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.FenceRequest.SerializeToString,
+                response_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.FenceResponse.FromString,
+                _registered_method=True)
+        self.SetCheckpoint = channel.unary_unary(
+                '/quorumlog.v1.Log/SetCheckpoint',
+                request_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.SetCheckpointRequest.SerializeToString,
+                response_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.SetCheckpointResponse.FromString,
+                _registered_method=True)
+        self.ForgetCheckpoint = channel.unary_unary(
+                '/quorumlog.v1.Log/ForgetCheckpoint',
+                request_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ForgetCheckpointRequest.SerializeToString,
+                response_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ForgetCheckpointResponse.FromString,
+                _registered_method=True)
+        self.GetNotes = channel.unary_unary(
+                '/quorumlog.v1.Log/GetNotes',
+                request_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.NotesRequest.SerializeToString,
+                response_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.Notes.FromString,
+                _registered_method=True)
 
 
 class LogServicer(object):
@@ -107,6 +127,30 @@ class LogServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Fence(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetCheckpoint(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForgetCheckpoint(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetNotes(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LogServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -139,6 +183,26 @@ def add_LogServicer_to_server(servicer, server):
                     servicer.InitProducer,
                     request_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.InitProducerRequest.FromString,
                     response_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.InitProducerResponse.SerializeToString,
+            ),
+            'Fence': grpc.unary_unary_rpc_method_handler(
+                    servicer.Fence,
+                    request_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.FenceRequest.FromString,
+                    response_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.FenceResponse.SerializeToString,
+            ),
+            'SetCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetCheckpoint,
+                    request_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.SetCheckpointRequest.FromString,
+                    response_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.SetCheckpointResponse.SerializeToString,
+            ),
+            'ForgetCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetCheckpoint,
+                    request_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ForgetCheckpointRequest.FromString,
+                    response_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ForgetCheckpointResponse.SerializeToString,
+            ),
+            'GetNotes': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNotes,
+                    request_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.NotesRequest.FromString,
+                    response_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.Notes.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -313,6 +377,114 @@ class Log(object):
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def Fence(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorumlog.v1.Log/Fence',
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.FenceRequest.SerializeToString,
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.FenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorumlog.v1.Log/SetCheckpoint',
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.SetCheckpointRequest.SerializeToString,
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.SetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorumlog.v1.Log/ForgetCheckpoint',
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ForgetCheckpointRequest.SerializeToString,
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ForgetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNotes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorumlog.v1.Log/GetNotes',
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.NotesRequest.SerializeToString,
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.Notes.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class AdminStub(object):
     """Missing associated documentation comment in .proto file."""
@@ -387,6 +559,11 @@ class AdminStub(object):
                 '/quorumlog.v1.Admin/DrainNode',
                 request_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DrainNodeRequest.SerializeToString,
                 response_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DrainNodeResponse.FromString,
+                _registered_method=True)
+        self.AlterCluster = channel.unary_unary(
+                '/quorumlog.v1.Admin/AlterCluster',
+                request_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.AlterClusterRequest.SerializeToString,
+                response_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ClusterSettings.FromString,
                 _registered_method=True)
 
 
@@ -471,6 +648,12 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AlterCluster(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -538,6 +721,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.DrainNode,
                     request_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DrainNodeRequest.FromString,
                     response_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DrainNodeResponse.SerializeToString,
+            ),
+            'AlterCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.AlterCluster,
+                    request_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.AlterClusterRequest.FromString,
+                    response_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ClusterSettings.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -891,6 +1079,33 @@ class Admin(object):
             '/quorumlog.v1.Admin/DrainNode',
             quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DrainNodeRequest.SerializeToString,
             quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.DrainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AlterCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorumlog.v1.Admin/AlterCluster',
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.AlterClusterRequest.SerializeToString,
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ClusterSettings.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,6 +20,7 @@
     │   └── Overloaded             a named bound is full
     ├── OutcomeUnknown             the request may or may not have taken effect
     ├── Refused                    a state machine of the user's own said no to a command
+    ├── StaleFencingToken          a newer fencing token came before: somebody else writes now
     ├── SequenceError              the idempotent producer's contract was broken
     │   ├── OutOfOrderSequence     retryable: a gap; send the missing batches first
     │   │   └── ProducerForgotten  its batches were deleted: go on under a new id
@@ -39,6 +40,9 @@
     │   └── NodeRemoved            the node was taken out of the cluster for good
     ├── AddressInUse               the port is taken
     ├── ProtocolError              a peer sent what no correct peer sends
+    │   ├── ForeignPeer            it has another label or none of our keys
+    │   ├── ReplayedPacket         somebody sends again what was sent before
+    │   └── OversizedMessage       it is longer than its bound
     ├── Closed                     used after close()
     └── InvariantViolation         a bug: the replica is fenced, nothing is continued
 
@@ -213,6 +217,23 @@ class Refused(QuorumlogError):
     reason = "REFUSED"
 
 
+class StaleFencingToken(QuorumlogError):
+    """Whoever came with the newer token has taken over; nothing was appended."""
+
+    reason = "STALE_FENCING_TOKEN"
+
+    def __init__(self, token: int, newest: int) -> None:
+        super().__init__(
+            f"fencing token {token} is stale: the partition was fenced with {newest}; somebody "
+            "else writes now, so stop, and take the lock again to get a newer token"
+        )
+        self.token = token
+        self.newest = newest
+
+    def details(self) -> dict[str, str]:
+        return {"token": str(self.token), "newest": str(self.newest)}
+
+
 class SequenceError(QuorumlogError):
     reason = "SEQUENCE_ERROR"
 
@@ -330,6 +351,18 @@ class AddressInUse(QuorumlogError):
 
 class ProtocolError(QuorumlogError):
     reason = "PROTOCOL_ERROR"
+
+
+class ForeignPeer(ProtocolError):
+    reason = "FOREIGN_PEER"
+
+
+class ReplayedPacket(ProtocolError):
+    reason = "REPLAYED_PACKET"
+
+
+class OversizedMessage(ProtocolError):
+    reason = "OVERSIZED_MESSAGE"
 
 
 class Closed(QuorumlogError):

@@ -37,6 +37,7 @@ from quorumlog.errors import (
     QuorumlogError,
     RecordTooLarge,
     SequenceError,
+    StaleFencingToken,
     TopicExists,
     Unavailable,
     UnknownTopic,
@@ -62,6 +63,7 @@ STATUS_CODES: Final[Mapping[type[QuorumlogError], grpc.StatusCode]] = {
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     # What a client that reads no details must conclude from it is just what it means.
     OutcomeUnknown: grpc.StatusCode.UNKNOWN,
+    StaleFencingToken: grpc.StatusCode.FAILED_PRECONDITION,
     SequenceError: grpc.StatusCode.FAILED_PRECONDITION,
     OutOfOrderSequence: grpc.StatusCode.ABORTED,
     DuplicateSequence: grpc.StatusCode.ALREADY_EXISTS,
@@ -197,6 +199,7 @@ _REBUILD: Final[Mapping[type[QuorumlogError], Callable[[Mapping[str, str]], Quor
     TopicExists: lambda m: TopicExists(m["topic"]),
     OffsetOutOfRange: lambda m: OffsetOutOfRange(int(m["offset"]), int(m["start"]), int(m["end"])),
     IndexOutOfRange: lambda m: IndexOutOfRange(int(m["index"]), int(m["start"]), int(m["end"])),
+    StaleFencingToken: lambda m: StaleFencingToken(int(m["token"]), int(m["newest"])),
     NotLeader: lambda m: NotLeader(leader=m.get("leader")),
     OutOfOrderSequence: lambda m: OutOfOrderSequence(int(m["expected"]), int(m["got"])),
     ProducerForgotten: lambda m: ProducerForgotten(int(m["expected"]), int(m["got"])),

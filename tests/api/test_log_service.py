@@ -22,6 +22,7 @@ from quorumlog.errors import (
     PartitionOutOfRange,
     QuorumlogError,
     RecordTooLarge,
+    StaleFencingToken,
     UnknownTopic,
 )
 from quorumlog.log.batch import CODEC_ZSTD, iterate_batches
@@ -590,3 +591,42 @@ async def test_list_offsets_and_init_producer(
 def test_limits_that_cannot_be_are_refused(settings: dict[str, int]) -> None:
     with pytest.raises(ConfigError):
         Limits(**settings)
+
+
+# --------------------------------------------------------------------------------------- notes
+
+
+async def test_notes_are_kept_with_their_partition_and_read_back(
+    broker: FakeBroker, service: LogService, context: FakeContext
+) -> None:
+    await service.Produce(produce(b"a", b"b"), context)
+    at = {"topic": "t", "partition": 0}
+    fenced = await service.Fence(pb.FenceRequest(token=7, **at), context)
+    assert fenced.token == 7
+    noted = pb.SetCheckpointRequest(name="billing", offset=2, **at)
+    assert (await service.SetCheckpoint(noted, context)).offset == 2
+    back = pb.SetCheckpointRequest(name="billing", offset=1, **at)
+    assert (await service.SetCheckpoint(back, context)).offset == 2
+    notes = await service.GetNotes(pb.NotesRequest(**at), context)
+    assert (notes.fencing_token, dict(notes.checkpoints)) == (7, {"billing": 2})
+    await service.ForgetCheckpoint(pb.ForgetCheckpointRequest(name="billing", **at), context)
+    assert not (await service.GetNotes(pb.NotesRequest(**at), context)).checkpoints
+
+
+async def test_a_batch_with_a_stale_fencing_token_is_refused_alone_or_in_a_stream(
+    broker: FakeBroker, service: LogService, context: FakeContext
+) -> None:
+    await service.Fence(pb.FenceRequest(topic="t", partition=0, token=7), context)
+    stale = produce(b"late", request_id=4)
+    stale.batch.fencing_token = 6
+    error = await failure(service.Produce(stale, context))
+    assert isinstance(error, StaleFencingToken)
+    assert (error.token, error.newest) == (6, 7)
+
+    async def requests() -> AsyncIterator[pb.ProduceRequest]:
+        yield stale
+        stale.batch.fencing_token = 7
+        yield stale
+
+    answers = [each async for each in service.ProduceStream(requests(), context)]
+    assert [each.error.reason for each in answers] == ["STALE_FENCING_TOKEN", ""]

@@ -4,6 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quorumlog.broker.note_command import (
+    ForgetCheckpoint,
+    NoteCommand,
+    RaiseFence,
+    SetCheckpoint,
+    note_draft,
+)
 from quorumlog.broker.partition import PartitionMachine
 from quorumlog.broker.partition_snapshot import PartitionState
 from quorumlog.broker.producer_snapshot import REMEMBERED_BATCHES
@@ -50,13 +57,16 @@ class History:
     def trim(self, offset: int, free_index: int) -> object:
         return self.add(self.machine.start_draft(offset, free_index))
 
+    def note(self, command: NoteCommand) -> object:
+        return self.add(note_draft(command))
+
 
 def test_the_bytes_of_a_command_are_those_of_version_1() -> None:
     command = StartCommand(Offset(7), Index(5), 9)
     encoded = command.encode()
     assert encoded.hex() == "514c5301" + "070000000000000005000000000000000900000000000000"
     assert StartCommand.decode(memoryview(encoded)) == command
-    wrong = (b"", encoded[:-1], encoded + b"\0", b"QLS\x02" + encoded[4:])
+    wrong = (b"", encoded[:-1], encoded + b"\0", b"QLS\x03" + encoded[4:])
     for each in wrong:
         with pytest.raises(ProtocolError):
             StartCommand.decode(each)
@@ -64,7 +74,7 @@ def test_the_bytes_of_a_command_are_those_of_version_1() -> None:
 
 def test_a_command_of_another_release_stops_the_replica() -> None:
     with pytest.raises(InvariantViolation, match="upgrade this node"):
-        History().add(Draft.of(b"QLS\x02", kind=Kind.COMMAND))
+        History().add(Draft.of(b"QLS\x03", kind=Kind.COMMAND))
 
 
 def test_the_bytes_of_a_state_are_those_of_version_1_and_a_bare_table_is_read_still() -> None:
@@ -87,7 +97,7 @@ def test_the_bytes_of_a_state_are_those_of_version_1_and_a_bare_table_is_read_st
     restored.restore(old)
     assert restored.log_start == WHOLE_LOG
     assert restored.producers.check(3, 0, 0, 2) == Duplicate(0, 1000)
-    for wrong in (b"", state[:27], b"QLN\x02" + state[4:], state + b"\0"):
+    for wrong in (b"", state[:27], b"QLN\x03" + state[4:], state + b"\0"):
         with pytest.raises(ProtocolError):
             restored.restore(wrong)
     assert PartitionState.decode(restored.snapshot()).producers == old
@@ -140,6 +150,9 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("produce"), st.integers(1, 6), st.integers(1, 3), st.integers(0, 1)),
         st.tuples(st.just("trim"), st.integers(0, 30), st.integers(0, 30), st.just(0)),
+        st.tuples(st.just("fence"), st.integers(1, 9), st.just(0), st.just(0)),
+        st.tuples(st.just("checkpoint"), st.integers(1, 3), st.integers(0, 9), st.integers(0, 1)),
+        st.tuples(st.just("forget"), st.integers(1, 3), st.just(0), st.just(0)),
     ),
     max_size=40,
 )
@@ -154,6 +167,12 @@ def test_a_state_made_from_what_is_left_of_the_log_is_the_one_that_saw_all_of_it
     for what, first, second, epoch in script:
         if what == "trim":
             history.trim(min(first, history.end_offset), min(second, len(history.batches)))
+        elif what == "fence":
+            history.note(RaiseFence(first))
+        elif what == "checkpoint":
+            history.note(SetCheckpoint(str(first), Offset(second), rewind=bool(epoch)))
+        elif what == "forget":
+            history.note(ForgetCheckpoint(str(first)))
         else:
             sequence = sequences.get((first, epoch), 0)
             sequences[first, epoch] = sequence + second

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from client.fake_log import FakePartition
 from quorumlog.api._pb import quorumlog_pb2 as pb
+from quorumlog.broker.note_command import SetCheckpoint
 from quorumlog.client.transport import Connection, MessageT, Stream
 from quorumlog.errors import (
     InvalidArgument,
@@ -27,6 +28,7 @@ from quorumlog.errors import (
     Unavailable,
     UnknownTopic,
 )
+from quorumlog.types import Offset
 
 HEARTBEAT_S = 5.0
 
@@ -269,6 +271,30 @@ class FakeCluster:
             log_start_offset=partition.start_offset,
             high_watermark=partition.end_offset,
         )
+
+    def _Fence(self, address: str, request: pb.FenceRequest) -> pb.FenceResponse:
+        partition = self.leading(address, request.topic, request.partition)
+        partition.fence(request.token)
+        return pb.FenceResponse(token=partition.notes.fencing_token)
+
+    def _SetCheckpoint(
+        self, address: str, request: pb.SetCheckpointRequest
+    ) -> pb.SetCheckpointResponse:
+        partition = self.leading(address, request.topic, request.partition)
+        command = SetCheckpoint(request.name, Offset(request.offset), request.rewind)
+        partition.notes = command.applied_to(partition.notes)
+        return pb.SetCheckpointResponse(offset=partition.notes.checkpoints[request.name])
+
+    def _ForgetCheckpoint(
+        self, address: str, request: pb.ForgetCheckpointRequest
+    ) -> pb.ForgetCheckpointResponse:
+        partition = self.leading(address, request.topic, request.partition)
+        partition.notes = partition.notes.without_checkpoint(request.name)
+        return pb.ForgetCheckpointResponse()
+
+    def _GetNotes(self, address: str, request: pb.NotesRequest) -> pb.Notes:
+        notes = self.leading(address, request.topic, request.partition).notes
+        return pb.Notes(fencing_token=notes.fencing_token, checkpoints=dict(notes.checkpoints))
 
     def _Fetch(self, address: str, request: pb.FetchRequest) -> pb.FetchResponse:
         partition = self.leading(address, request.topic, request.partition)

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from fastcrc.crc32 import iscsi as crc32c
 
 from quorumlog.api._pb import quorumlog_pb2 as pb
+from quorumlog.broker.notes import Notes
 from quorumlog.errors import (
     DuplicateSequence,
     InvalidBatch,
     OffsetOutOfRange,
     OutOfOrderSequence,
+    StaleFencingToken,
 )
 from quorumlog.log.batch import Batch, Draft, join_batches
 from quorumlog.log.records import check_records, decode_records
@@ -32,6 +34,7 @@ class FakePartition:
     batches: list[Batch] = field(default_factory=list)
     producers: dict[tuple[int, int], list[tuple[int, int, int, int]]] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    notes: Notes = field(default_factory=Notes)
 
     @property
     def end_offset(self) -> int:
@@ -48,6 +51,8 @@ class FakePartition:
         for sequence, count, base_offset, stamp in done[-REMEMBERED_BATCHES:]:
             if (sequence, count) == (message.sequence, message.record_count):
                 return base_offset, stamp
+        if message.fencing_token:
+            self.fence(message.fencing_token)
         if message.sequence < expected:
             raise DuplicateSequence("appended long ago")
         if message.sequence > expected:
@@ -61,6 +66,11 @@ class FakePartition:
         self.changed.set()
         self.changed = asyncio.Event()
         return base_offset, timestamp_ms
+
+    def fence(self, token: int) -> None:
+        if token < self.notes.fencing_token:
+            raise StaleFencingToken(token, self.notes.fencing_token)
+        self.notes = self.notes.fenced(token)
 
     def find(self, start: pb.Start) -> int:
         kind = start.WhichOneof("at")

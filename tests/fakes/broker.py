@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.metadata import MetadataState, raise_for
+from quorumlog.broker.note_command import SetCheckpoint
+from quorumlog.broker.notes import Notes
 from quorumlog.broker.port import (
     At,
     ClusterView,
@@ -18,10 +20,10 @@ from quorumlog.broker.port import (
     Start,
 )
 from quorumlog.broker.producers import Duplicate, InFlight, PendingProducers, ProducerTable
-from quorumlog.errors import NotLeader, OffsetOutOfRange, Unavailable
+from quorumlog.errors import NotLeader, OffsetOutOfRange, StaleFencingToken, Unavailable
 from quorumlog.log.batch import Batch, Draft, join_batches
 from quorumlog.ports import Member, MemberState
-from quorumlog.types import GroupId, NodeId
+from quorumlog.types import GroupId, NodeId, Offset
 
 TERM = 3
 
@@ -35,6 +37,7 @@ class FakePartition:
     high_watermark: int = 0
     log_start_offset: int = 0
     last_index: int = 0
+    notes: Notes = field(default_factory=Notes)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -125,7 +128,9 @@ class FakeBroker:
     def lead_elsewhere(self, topic: str, leader: str) -> None:
         self.log(topic).leader = NodeId(leader)
 
-    def submit(self, topic: str, partition: int, draft: Draft) -> "asyncio.Future[ProduceAck]":
+    def submit(
+        self, topic: str, partition: int, draft: Draft, fencing_token: int = 0
+    ) -> "asyncio.Future[ProduceAck]":
         log = self._led(topic, partition)
         if self.refuse:
             raise self.refuse.pop(0)
@@ -140,6 +145,8 @@ class FakeBroker:
         if isinstance(found, InFlight):
             index = found.index
             return next(each for batch, each in log.pending if batch.header.index == index)
+        if fencing_token:
+            self._fence(log, fencing_token)
         log.last_index += 1
         batch = draft.stamp(log.last_index, TERM, log.end_offset, 1000 + log.last_index)
         log.end_offset = batch.header.next_offset
@@ -170,6 +177,30 @@ class FakeBroker:
             raise OffsetOutOfRange(offset, log.log_start_offset, log.high_watermark)
         self.trim(topic, max(offset, log.log_start_offset), partition)
         return log.log_start_offset
+
+    def _fence(self, log: FakePartition, token: int) -> None:
+        if token < log.notes.fencing_token:
+            raise StaleFencingToken(token, log.notes.fencing_token)
+        log.notes = log.notes.fenced(token)
+
+    async def fence(self, topic: str, partition: int, token: int) -> int:
+        log = self._led(topic, partition)
+        self._fence(log, token)
+        return log.notes.fencing_token
+
+    async def set_checkpoint(
+        self, topic: str, partition: int, name: str, offset: int, rewind: bool = False
+    ) -> int:
+        log = self._led(topic, partition)
+        log.notes = SetCheckpoint(name, Offset(offset), rewind).applied_to(log.notes)
+        return log.notes.checkpoints[name]
+
+    async def forget_checkpoint(self, topic: str, partition: int, name: str) -> None:
+        log = self._led(topic, partition)
+        log.notes = log.notes.without_checkpoint(name)
+
+    async def notes(self, topic: str, partition: int) -> Notes:
+        return self._led(topic, partition).notes
 
     def trim(self, topic: str, start: int, partition: int = 0) -> None:
         log = self.log(topic, partition)

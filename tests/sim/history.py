@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from quorumlog.broker.note_command import is_note_command
 from quorumlog.broker.start_command import StartCommand
 from quorumlog.log.batch import Batch, Kind
 from quorumlog.log.records import decode_records
@@ -85,6 +86,8 @@ class GroupHistory:
         """Nobody deletes what was not committed, or gives free what was not applied."""
         header, before = batch.header, self.starts[-1]
         if header.kind is not Kind.COMMAND or self.group == METADATA_GROUP:
+            return before
+        if is_note_command(batch.body):
             return before
         command = StartCommand.decode(batch.body)
         if command.start_offset > header.base_offset or command.free_index >= header.index:

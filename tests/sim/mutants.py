@@ -350,18 +350,15 @@ def _start_when_proposed(start_draft: Any) -> Any:
 
 def _deletes_beyond_watermark(delete_before: Any) -> Any:
     async def obedient(self: Broker, topic: str, partition: int, offset: int) -> int:
-        info = self.metadata.partition(topic, partition)
-        replica = self._leading(info)
-        draft = self._controller.partitions[info.group].start_draft(offset, 0)
-        await self._appended(replica, info, draft)
-        return replica.log.start_offset
+        led = self._led(topic, partition)
+        await led.propose(led.machine.start_draft(offset, 0))
+        return led.replica.log.start_offset
 
     return obedient
 
 
 def _start_not_clamped(move_start: Any) -> Any:
-    def trusting(self: PartitionMachine, batch: Any) -> None:
-        command = StartCommand.decode(batch.body)
+    def trusting(self: PartitionMachine, header: Any, command: StartCommand) -> None:
         self._start = LogStart(command.start_offset, command.free_index)
         self.producers.forget_before(command.start_offset, command.forgotten_through)
 

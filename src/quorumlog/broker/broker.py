@@ -4,12 +4,13 @@ The gRPC services stand on this; so do the simulator and a node embedded in a pr
 """
 
 import asyncio
-from typing import Any
 
 from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.controller import Controller
+from quorumlog.broker.led_partition import LedPartition
 from quorumlog.broker.metadata import MetadataState
-from quorumlog.broker.partition import PartitionMachine
+from quorumlog.broker.note_keeper import NoteKeeper
+from quorumlog.broker.notes import Notes
 from quorumlog.broker.port import (
     At,
     ClusterView,
@@ -54,6 +55,7 @@ class Broker:
         self._controller = controller
         self._membership = membership
         self._in_flight: dict[tuple[GroupId, int], asyncio.Future[ProduceAck]] = {}
+        self._notes = NoteKeeper(self._led)
 
     @property
     def metadata(self) -> MetadataState:
@@ -71,41 +73,42 @@ class Broker:
 
     # -- records -------------------------------------------------------------------------------
 
-    def submit(self, topic: str, partition: int, draft: Draft) -> "asyncio.Future[ProduceAck]":
+    def submit(
+        self, topic: str, partition: int, draft: Draft, fencing_token: int = 0
+    ) -> "asyncio.Future[ProduceAck]":
         """Append one batch; the future is done when it is committed and applied here.
 
         The order of calls is the order in the log. A batch that this producer sent before is not
-        appended again: its first acknowledgement is given again.
+        appended again: its first acknowledgement is given again. With a ``fencing_token`` it is
+        appended only where no newer one came before; those that come later need as new a one.
 
         Raises (here, nothing was appended):
             UnknownTopic, PartitionOutOfRange, NotLeader, Overloaded, DiskFull, LogFenced,
-            OutOfOrderSequence, DuplicateSequence, ProducerFenced.
+            OutOfOrderSequence, DuplicateSequence, ProducerFenced, StaleFencingToken.
         The future raises:
             OutcomeUnknown, NotLeader.
         """
-        info = self.metadata.partition(topic, partition)
-        replica = self._leading(info)
-        machine = self._controller.partitions[info.group]
+        led = self._led(topic, partition)
         if draft.producer_id:
-            found = machine.pending.check(
+            found = led.machine.pending.check(
                 draft.producer_id, draft.producer_epoch, draft.sequence, draft.record_count
             )
             if isinstance(found, Duplicate):
                 return self._acknowledged(found)
             if isinstance(found, InFlight):
-                return self._in_flight[info.group, found.index]
-        return self._propose(replica, info, machine, draft)
+                return self._in_flight[led.group, found.index]
+        if fencing_token:
+            self._notes.admit(led, fencing_token)
+        return self._propose(led, draft)
 
     def _acknowledged(self, duplicate: Duplicate) -> "asyncio.Future[ProduceAck]":
         done: asyncio.Future[ProduceAck] = asyncio.get_running_loop().create_future()
         done.set_result(ProduceAck(duplicate.base_offset, duplicate.timestamp_ms))
         return done
 
-    def _propose(
-        self, replica: Replica, info: PartitionInfo, machine: PartitionMachine, draft: Draft
-    ) -> "asyncio.Future[ProduceAck]":
-        outcome: asyncio.Future[ProduceAck] = self._appended(replica, info, draft)
-        key = (info.group, int(replica.log.last_index))
+    def _propose(self, led: LedPartition, draft: Draft) -> "asyncio.Future[ProduceAck]":
+        outcome: asyncio.Future[ProduceAck] = led.propose(draft)
+        key = (led.group, int(led.replica.log.last_index))
         self._in_flight[key] = outcome
 
         def forget(done: "asyncio.Future[ProduceAck]") -> None:
@@ -114,14 +117,6 @@ class Broker:
 
         outcome.add_done_callback(forget)
         return outcome
-
-    def _appended(
-        self, replica: Replica, info: PartitionInfo, draft: Draft
-    ) -> "asyncio.Future[Any]":
-        try:
-            return replica.propose(draft)
-        except NotLeader as error:
-            raise NotLeader(leader=self._leader_address(info)) from error
 
     async def fetch(
         self,
@@ -164,14 +159,9 @@ class Broker:
 
         Raises as :meth:`fetch`, and Overloaded.
         """
-        info = self.metadata.partition(topic, partition)
-        replica = self._leading(info)
-        try:
-            # A leader that was deposed and has not heard of it must not say where the log ends.
-            await replica.read_barrier()
-        except NotLeader as error:
-            raise NotLeader(leader=self._leader_address(info)) from error
-        first, end = replica.log.start_offset, replica.high_watermark.value
+        led = self._led(topic, partition)
+        await led.read_barrier()
+        first, end = led.readable
         offset: int
         if isinstance(start, Earliest):
             offset = first
@@ -182,28 +172,47 @@ class Broker:
                 raise OffsetOutOfRange(start.offset, first, end)
             offset = start.offset
         else:
-            offset = replica.log.offset_for_time(start.timestamp_ms, end)
+            offset = led.replica.log.offset_for_time(start.timestamp_ms, end)
         return OffsetInfo(offset, first, end)
 
     async def delete_before(self, topic: str, partition: int, offset: int) -> int:
         """Delete the partition's records before ``offset``, for good; see :class:`BrokerPort`."""
-        info = self.metadata.partition(topic, partition)
-        replica = self._leading(info)
-        start, end = replica.log.start_offset, replica.high_watermark.value
+        led = self._led(topic, partition)
+        start, end = led.readable
         if offset > end:
             raise OffsetOutOfRange(offset, start, end)
         if offset > start:
-            draft = self._controller.partitions[info.group].start_draft(offset, free_index=0)
+            draft = led.machine.start_draft(offset, free_index=0)
             try:
                 async with asyncio.timeout(_COMMIT_TIMEOUT_S):
-                    await self._appended(replica, info, draft)
+                    await led.propose(draft)
             except TimeoutError:
                 raise OutcomeUnknown(
                     f"the deletion was not committed within {_COMMIT_TIMEOUT_S:g} s: is a majority "
                     "of the partition's replicas up?"
                 ) from None
             self._controller.retention.wake()
-        return replica.log.start_offset
+        return led.replica.log.start_offset
+
+    # -- notes ---------------------------------------------------------------------------------
+
+    async def fence(self, topic: str, partition: int, token: int) -> int:
+        """Refuse appends that name an older fencing token; see :class:`BrokerPort`."""
+        return await self._notes.fence(topic, partition, token)
+
+    async def set_checkpoint(
+        self, topic: str, partition: int, name: str, offset: int, rewind: bool = False
+    ) -> int:
+        """Note how far ``name`` has read; see :class:`BrokerPort`."""
+        return await self._notes.set_checkpoint(topic, partition, name, offset, rewind)
+
+    async def forget_checkpoint(self, topic: str, partition: int, name: str) -> None:
+        """See :class:`BrokerPort`."""
+        await self._notes.forget_checkpoint(topic, partition, name)
+
+    async def notes(self, topic: str, partition: int) -> Notes:
+        """What is noted, by what was committed anywhere before the call."""
+        return await self._notes.notes(topic, partition)
 
     # -- metadata ------------------------------------------------------------------------------
 
@@ -324,6 +333,12 @@ class Broker:
         if not replica.serving:
             raise NotLeader(leader=self._leader_address(info))
         return replica
+
+    def _led(self, topic: str, partition: int) -> LedPartition:
+        info = self.metadata.partition(topic, partition)
+        replica = self._leading(info)
+        machine = self._controller.partitions[info.group]
+        return LedPartition(info.group, replica, machine, lambda: self._leader_address(info))
 
     def _leader_address(self, info: PartitionInfo) -> str | None:
         replica = self._host.replicas.get(info.group)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.metadata import MetadataState
+from quorumlog.broker.notes import Notes
 from quorumlog.log.batch import Draft
 from quorumlog.ports import Member
 from quorumlog.types import Buffer, GroupId, NodeId
@@ -113,13 +114,17 @@ class BrokerPort(Protocol):
         """
         ...
 
-    def submit(self, topic: str, partition: int, draft: Draft) -> "asyncio.Future[ProduceAck]":
+    def submit(
+        self, topic: str, partition: int, draft: Draft, fencing_token: int = 0
+    ) -> "asyncio.Future[ProduceAck]":
         """Append a batch; the future is done when it is committed and applied.
 
         The order of the calls is the order in the log. Raises at once where the batch cannot be
         appended (UnknownTopic, PartitionOutOfRange, NotLeader, Overloaded, SequenceError, …); the
         future fails with OutcomeUnknown when leadership is lost first. A duplicate is
         acknowledged with its first offset, perhaps by the same future: callers must not cancel it.
+        With a ``fencing_token`` (1 to 2^63 - 1; 0: none) it is appended only where no newer one
+        came before (StaleFencingToken), and from then on older ones are refused.
         """
         ...
 
@@ -157,6 +162,44 @@ class BrokerPort(Protocol):
             UnknownTopic, PartitionOutOfRange, NotLeader.
             OffsetOutOfRange: ``offset`` is beyond the high watermark.
             OutcomeUnknown: it may happen yet, and may be asked for again.
+        """
+        ...
+
+    async def fence(self, topic: str, partition: int, token: int) -> int:
+        """Refuse appends that name an older token; return the newest there is once that holds.
+
+        Raises:
+            UnknownTopic, PartitionOutOfRange, NotLeader, InvalidArgument.
+            StaleFencingToken: a newer one came before.
+            OutcomeUnknown: it may hold yet, and may be asked for again.
+        """
+        ...
+
+    async def set_checkpoint(
+        self, topic: str, partition: int, name: str, offset: int, rewind: bool = False
+    ) -> int:
+        """Note that ``name`` reads on at ``offset``; return what is noted then.
+
+        A checkpoint goes back only with ``rewind``: an older request that arrives late changes
+        nothing.
+
+        Raises:
+            UnknownTopic, PartitionOutOfRange, NotLeader.
+            InvalidArgument: no name for a checkpoint, or too many of them.
+            OffsetOutOfRange: ``offset`` is beyond the high watermark.
+            OutcomeUnknown: as :meth:`fence`.
+        """
+        ...
+
+    async def forget_checkpoint(self, topic: str, partition: int, name: str) -> None:
+        """Forget a checkpoint, if there is one; raises as :meth:`set_checkpoint`."""
+        ...
+
+    async def notes(self, topic: str, partition: int) -> Notes:
+        """Fencing token and checkpoints, by what was committed anywhere before the call.
+
+        Raises:
+            UnknownTopic, PartitionOutOfRange, NotLeader, Overloaded.
         """
         ...
 

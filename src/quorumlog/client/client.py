@@ -1,6 +1,5 @@
 """``AsyncClient``: everything a program does with a cluster, in asyncio."""
 
-import asyncio
 import random
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -18,16 +17,14 @@ from quorumlog.client.consumer import (
     Consumer,
     ConsumerOptions,
 )
+from quorumlog.client.fetch_calls import FetchCalls
 from quorumlog.client.grpc_transport import GrpcConnector
 from quorumlog.client.lane import LaneServices
 from quorumlog.client.leader_calls import LeaderCalls
 from quorumlog.client.link import ProduceLinks
-from quorumlog.client.models import (
-    ClusterInfo,
-    OffsetRange,
-    TopicInfo,
-)
+from quorumlog.client.models import ClusterInfo, OffsetRange, TopicInfo
 from quorumlog.client.nodes import Nodes
+from quorumlog.client.note_calls import NoteCalls
 from quorumlog.client.producer import (
     DEFAULT_BUFFER_BYTES,
     DEFAULT_DELIVERY_TIMEOUT_S,
@@ -36,12 +33,11 @@ from quorumlog.client.producer import (
 )
 from quorumlog.client.reader import ReaderServices
 from quorumlog.client.routes import Routes
-from quorumlog.client.starts import Start, start_message
+from quorumlog.client.starts import Start
 from quorumlog.client.tasks import Tasks
-from quorumlog.client.topic_calls import TopicCalls, TopicSettings, count_of
+from quorumlog.client.topic_calls import TopicCalls, TopicSettings
 from quorumlog.client.transport import LOG_SERVICE, Connector
 from quorumlog.errors import InvalidArgument
-from quorumlog.log.batch import Kind, iterate_batches
 from quorumlog.log.compression import DEFAULT_LEVEL
 
 DEFAULT_SERVER: Final = "127.0.0.1:7400"
@@ -79,6 +75,8 @@ class AsyncClient:
         self._routes = Routes(self._nodes, self._tasks)
         self._leader_calls = LeaderCalls(self._nodes, self._routes, rng)
         self._topics = TopicCalls(self._nodes, self._routes, self._leader_calls, request_timeout_s)
+        self._fetches = FetchCalls(self._leader_calls, request_timeout_s)
+        self._notes = NoteCalls(self._leader_calls, request_timeout_s)
         self._cluster = ClusterCalls(self._nodes, self._leader_calls, request_timeout_s)
         self._links = ProduceLinks(self._nodes, self._tasks)
         self._lane_services = LaneServices(
@@ -270,6 +268,7 @@ class AsyncClient:
         delivery_timeout_s: float = DEFAULT_DELIVERY_TIMEOUT_S,
         compression: str | None = None,
         compression_level: int = DEFAULT_LEVEL,
+        fencing_token: int | None = None,
     ) -> Producer:
         """A producer for one topic; see :class:`ProducerOptions` for what can be set.
 
@@ -280,7 +279,12 @@ class AsyncClient:
             topic,
             self._lane_services,
             ProducerOptions(
-                batch_bytes, buffer_bytes, delivery_timeout_s, compression, compression_level
+                batch_bytes,
+                buffer_bytes,
+                delivery_timeout_s,
+                compression,
+                compression_level,
+                fencing_token,
             ),
             lambda closed: self._producers.pop(closed, None),
         )
@@ -297,11 +301,14 @@ class AsyncClient:
         max_bytes: int = DEFAULT_FETCH_BYTES,
         prefetch_bytes: int = DEFAULT_PREFETCH_BYTES,
         retry_timeout_s: float = DEFAULT_RETRY_TIMEOUT_S,
+        checkpoint: str | None = None,
     ) -> Consumer:
         """A consumer of all partitions of a topic, or of some; see :class:`ConsumerOptions`.
 
         Args:
             start: for all partitions, or by partition (those not named begin at ``earliest``).
+            checkpoint: a name under which positions are kept: where there is one, reading begins
+                there and not at ``start``. ``Consumer.commit`` moves it.
         """
         consumer = Consumer(
             topic,
@@ -309,7 +316,12 @@ class AsyncClient:
             start,
             self._reader_services,
             ConsumerOptions(
-                follow, max_bytes, prefetch_bytes, retry_timeout_s, self._request_timeout_s
+                follow,
+                max_bytes,
+                prefetch_bytes,
+                retry_timeout_s,
+                self._request_timeout_s,
+                checkpoint,
             ),
             lambda closed: self._consumers.pop(closed, None),
         )
@@ -332,63 +344,56 @@ class AsyncClient:
         Raises:
             UnknownTopic, PartitionOutOfRange, OffsetOutOfRange, ProtocolError (damaged).
         """
-        offset = start if isinstance(start, int) else await self.offset(topic, partition, start)
-        while True:
-            request = pb.FetchRequest(
-                topic=topic,
-                partition=count_of(partition, "partition"),
-                start=start_message(offset),
-                max_bytes=count_of(max_bytes, "max_bytes"),
-                max_wait_ms=round(max_wait_s * 1000),
-            )
-            response = await self._leader_calls.call(
-                topic,
-                partition,
-                LOG_SERVICE + "Fetch",
-                request,
-                pb.FetchResponse,
-                self._request_timeout_s + max_wait_s,
-                held_s=max_wait_s,
-            )
-            batches = [
-                ConsumedBatch(topic, partition, max(offset, batch.header.base_offset), batch)
-                for batch in iterate_batches(response.batches)
-                if batch.header.next_offset > offset
-            ]
-            records = [batch for batch in batches if batch.batch.header.kind == Kind.RECORDS]
-            if records or not batches:
-                return records
-            # Nothing but gaps, which compaction left: what comes behind them is not the end.
-            offset = batches[-1].next_offset
+        return await self._fetches.fetch(topic, partition, start, max_bytes, max_wait_s)
 
     async def offset(self, topic: str, partition: int, start: Start) -> int:
         """The offset that ``start`` means in a partition just now."""
-        return (await self._list_offsets(topic, partition, start)).offset
+        return await self._fetches.offset(topic, partition, start)
 
     async def offsets(self, topic: str) -> dict[int, OffsetRange]:
         """The records every partition of ``topic`` has, as its leader knows them."""
-        count = await self._leader_calls.partition_count(topic, self._request_timeout_s)
-        answers = await asyncio.gather(
-            *(self._list_offsets(topic, partition, "earliest") for partition in range(count))
-        )
-        return {
-            partition: OffsetRange(answer.log_start_offset, answer.high_watermark)
-            for partition, answer in enumerate(answers)
-        }
+        return await self._fetches.offsets(topic)
 
-    async def _list_offsets(
-        self, topic: str, partition: int, start: Start
-    ) -> pb.ListOffsetsResponse:
-        return await self._leader_calls.call(
-            topic,
-            partition,
-            LOG_SERVICE + "ListOffsets",
-            pb.ListOffsetsRequest(
-                topic=topic, partition=count_of(partition, "partition"), start=start_message(start)
-            ),
-            pb.ListOffsetsResponse,
-            self._request_timeout_s,
-        )
+    # ------------------------------------------------------------------------------ notes
+
+    async def fence(self, topic: str, partition: int, token: int) -> int:
+        """Have a partition refuse appends that name an older fencing token than ``token``.
+
+        Whoever took a lock calls this with its token before reading where the one before stopped:
+        nothing of that one comes behind it any more. Returns the newest token.
+
+        Raises:
+            UnknownTopic, PartitionOutOfRange, InvalidArgument, OutcomeUnknown.
+            StaleFencingToken: a newer one came before.
+        """
+        return await self._notes.fence(topic, partition, token)
+
+    async def fencing_token(self, topic: str, partition: int) -> int:
+        """The newest that a partition was fenced with, or appended to; 0 without any."""
+        return await self._notes.fencing_token(topic, partition)
+
+    async def commit_checkpoint(
+        self, topic: str, name: str, positions: Mapping[int, int], *, rewind: bool = False
+    ) -> dict[int, int]:
+        """Note under ``name`` the next offset to read of some partitions, durably on a majority.
+
+        It goes back only with ``rewind``. Returns where it is then. Each partition is a commit of
+        its own: with an error some may be done.
+
+        Raises:
+            UnknownTopic, PartitionOutOfRange, OutcomeUnknown.
+            InvalidArgument: a name of no or more than 200 bytes; over 1,000 names in a partition.
+            OffsetOutOfRange: beyond the last committed record.
+        """
+        return await self._notes.commit(topic, name, positions, rewind)
+
+    async def checkpoints(self, topic: str) -> dict[str, dict[int, int]]:
+        """The checkpoints of a topic: by name, offset by partition. Raises UnknownTopic."""
+        return await self._notes.checkpoints(topic)
+
+    async def forget_checkpoint(self, topic: str, name: str) -> None:
+        """Forget a checkpoint in all partitions, where there is one. Raises UnknownTopic."""
+        await self._notes.forget(topic, name)
 
     async def _new_identity(self) -> ProducerIdentity:
         response = await self._nodes.call(

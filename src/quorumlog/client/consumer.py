@@ -9,6 +9,7 @@ from typing import Final
 from quorumlog.api._pb import quorumlog_pb2 as pb
 from quorumlog.client.consumed import ConsumedBatch
 from quorumlog.client.models import ConsumedRecord
+from quorumlog.client.note_calls import NoteCalls
 from quorumlog.client.reader import PartitionReader, ReaderOptions, ReaderServices
 from quorumlog.client.starts import Start, start_message
 from quorumlog.client.tasks import Tasks
@@ -30,7 +31,8 @@ class ConsumerOptions:
         max_bytes: about how much the server sends in one message (at least one batch).
         prefetch_bytes: limit of what waits in memory per partition (overrun by one message).
         retry_timeout_s: how long a partition is tried without any answer before the consumer fails.
-        request_timeout_s: limit of the calls that find the first offsets.
+        request_timeout_s: limit of the calls that find the first offsets, and of a commit.
+        checkpoint: the name of one that says where to begin, and that ``commit`` moves.
     """
 
     follow: bool = True
@@ -38,6 +40,7 @@ class ConsumerOptions:
     prefetch_bytes: int = DEFAULT_PREFETCH_BYTES
     retry_timeout_s: float = DEFAULT_RETRY_TIMEOUT_S
     request_timeout_s: float = 30.0
+    checkpoint: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_bytes <= MAX_MESSAGE_BYTES:
@@ -77,6 +80,8 @@ class Consumer:
         self._options = options
         self._on_closed = on_closed
         self._tasks = Tasks()
+        self._notes = NoteCalls(services.leader_calls, options.request_timeout_s)
+        self._committed: dict[int, int] = {}
         self._readers: dict[int, PartitionReader] = {}
         self._reading: dict[int, asyncio.Task[None]] = {}
         self._turn: list[int] = []
@@ -126,6 +131,10 @@ class Consumer:
                 starts[partition] = self._start.get(partition, "earliest")
             else:
                 starts[partition] = self._start
+        if self._options.checkpoint is not None:
+            noted = (await self._notes.checkpoints(self.topic)).get(self._options.checkpoint, {})
+            self._committed = {each: noted[each] for each in wanted if each in noted}
+            starts.update(self._committed)
         offsets = await asyncio.gather(
             *(self._find(partition, start) for partition, start in starts.items())
         )
@@ -154,6 +163,29 @@ class Consumer:
             self._current = None
             self._records = []
         self._begin(partition, offset)
+
+    async def commit(self, *, rewind: bool = False) -> dict[int, int]:
+        """Move the checkpoint to where this consumer is: all records it has returned are done with.
+
+        Replicated and durable when this returns; a consumer of that name begins there. Returns the
+        checkpoint by partition, of those where it differed. It goes back only with ``rewind``.
+
+        Raises:
+            InvalidArgument: the consumer was opened without a checkpoint.
+            Unavailable, OutcomeUnknown: as ``AsyncClient.commit_checkpoint``.
+        """
+        name = self._options.checkpoint
+        if name is None:
+            raise InvalidArgument("there is no checkpoint to move: name one to `consumer`")
+        await self.open()
+        moved = {
+            partition: position
+            for partition, position in self._positions.items()
+            if position != self._committed.get(partition)
+        }
+        committed = await self._notes.commit(self.topic, name, moved, rewind)
+        self._committed.update(committed)
+        return committed
 
     def __aiter__(self) -> AsyncIterator[ConsumedRecord]:
         return self

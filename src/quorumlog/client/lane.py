@@ -74,12 +74,14 @@ class Lane:
         batch_bytes: int,
         delivery_timeout_s: float,
         compression_level: int | None,
+        fencing_token: int,
     ) -> None:
         self._topic = topic
         self._partition = partition
         self._services = services
         self._owner = owner
         self._delivery_timeout_s = delivery_timeout_s
+        self._fencing_token = fencing_token
         self._loop = asyncio.get_running_loop()
         self._queue = BatchQueue(batch_bytes, compression_level)
         self._link: ProduceLink | None = None
@@ -155,7 +157,9 @@ class Lane:
             if attempt == self._queue.attempt:
                 self._answered(batch, answer)
 
-        link.submit(self._topic, self._partition, batch.message(), on_answer)
+        message = batch.message()
+        message.fencing_token = self._fencing_token
+        link.submit(self._topic, self._partition, message, on_answer)
 
     def _connect(
         self, delay_s: float, avoid: str | None = None, missing: tuple[str, NotFound] | None = None

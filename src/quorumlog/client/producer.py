@@ -12,6 +12,7 @@ from quorumlog.client.accumulator import DEFAULT_BATCH_BYTES
 from quorumlog.client.encoding import Item, Run, cut_runs, encode_item
 from quorumlog.client.lane import Lane, LaneServices
 from quorumlog.client.models import RecordMetadata, RunMetadata, SendSummary
+from quorumlog.client.note_calls import checked_token
 from quorumlog.client.partitioner import StickyPartitioner, partition_of_key
 from quorumlog.errors import Closed, InvalidArgument, PartitionOutOfRange, QuorumlogError
 from quorumlog.log.compression import CODECS, DEFAULT_LEVEL, check_level, require_codec
@@ -36,6 +37,8 @@ class ProducerOptions:
             and all consumers need the library too.
         compression_level: 1 (fastest) to 22 (smallest). It is the event loop's time: for a batch
             of 1 MiB 3 to 7 ms at level 3, some 50 ms at 9, near a second at 19.
+        fencing_token: of the lock that allows this producer to write (1 to 2^63 - 1). Once a
+            partition has seen a newer one, every record fails with ``StaleFencingToken``.
     """
 
     batch_bytes: int = DEFAULT_BATCH_BYTES
@@ -43,6 +46,7 @@ class ProducerOptions:
     delivery_timeout_s: float = DEFAULT_DELIVERY_TIMEOUT_S
     compression: str | None = None
     compression_level: int = DEFAULT_LEVEL
+    fencing_token: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch_bytes <= MAX_BATCH_BYTES:
@@ -51,6 +55,8 @@ class ProducerOptions:
             raise InvalidArgument("buffer_bytes is smaller than batch_bytes")
         if not self.delivery_timeout_s > 0:
             raise InvalidArgument("delivery_timeout_s is not positive")
+        if self.fencing_token is not None:
+            checked_token(self.fencing_token)
         check_level(self.compression_level)
         if self.compression is not None:
             if self.compression not in CODECS:
@@ -322,6 +328,7 @@ class Producer:
                 self._options.batch_bytes,
                 self._options.delivery_timeout_s,
                 self._options.compression_level if self._options.compression else None,
+                self._options.fencing_token or 0,
             )
         return lane
 

@@ -161,6 +161,7 @@ class Client:
         delivery_timeout_s: float = DEFAULT_DELIVERY_TIMEOUT_S,
         compression: str | None = None,
         compression_level: int = DEFAULT_LEVEL,
+        fencing_token: int | None = None,
     ) -> SyncProducer:
         producer = self._client.producer(
             topic,
@@ -169,6 +170,7 @@ class Client:
             delivery_timeout_s=delivery_timeout_s,
             compression=compression,
             compression_level=compression_level,
+            fencing_token=fencing_token,
         )
         return SyncProducer(producer, self._background)
 
@@ -182,6 +184,7 @@ class Client:
         max_bytes: int = DEFAULT_FETCH_BYTES,
         prefetch_bytes: int = DEFAULT_PREFETCH_BYTES,
         retry_timeout_s: float = DEFAULT_RETRY_TIMEOUT_S,
+        checkpoint: str | None = None,
     ) -> SyncConsumer:
         return SyncConsumer(
             self._client.consumer(
@@ -192,6 +195,7 @@ class Client:
                 max_bytes=max_bytes,
                 prefetch_bytes=prefetch_bytes,
                 retry_timeout_s=retry_timeout_s,
+                checkpoint=checkpoint,
             ),
             self._background,
         )
@@ -208,6 +212,25 @@ class Client:
         return self._background.run(
             self._client.fetch(topic, partition, start, max_bytes=max_bytes, max_wait_s=max_wait_s)
         )
+
+    def fence(self, topic: str, partition: int, token: int) -> int:
+        return self._background.run(self._client.fence(topic, partition, token))
+
+    def fencing_token(self, topic: str, partition: int) -> int:
+        return self._background.run(self._client.fencing_token(topic, partition))
+
+    def commit_checkpoint(
+        self, topic: str, name: str, positions: Mapping[int, int], *, rewind: bool = False
+    ) -> dict[int, int]:
+        return self._background.run(
+            self._client.commit_checkpoint(topic, name, positions, rewind=rewind)
+        )
+
+    def checkpoints(self, topic: str) -> dict[str, dict[int, int]]:
+        return self._background.run(self._client.checkpoints(topic))
+
+    def forget_checkpoint(self, topic: str, name: str) -> None:
+        self._background.run(self._client.forget_checkpoint(topic, name))
 
     def offset(self, topic: str, partition: int, start: Start) -> int:
         return self._background.run(self._client.offset(topic, partition, start))

@@ -76,6 +76,10 @@ class SyncConsumer:
             return ConsumedBatch(batch.topic, batch.partition, batch.start + start, batch.batch)
         return self._background.run(self._consumer.next_batch())
 
+    def commit(self, *, rewind: bool = False) -> dict[int, int]:
+        """See ``Consumer.commit``."""
+        return self._background.run(self._consumer.commit(rewind=rewind))
+
     def position(self, partition: int) -> int:
         """The offset of the next record this consumer returns from ``partition``."""
         if self._batch is not None and self._batch.partition == partition:

@@ -1,0 +1,51 @@
+"""Checkpoints and fencing tokens of real processes: there after the leader is killed, and all are."""
+
+import pytest
+
+from examples.local_cluster import LocalCluster
+from quorumlog import Client
+from quorumlog.errors import StaleFencingToken
+from support.waiting import wait_for
+
+
+def leader_of(client: Client, topic: str) -> str | None:
+    return client.describe_topic(topic).partitions[0].leader
+
+
+def test_what_is_noted_holds_behind_the_next_leader_and_after_all_were_killed(
+    cluster: LocalCluster,
+) -> None:
+    with Client(*cluster.servers) as client:
+        client.create_topic("t", replicas=3)
+        with client.producer("t", fencing_token=1) as producer:
+            producer.send_many([b"%d" % number for number in range(10)])
+        with client.consumer("t", checkpoint="billing", follow=False) as consumer:
+            for _ in range(4):
+                next(consumer)
+            assert consumer.commit() == {0: 4}
+        assert client.fence("t", 0, 2) == 2
+
+        leader = wait_for("a leader", lambda: leader_of(client, "t"))
+        ids = {node.id: node.name for node in client.cluster_status().nodes}
+        killed = next(node for node in cluster.nodes if node.name == ids[leader])
+        killed.kill()
+        late = client.producer("t", fencing_token=1)
+        with pytest.raises(StaleFencingToken):
+            late.send(b"late")
+        late.abort()
+        assert client.checkpoints("t") == {"billing": {0: 4}}
+        killed.start()
+        killed.wait_serving()
+
+    for node in cluster.nodes:
+        node.kill()
+    for node in cluster.nodes:
+        node.start()
+    for node in cluster.nodes:
+        node.wait_serving()
+    with Client(*cluster.servers) as client:
+        assert client.fencing_token("t", 0) == 2
+        with client.consumer("t", checkpoint="billing", follow=False) as consumer:
+            assert [record.offset for record in consumer] == list(range(4, 10))
+            consumer.commit()
+        assert client.checkpoints("t") == {"billing": {0: 10}}
