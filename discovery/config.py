@@ -15,6 +15,7 @@ _POSITIVE = (
     "stream_timeout_s",
     "seed_retry_s",
     "leave_timeout_s",
+    "key_check_interval_s",
 )
 _AT_LEAST_ONE = (
     "suspicion_multiplier",
@@ -90,7 +91,21 @@ class GossipConfig:
     """How long ``leave`` waits for the news of it to be sent."""
 
     packet_bytes: int = 1400
-    """Largest UDP packet sent: below the MTU of every usual network."""
+    """Largest UDP packet sent: below the MTU of every usual network. What labels and encryption
+    add is taken from it."""
+
+    label: str = ""
+    """Packets and streams with another label, or none, are not taken: two clusters on one network
+    cannot meet by mistake. In clear; at most 255 bytes, no protection by itself."""
+
+    verify_incoming: bool = True
+    """With keys: take nothing that is not encrypted. False while a running cluster begins to."""
+
+    verify_outgoing: bool = True
+    """With keys: send everything encrypted. False in the first step of that."""
+
+    key_check_interval_s: float = 5.0
+    """How often the key file is looked at for other keys."""
 
     max_members: int = 4096
     """Members remembered, failed ones included; further ones are ignored."""
@@ -133,4 +148,7 @@ class GossipConfig:
                 f"probe_interval_s, {self.probe_interval_s}, to leave time for indirect probes"
             )
         if not 1024 <= self.packet_bytes <= 65_000:
-            raise ConfigError(f"packet_bytes is {self.packet_bytes}: it has to be 1024 to 65000")
+            raise ConfigError(
+                f"packet_bytes is {self.packet_bytes}: it has to be 1024 to 65000, without what "
+                "labels and encryption add"
+            )

@@ -7,8 +7,10 @@ turn of the event loop, so that all that arrived in a turn is answered together.
 import asyncio
 import contextlib
 import math
+import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, TypeVar
 
 import structlog
@@ -24,12 +26,16 @@ from quorumlog.discovery.core.output import (
     SendPacket,
 )
 from quorumlog.discovery.core.rng import Rng
+from quorumlog.discovery.exchanges import Exchanges
+from quorumlog.discovery.key_changes import watch_key_file
+from quorumlog.discovery.key_ring import GossipKeys
 from quorumlog.discovery.limits import RateLimit
+from quorumlog.discovery.rejections import Rejections
 from quorumlog.discovery.seeds import SeedFinder, resolve
 from quorumlog.discovery.sockets import PacketProtocol, bind_pair, bound_address, reachable_host
-from quorumlog.discovery.streams import close_writer, exchange_state, ping, read_message
-from quorumlog.discovery.wire.codec import encode_message, encode_push_pull
-from quorumlog.discovery.wire.messages import Address, Ping, PushPull
+from quorumlog.discovery.wire.envelope import Envelope
+from quorumlog.discovery.wire.messages import Address
+from quorumlog.discovery.wire.seal import Seal
 from quorumlog.errors import Closed, ConfigError, DuplicateNode, ProtocolError
 from quorumlog.ports import Member, MemberState
 
@@ -44,17 +50,22 @@ class Gossip:
     """This node among the others; implements ``ports.Membership``.
 
     Made by :meth:`start`, belongs to the event loop it was started in. ``address`` is the one
-    bound, ``advertised`` the one that others are told. ``rejected_packets`` counts packets and
-    streams that were malformed or foreign; they change nothing.
+    bound, ``advertised`` the one that others are told.
     """
 
     def __init__(
-        self, core: GossipCore, *, bound: Address, advertised: Address, config: GossipConfig
+        self,
+        core: GossipCore,
+        envelope: Envelope,
+        *,
+        bound: Address,
+        advertised: Address,
+        config: GossipConfig,
     ) -> None:
         self.address = bound
         self.advertised = advertised
-        self.rejected_packets = 0
         self._core = core
+        self._envelope = envelope
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._change_handlers: list[Callable[[Member], None]] = []
@@ -67,8 +78,15 @@ class Gossip:
         # Nothing is performed before the tasks have a group to run in.
         self._drain_is_due = True
         self._timer: asyncio.TimerHandle | None = None
-        self._streams = 0
-        self._reject_limit = RateLimit(_LOG_INTERVAL_S)
+        self._rejections = Rejections()
+        self._exchanges = Exchanges(
+            core,
+            envelope,
+            config=config,
+            rejections=self._rejections,
+            spawn=self._spawn,
+            changed=self._schedule_drain,
+        )
         self._conflict_limit = RateLimit(_LOG_INTERVAL_S)
 
     @staticmethod
@@ -80,17 +98,26 @@ class Gossip:
         seeds: Sequence[str] = (),
         tags: Mapping[str, str],
         config: GossipConfig | None = None,
+        keys: GossipKeys | None = None,
         rng: Rng,
+        random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> "Gossip":
         """Bind, and begin to look for the others; returns without waiting for them.
 
         ``name`` is unique in the cluster. ``bind`` port 0 takes any free port. ``advertise`` is
         where others reach this node (port 0: the bound one), by default the bound address.
-        ``seeds`` are ``HOST:PORT`` of any members, resolved again at every try.
+        ``seeds`` are ``HOST:PORT`` of any members, resolved again at every try. With ``keys``
+        everything is encrypted, with nonces from ``random_bytes``.
         Raises ``AddressInUse``, ``ConfigError`` (an address or seed that cannot be), and
         ``InvalidArgument`` (a name or tags that do not fit).
         """
         config = config or GossipConfig.lan()
+        envelope = Envelope(
+            label=config.label,
+            seal=None if keys is None else Seal(keys, random_bytes),
+            verify_incoming=config.verify_incoming,
+            verify_outgoing=config.verify_outgoing,
+        )
         packets, stream = bind_pair(*bind)
         try:
             bound = bound_address(packets)
@@ -99,15 +126,17 @@ class Gossip:
                 name=name,
                 address=advertised,
                 tags=tags,
-                config=config,
+                config=replace(config, packet_bytes=config.packet_bytes - envelope.overhead_bytes),
                 rng=rng,
                 now=asyncio.get_running_loop().time(),
             )
-            gossip = Gossip(core, bound=bound, advertised=advertised, config=config)
+            gossip = Gossip(core, envelope, bound=bound, advertised=advertised, config=config)
             finder = SeedFinder(
-                seeds, exchange=gossip._exchange, running=gossip._running, config=config
+                seeds, exchange=gossip._exchanges.join, running=gossip._running, config=config
             )
             await gossip._run(packets, stream, finder)
+            if keys is not None and keys.path:
+                gossip._spawn(watch_key_file(keys, config.key_check_interval_s))
         except BaseException:
             packets.close()
             stream.close()
@@ -118,6 +147,17 @@ class Gossip:
     def members(self) -> list[Member]:
         """All known members, this node included, sorted by name."""
         return self._core.members()
+
+    @property
+    def rejected(self) -> Mapping[str, int]:
+        """How many packets and streams were not taken, by kind (``Rejections``); none of them
+        changed anything."""
+        return self._rejections.counts
+
+    @property
+    def rejected_packets(self) -> int:
+        """All that were not taken."""
+        return self._rejections.counts.total()
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Say ``tags`` of this node from now on.
@@ -193,20 +233,10 @@ class Gossip:
 
     def _receive_packet(self, data: bytes, sender: Address) -> None:
         try:
-            self._core.receive_packet(sender, data, self._loop.time())
+            self._core.receive_packet(sender, self._envelope.open_packet(data), self._loop.time())
         except ProtocolError as error:
-            self._reject(sender, error)
+            self._rejections.count(sender, error, self._loop.time())
         self._schedule_drain()
-
-    def _reject(self, sender: object, error: Exception) -> None:
-        self.rejected_packets += 1
-        if self._reject_limit.allows(self._loop.time()):
-            _log.debug(
-                "gossip_rejected",
-                sender=sender,
-                error=str(error),
-                not_logged=self._reject_limit.take_suppressed(),
-            )
 
     def _schedule_drain(self) -> None:
         if not self._drain_is_due and not self._stopping.is_set():
@@ -236,9 +266,9 @@ class Gossip:
             case SendPacket(address, data):
                 self._send(address, data)
             case OpenExchange(address):
-                self._group.create_task(self._exchange_quietly(address))
+                self._exchanges.open_exchange(address)
             case OpenPing(address, message, timeout_s):
-                self._group.create_task(self._ping(address, message, timeout_s))
+                self._exchanges.open_ping(address, message, timeout_s)
             case MemberChanged(member):
                 self._call(self._change_handlers, member)
             case NameConflicted():
@@ -246,7 +276,7 @@ class Gossip:
 
     def _send(self, address: Address, data: bytes) -> None:
         if self._packets is not None and self._packets.writable:
-            self._packets.transport.sendto(data, address)
+            self._packets.transport.sendto(self._envelope.wrap_packet(data), address)
 
     def _report_conflict(self, conflict: NameConflicted) -> None:
         member, (host, port) = conflict.member, conflict.claimant
@@ -272,60 +302,13 @@ class Gossip:
                 _log.exception("gossip_handler_failed")
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._stopping.is_set() or self._streams >= self._config.max_streams:
+        if self._stopping.is_set():
             writer.close()
             return
-        self._streams += 1
-        self._group.create_task(self._serve(reader, writer))
+        self._exchanges.accept(reader, writer)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one stream. A state is merged first, so that the answer refutes at once."""
-        try:
-            async with asyncio.timeout(self._config.stream_timeout_s):
-                answer = self._answer(await read_message(reader))
-                if answer is not None:
-                    writer.write(answer)
-                    await writer.drain()
-        except (OSError, ProtocolError) as error:
-            self._reject(writer.get_extra_info("peername"), error)
-        finally:
-            self._streams -= 1
-            await close_writer(writer)
-
-    def _answer(self, message: object) -> bytes | None:
-        if isinstance(message, PushPull):
-            self._core.receive_push_pull(message, self._loop.time())
-            self._schedule_drain()
-            return encode_push_pull(self._core.local_state(join=False))
-        if isinstance(message, Ping):
-            ack = self._core.answer_ping(message)
-            return None if ack is None else encode_message(ack)
-        return None
-
-    async def _exchange(self, address: Address) -> None:
-        """Push and pull with a seed. Raises ``OSError`` or ``ProtocolError``."""
-        await self._push_pull(address, join=True)
-
-    async def _exchange_quietly(self, address: Address) -> None:
-        try:
-            await self._push_pull(address, join=False)
-        except (OSError, ProtocolError) as error:
-            _log.debug("exchange_failed", address=address, error=str(error))
-
-    async def _push_pull(self, address: Address, *, join: bool) -> None:
-        state = self._core.local_state(join=join)
-        answer = await exchange_state(address, state, self._config.stream_timeout_s)
-        self._core.receive_push_pull(answer, self._loop.time())
-        self._schedule_drain()
-
-    async def _ping(self, address: Address, message: Ping, timeout_s: float) -> None:
-        try:
-            ack = await ping(address, message, timeout_s)
-        except (OSError, ProtocolError) as error:
-            _log.debug("stream_ping_failed", address=address, error=str(error))
-            return
-        self._core.receive_stream_ack(ack, self._loop.time())
-        self._schedule_drain()
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        self._group.create_task(work)
 
     def _running(self) -> list[Address]:
         """Where the running members are, this node first."""

@@ -4,39 +4,40 @@ import asyncio
 from typing import Final
 
 from quorumlog.discovery.wire.codec import encode_message, encode_push_pull
+from quorumlog.discovery.wire.envelope import Envelope, EnvelopeDecoder
 from quorumlog.discovery.wire.messages import Ack, Address, Ping, PushPull, RemoteError
 from quorumlog.discovery.wire.messages import StreamMessage as Message
-from quorumlog.discovery.wire.stream import StreamDecoder
 from quorumlog.errors import ProtocolError
 
 _CHUNK_BYTES: Final = 64 * 1024
 _CLOSE_TIMEOUT_S: Final = 1.0
 
 
-async def exchange_state(address: Address, state: PushPull, timeout_s: float) -> PushPull:
+async def exchange_state(
+    address: Address, state: PushPull, timeout_s: float, envelope: Envelope
+) -> PushPull:
     """Send ``state`` to the member at ``address`` and return its own.
 
     Raises ``OSError`` (``TimeoutError`` included) when it cannot be reached in time and
     ``ProtocolError`` when it answers something else.
     """
-    answer = await _ask(address, encode_push_pull(state), timeout_s)
+    answer = await _ask(address, encode_push_pull(state), timeout_s, envelope)
     if isinstance(answer, PushPull):
         return answer
     reason = answer.text if isinstance(answer, RemoteError) else type(answer).__name__
     raise ProtocolError(f"{address[0]}:{address[1]} answered a push/pull with: {reason}")
 
 
-async def ping(address: Address, message: Ping, timeout_s: float) -> Ack:
+async def ping(address: Address, message: Ping, timeout_s: float, envelope: Envelope) -> Ack:
     """Ping over TCP. Raises as ``exchange_state`` does."""
-    answer = await _ask(address, encode_message(message), timeout_s)
+    answer = await _ask(address, encode_message(message), timeout_s, envelope)
     if isinstance(answer, Ack):
         return answer
     raise ProtocolError(f"{address[0]}:{address[1]} answered a ping with {type(answer).__name__}")
 
 
-async def read_message(reader: asyncio.StreamReader) -> Message:
+async def read_message(reader: asyncio.StreamReader, decoder: EnvelopeDecoder) -> Message:
     """The one message of a stream. Raises ``ProtocolError``, also when it ends before."""
-    decoder = StreamDecoder()
     while True:
         data = await reader.read(_CHUNK_BYTES)
         if not data:
@@ -56,12 +57,12 @@ async def close_writer(writer: asyncio.StreamWriter) -> None:
         writer.transport.abort()
 
 
-async def _ask(address: Address, question: bytes, timeout_s: float) -> Message:
+async def _ask(address: Address, question: bytes, timeout_s: float, envelope: Envelope) -> Message:
     async with asyncio.timeout(timeout_s):
         reader, writer = await asyncio.open_connection(*address)
         try:
-            writer.write(question)
+            writer.write(envelope.wrap_message(question, dialled=True))
             await writer.drain()
-            return await read_message(reader)
+            return await read_message(reader, envelope.message_decoder(dialled=True))
         finally:
             await close_writer(writer)

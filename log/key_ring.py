@@ -212,7 +212,7 @@ def _read(path: str) -> str:
     except OSError as error:
         raise ConfigError(f"key file {path} cannot be read: {error.strerror}") from error
     try:
-        _check_trust(path, os.fstat(file))
+        check_trust(path, os.fstat(file))
         with os.fdopen(file, "rb", closefd=False) as stream:
             raw = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
@@ -227,8 +227,12 @@ def _read(path: str) -> str:
     return text
 
 
-def _check_trust(path: str, status: os.stat_result) -> None:
-    """Refuse what is no regular file, or open to others; see :meth:`KeyRing.load`."""
+def check_trust(path: str, status: os.stat_result) -> None:
+    """Refuse a key file that is no regular file, or open to others; see :meth:`KeyRing.load`.
+
+    Raises:
+        ConfigError: names the file and the way out.
+    """
     if not stat.S_ISREG(status.st_mode):
         raise ConfigError(f"key file {path} is not a regular file")
     is_own = status.st_uid == os.geteuid()

@@ -7,7 +7,7 @@ Only the decoder is here: nobody has to compress.
 
 from typing import Final
 
-from quorumlog.errors import ProtocolError
+from quorumlog.errors import OversizedMessage, ProtocolError
 
 _CLEAR: Final = 256
 _END: Final = 257
@@ -19,7 +19,8 @@ _LITERALS: Final = [bytes([value]) for value in range(256)] + [b"", b""]
 def decompress(data: bytes, limit_bytes: int) -> bytes:
     """The bytes that ``data`` stands for, at most ``limit_bytes`` of them.
 
-    Raises ``ProtocolError`` for a code that cannot be, a stream without its end, or more output.
+    Raises ``ProtocolError`` for a code that cannot be or a stream without its end, and
+    ``OversizedMessage`` for more output.
     Memory beside the output: a table of 4096 entries.
     """
     output = bytearray()
@@ -44,7 +45,7 @@ def decompress(data: bytes, limit_bytes: int) -> bytes:
             continue
         entry = _expand(table, code, previous)
         if len(output) + len(entry) > limit_bytes:
-            raise ProtocolError(f"a compressed message holds more than {limit_bytes} bytes")
+            raise OversizedMessage(f"a compressed message holds more than {limit_bytes} bytes")
         output += entry
         if previous and len(table) < 1 << _MAX_WIDTH:
             table.append(previous + entry[:1])

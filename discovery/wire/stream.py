@@ -18,7 +18,7 @@ from quorumlog.discovery.wire.messages import (
     User,
 )
 from quorumlog.discovery.wire.packet import decompress_fields
-from quorumlog.errors import ProtocolError
+from quorumlog.errors import OversizedMessage, ProtocolError
 
 MAX_STREAM_BYTES: Final = 4 * 1024 * 1024
 """Most bytes of one message on a stream, both as sent and when decompressed."""
@@ -55,7 +55,7 @@ class StreamDecoder:
     def feed(self, data: bytes) -> StreamMessage | None:
         self._received_bytes += len(data)
         if self._received_bytes > MAX_STREAM_BYTES:
-            raise ProtocolError(f"a gossip stream is longer than {MAX_STREAM_BYTES} bytes")
+            raise OversizedMessage(f"a gossip stream is longer than {MAX_STREAM_BYTES} bytes")
         if self._kind is None:
             if not data:
                 return None

@@ -15,6 +15,7 @@ from quorumlog.discovery.gossip import Gossip
 from quorumlog.discovery.seeds import parse_seed
 from quorumlog.discovery.streams import exchange_state, ping
 from quorumlog.discovery.wire.codec import encode_push_pull
+from quorumlog.discovery.wire.envelope import Envelope
 from quorumlog.discovery.wire.messages import Ping, PushPull
 from quorumlog.errors import AddressInUse, Closed, ConfigError, InvalidArgument, ProtocolError
 from quorumlog.ports import Member, MemberState
@@ -248,7 +249,7 @@ async def test_more_streams_than_the_bound_are_closed(start: Start) -> None:
     one = await start("one", config=config)
     waiting = [await asyncio.open_connection(*one.address) for _ in range(2)]
     with pytest.raises((ProtocolError, OSError)):
-        await exchange_state(one.address, PushPull((), join=False), 5)
+        await exchange_state(one.address, PushPull((), join=False), 5, Envelope())
     for _, writer in waiting:
         writer.close()
         await writer.wait_closed()
@@ -266,9 +267,9 @@ async def test_a_stream_that_stalls_is_given_up(start: Start) -> None:
 
 async def test_a_ping_over_tcp_is_answered_for_this_member_only(start: Start) -> None:
     one = await start("one")
-    assert (await ping(one.address, Ping(7, "one"), 5)).sequence == 7
+    assert (await ping(one.address, Ping(7, "one"), 5, Envelope())).sequence == 7
     with pytest.raises(ProtocolError):
-        await ping(one.address, Ping(7, "another"), 5)
+        await ping(one.address, Ping(7, "another"), 5, Envelope())
 
 
 async def test_a_failing_handler_stops_nothing(start: Start) -> None:

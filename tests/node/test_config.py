@@ -6,6 +6,7 @@ import pytest
 
 from quorumlog.errors import ConfigError
 from quorumlog.node.config import NodeConfig, load_config
+from quorumlog.node.gossip_settings import gossip_config
 
 
 def test_defaults_are_a_single_durable_node() -> None:
@@ -96,3 +97,17 @@ def test_settings_in_milliseconds_have_bounds(name: str, lowest: int, highest: i
     for value in (lowest - 1, highest + 1):
         with pytest.raises(ConfigError, match=f"{name} is {value}"):
             NodeConfig(**{name: value})
+
+
+def test_gossip_has_a_label_keys_and_a_way_to_begin_to_encrypt() -> None:
+    with pytest.raises(ConfigError, match="gossip_verify is 'all'"):
+        NodeConfig(gossip_verify="all")
+    with pytest.raises(ConfigError, match="255"):
+        NodeConfig(gossip_label="é" * 128)
+    steps = [gossip_config(NodeConfig(gossip_verify=step)) for step in ("none", "outgoing", "both")]
+    assert [(step.verify_outgoing, step.verify_incoming) for step in steps] == [
+        (False, False),
+        (True, False),
+        (True, True),
+    ]
+    assert gossip_config(NodeConfig(gossip_label="blue")).label == "blue"

@@ -109,6 +109,38 @@ async def test_a_key_file_that_is_not_there_keeps_a_node_from_starting(tmp_path:
     assert not directory.exists()
 
 
+async def test_nodes_with_a_gossip_key_form_a_cluster_and_others_stay_outside(
+    tmp_path: Path,
+) -> None:
+    keys = tmp_path / "gossip.json"
+    keys.write_text('["MTIzNDU2Nzg5MDEyMzQ1Ng=="]')
+    keys.chmod(0o600)
+    async with AsyncExitStack() as stack:
+        one = Node(config_in(tmp_path / "1", bootstrap_expect=2, gossip_keys=str(keys)))
+        await one.start()
+        stack.push_async_callback(one.close)
+        seeds = (one.gossip_address,)
+        plain = Node(config_in(tmp_path / "plain", join=seeds))
+        await plain.start()
+        stack.push_async_callback(plain.close)
+        two = Node(config_in(tmp_path / "2", bootstrap_expect=2, join=seeds, gossip_keys=str(keys)))
+        await two.start()
+        stack.push_async_callback(two.close)
+        await one.wait_ready(20)
+        await two.wait_ready(20)
+        with pytest.raises(TimeoutError):
+            await plain.wait_ready(0)
+
+
+async def test_a_gossip_key_file_that_is_not_there_keeps_a_node_from_starting(
+    tmp_path: Path,
+) -> None:
+    directory = tmp_path / "data"
+    with pytest.raises(ConfigError, match="gossip key file"):
+        await Node(config_in(directory, gossip_keys=str(tmp_path / "keys.json"))).start()
+    assert not directory.exists()
+
+
 async def test_three_nodes_serve_a_replicated_topic_through_the_loss_of_one(
     tmp_path: Path,
 ) -> None:

@@ -16,6 +16,11 @@ import click
     multiple=True,
     help="Gossip address of any node of the cluster; repeatable.",
 )
+@click.option(
+    "--gossip-keys",
+    metavar="FILE",
+    help='Encrypt gossip with the keys in FILE, a list like ["BASE64"]; the same on every node.',
+)
 @click.option("--name", help="What to call this node. [default: made of its id]")
 @click.option(
     "--bootstrap-expect",

@@ -31,6 +31,16 @@ class NodeConfig:
     address."""
     gossip: str = ""
     """HOST:PORT of the gossip endpoint (UDP and TCP); empty: listen's host, port 7946."""
+    gossip_keys: str = ""
+    """File with the keys that gossip is encrypted with, the same on every node, see
+    docs/discovery.md; empty: gossip is in clear. The file is read again when it changes."""
+    gossip_label: str = ""
+    """Nodes with another label are not heard: two clusters on one network cannot meet by mistake.
+    At most 255 bytes."""
+    gossip_verify: str = "both"
+    """With gossip_keys. both: send encrypted, take nothing else; outgoing: send encrypted, take
+    both; none: send in clear, take both. A running cluster begins to encrypt by none, outgoing,
+    both."""
     advertise: str = ""
     """HOST:PORT that other nodes and clients use; empty: listen. Needed when listen is 0.0.0.0."""
     join: tuple[str, ...] = ()
@@ -94,6 +104,12 @@ class NodeConfig:
             raise ConfigError(f"log_level is {self.log_level!r}: use debug, info, warning or error")
         if self.log_format not in ("auto", "console", "json"):
             raise ConfigError(f"log_format is {self.log_format!r}: use auto, console or json")
+        if self.gossip_verify not in ("both", "outgoing", "none"):
+            raise ConfigError(
+                f"gossip_verify is {self.gossip_verify!r}: use both, outgoing or none"
+            )
+        if len(self.gossip_label.encode()) > 255:
+            raise ConfigError("gossip_label has more than 255 bytes")
         if len(self.name) > 64:
             raise ConfigError(f"name has {len(self.name)} characters and the limit is 64")
         if not self.data_dir:

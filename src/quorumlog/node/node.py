@@ -33,6 +33,7 @@ from quorumlog.log.log import Log, LogConfig
 from quorumlog.node.announcement import announce
 from quorumlog.node.bootstrap import Bootstrap
 from quorumlog.node.config import NodeConfig
+from quorumlog.node.gossip_settings import gossip_config, load_gossip_keys
 from quorumlog.node.identity import Seat
 from quorumlog.node.peer_port import NodePeerPort
 from quorumlog.node.scrubbing import Scrubbing
@@ -87,7 +88,7 @@ class Node:
         Raises (nothing is left behind):
             LogLocked, UnusableDirectory, Corrupt, DiskFull: the data directory.
             AddressInUse: a port.
-            ConfigError: the key file.
+            ConfigError: a key file.
         """
         try:
             await self._start()
@@ -102,6 +103,7 @@ class Node:
         if config.keys:
             self._keys = await worker.run(lambda: KeyRing.load(config.keys))
             check_library()
+        gossip_keys = await worker.run(lambda: load_gossip_keys(config))
         disk = SystemDisk()
         self._data = await worker.run(lambda: DataDirectory.open(disk, config.data_dir))
         stack.callback(self._data.release)
@@ -129,6 +131,8 @@ class Node:
             advertise=None,
             seeds=config.join,
             tags=self._tags(identity.cluster_id),
+            config=gossip_config(config),
+            keys=gossip_keys,
             rng=self._rng,
         )
         stack.push_async_callback(self._gossip.close)

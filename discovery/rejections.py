@@ -1,0 +1,36 @@
+"""What was sent to this node and not taken: counted by kind, logged at a bounded rate."""
+
+from collections import Counter
+from typing import Final
+
+import structlog
+
+from quorumlog.discovery.limits import RateLimit
+from quorumlog.errors import QuorumlogError
+
+_log = structlog.get_logger(__name__)
+
+_LOG_INTERVAL_S: Final = 10.0
+
+
+class Rejections:
+    """``counts`` has the errors' ``reason``: PROTOCOL_ERROR (malformed), FOREIGN_PEER (another
+    label or key), REPLAYED_PACKET, OVERSIZED_MESSAGE, and BROKEN_STREAM for one that ended or
+    stalled."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._limit = RateLimit(_LOG_INTERVAL_S)
+
+    def count(self, sender: object, error: Exception, now: float) -> None:
+        """Note one more; a line at debug every ten seconds at most."""
+        kind = error.reason if isinstance(error, QuorumlogError) else "BROKEN_STREAM"
+        self.counts[kind] += 1
+        if self._limit.allows(now):
+            _log.debug(
+                "gossip_rejected",
+                sender=sender,
+                kind=kind,
+                error=str(error) or type(error).__name__,
+                not_logged=self._limit.take_suppressed(),
+            )
