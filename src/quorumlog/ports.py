@@ -15,7 +15,10 @@ T = TypeVar("T")
 
 
 class Clock(Protocol):
-    """``monotonic_s`` never goes back and drives every timer; ``wall_ms`` only stamps records."""
+    """``monotonic_s`` never goes back and drives every timer; ``wall_ms`` only stamps records.
+
+    ``monotonic_s`` does not stand still, in a suspended machine either: leases rest on it.
+    """
 
     def monotonic_s(self) -> float: ...
 

@@ -19,11 +19,13 @@ _MAX_BUFFERS = min(os.sysconf("SC_IOV_MAX"), 1024)
 _ZEROS = bytes(1024 * 1024)
 _FILE_MODE = 0o644
 _LOCK_ATTEMPTS = 1000
+_CLOCK = int(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+"""Goes on while the machine is suspended. Linux's CLOCK_MONOTONIC does not; that of macOS does."""
 
 
 class SystemClock:
     def monotonic_s(self) -> float:
-        return time.monotonic()
+        return time.clock_gettime(_CLOCK)
 
     def wall_ms(self) -> int:
         return time.time_ns() // 1_000_000
