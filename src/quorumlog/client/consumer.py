@@ -174,13 +174,19 @@ class Consumer:
             InvalidArgument: the consumer was opened without a checkpoint.
             Unavailable, OutcomeUnknown: as ``AsyncClient.commit_checkpoint``.
         """
+        await self.open()
+        return await self.commit_positions(self._positions, rewind)
+
+    async def commit_positions(
+        self, positions: Mapping[int, int], rewind: bool = False
+    ) -> dict[int, int]:
+        """:meth:`commit` for who is not as far as this consumer: next offset by partition."""
         name = self._options.checkpoint
         if name is None:
             raise InvalidArgument("there is no checkpoint to move: name one to `consumer`")
-        await self.open()
         moved = {
             partition: position
-            for partition, position in self._positions.items()
+            for partition, position in positions.items()
             if position != self._committed.get(partition)
         }
         committed = await self._notes.commit(self.topic, name, moved, rewind)

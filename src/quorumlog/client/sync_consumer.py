@@ -78,7 +78,9 @@ class SyncConsumer:
 
     def commit(self, *, rewind: bool = False) -> dict[int, int]:
         """See ``Consumer.commit``."""
-        return self._background.run(self._consumer.commit(rewind=rewind))
+        self.open()
+        positions = {partition: self.position(partition) for partition in self.partitions}
+        return self._background.run(self._consumer.commit_positions(positions, rewind))
 
     def position(self, partition: int) -> int:
         """The offset of the next record this consumer returns from ``partition``."""
