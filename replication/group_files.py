@@ -1,10 +1,12 @@
-"""What a node's disk has of its groups: a directory each, named by the group's number.
+"""What a node's disk has of its groups: a directory each, named by the group's number, and a list.
 
 Every call blocks.
 """
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from quorumlog.errors import Corrupt
@@ -16,16 +18,18 @@ from quorumlog.log.state_snapshot import StateSnapshot, load_newest
 from quorumlog.ports import Clock, Disk
 from quorumlog.replication.catch_up.leaving import finish_leaving, has_left, leave, left_at
 from quorumlog.replication.catch_up.starting_over import (
+    HARD_STATE_NAME,
     check_has_voted,
     check_kept,
     is_recovering,
-    set_aside_of,
+    leftovers_of,
     settle,
     start_over,
 )
 from quorumlog.replication.core.members import Members
+from quorumlog.replication.group_list import GroupList, groups_in
 from quorumlog.replication.saved_state import FoundStates
-from quorumlog.types import GroupId, Index, NodeId
+from quorumlog.types import GroupId, Index, NodeId, Term
 
 ConfigEntries = tuple[tuple[Index, Members], ...]
 
@@ -51,11 +55,26 @@ class OpenedFiles:
             self.hard_state_file.close()
 
 
+class _ListedHardState(HardStateFile):
+    """Has the list of groups cover a term before anything is promised in it."""
+
+    def __init__(self, disk: Disk, path: str, cover: Callable[[Term], None]) -> None:
+        super().__init__(disk, path)
+        self._cover = cover
+
+    def save(self, state: HardState) -> None:
+        self._cover(state.term)
+        super().save(state)
+
+
 class GroupFiles:
+    """``listed`` has the groups that were here, also those that are lost."""
+
     def __init__(self, disk: Disk, directory: str, clock: Clock) -> None:
         self._disk = disk
         self._directory = directory
         self._clock = clock
+        self.listed = GroupList(disk, directory)
 
     def path_of(self, group: GroupId) -> str:
         return f"{self._directory}/{group}"
@@ -64,18 +83,25 @@ class GroupFiles:
         """Open the group's log and hard state, made where there is none.
 
         Raises:
-            Corrupt: one of them is damaged, or was taken away.
+            Corrupt: one of them is damaged, or was taken away; or all of it.
             DiskFull, UnusableDirectory, OSError.
         """
         directory = self.path_of(group)
         settle(self._disk, directory)
+        if not self._disk.exists(directory):
+            self._check_is_new(group)
         self._disk.make_directory(directory)
         check_kept(self._disk, directory)
         # The hard state first: with a damaged one this node must not even look as if it had a log.
-        hard_state_file = HardStateFile(self._disk, f"{directory}/hard-state")
+        hard_state_file = _ListedHardState(
+            self._disk, f"{directory}/{HARD_STATE_NAME}", partial(self.listed.cover, group)
+        )
         with ExitStack() as undo:
             undo.callback(hard_state_file.close)
             hard_state = hard_state_file.load()
+            if hard_state.term > 0:
+                # It may acknowledge in the term that it has, before it saves another one.
+                self.listed.cover(group, hard_state.term)
             log = Log.open(self._disk, directory, log_config, self._clock)
             undo.callback(log.close)
             if log.last_index > 0:
@@ -126,36 +152,52 @@ class GroupFiles:
         """See :func:`quorumlog.log.install.decide_install`."""
         decide_install(self._disk, self.path_of(group))
 
-    def start_over(self, group: GroupId, reason: str) -> str:
+    def start_over(self, group: GroupId, reason: str) -> str | None:
         """See :func:`~quorumlog.replication.catch_up.starting_over.start_over`."""
-        return start_over(self._disk, self.path_of(group), reason, self._clock.wall_ms())
+        bound = self.listed.term_bound(group)
+        beyond = None if bound is None else HardState(bound)
+        return start_over(self._disk, self.path_of(group), reason, self._clock.wall_ms(), beyond)
 
     def leave(self, group: GroupId, settled_index: Index) -> None:
         """See :func:`~quorumlog.replication.catch_up.leaving.leave`."""
         leave(self._disk, self.path_of(group), settled_index, self._clock.wall_ms())
 
     def stored(self) -> list[GroupId]:
-        """The groups that there is data of, sorted."""
-        if not self._disk.exists(self._directory):
-            return []
-        finish_leaving(self._disk, self._directory)
-        names = self._disk.list_directory(self._directory)
-        return sorted(GroupId(int(name)) for name in names if name.isascii() and name.isdigit())
+        """The groups that there is data of, or was, and nobody deleted it; sorted."""
+        if self._disk.exists(self._directory):
+            finish_leaving(self._disk, self._directory)
+        return sorted({*groups_in(self._disk, self._directory), *self.listed.groups()})
 
     def left(self) -> list[GroupId]:
         """Those of :meth:`stored` that only have term and vote, sorted."""
-        return [group for group in self.stored() if has_left(self._disk, self.path_of(group))]
+        self.stored()
+        there = groups_in(self._disk, self._directory)
+        return [group for group in there if has_left(self._disk, self.path_of(group))]
 
     def remove(self, group: GroupId) -> None:
         """Delete all that there is of the group, durably."""
-        if not self._disk.exists(self._directory):
-            return
-        path = self.path_of(group)
-        # The live one last: a restart in between finds by it that there is something to remove.
-        for each in (*set_aside_of(self._disk, path), f"{path}.new", path):
-            if self._disk.exists(each):
-                self._disk.remove_directory(each)
-                self._disk.sync_directory(self._directory)
+        if self._disk.exists(self._directory):
+            path = self.path_of(group)
+            # The live one last: a restart in between finds by it that there is something to remove.
+            for each in (*leftovers_of(self._disk, path), path):
+                if self._disk.exists(each):
+                    self._disk.remove_directory(each)
+                    self._disk.sync_directory(self._directory)
+        self.listed.forget(group)
+
+    def _check_is_new(self, group: GroupId) -> None:
+        """Raise Corrupt where the group, which has no directory, was here, or may have been."""
+        bound, path = self.listed.term_bound(group), self.path_of(group)
+        if bound is not None:
+            raise Corrupt(path, 0, "the directory of a replica that was here", "none")
+        if self.listed.may_lack(group):
+            raise Corrupt(
+                path,
+                0,
+                "the directory of a replica that may have been here before the list of groups was "
+                "lost (move it to another node, or replace this node by a new one)",
+                "none",
+            )
 
 
 def configurations_in(log: Log, restored: StateSnapshot | None) -> ConfigEntries:

@@ -3,47 +3,32 @@
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
-from quorumlog.errors import Closed, Corrupt, InvariantViolation, StorageError
+from quorumlog.errors import Corrupt, InvariantViolation, StorageError
 from quorumlog.log.log import LogConfig
 from quorumlog.log.state_snapshot import StateSnapshot
 from quorumlog.ports import Clock, Disk, PeerTransport, Worker
-from quorumlog.replication.catch_up.catch_up import CatchUp
-from quorumlog.replication.catch_up.pacing import CatchUpPacer
 from quorumlog.replication.catch_up.starting_over import WAY_OUT_ALONE
 from quorumlog.replication.catch_up.state_receiver import is_needed
 from quorumlog.replication.config import ReplicationConfig
-from quorumlog.replication.core.core import RaftCore
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.ready import Event
 from quorumlog.replication.group_files import (
-    ConfigEntries,
     GroupFiles,
-    OpenedFiles,
 )
+from quorumlog.replication.opening import Opener, Order
 from quorumlog.replication.reopening import Reopener
 from quorumlog.replication.replica import Replica
-from quorumlog.replication.saved_state import FoundStates, Held, StateSaver, find_states
+from quorumlog.replication.saved_state import Held
 from quorumlog.replication.sleep.beat import BEAT_GROUP
 from quorumlog.replication.sleep.keeper import SleepKeeper
 from quorumlog.replication.state_machine import StateMachine
 from quorumlog.types import GroupId, Index, NodeId
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """What a group was opened with: it may have to be opened again."""
-
-    members: Members
-    state_machine: StateMachine
-    log_config: LogConfig
 
 
 class GroupHost:
@@ -69,15 +54,11 @@ class GroupHost:
         self.node_id = node_id
         self.replicas: dict[GroupId, Replica] = {}
         self._files = GroupFiles(disk, directory, clock)
-        self._disk = disk
-        self._clock = clock
         self._worker = worker
-        self._transport = transport
-        self._rng = rng
         self._config = config or ReplicationConfig()
         self._events = events
         self._closed = False
-        self._orders: dict[GroupId, _Order] = {}
+        self._orders: dict[GroupId, Order] = {}
         self._locks: dict[GroupId, asyncio.Lock] = {}
         self._reopener = Reopener(
             replicas=self.replicas,
@@ -85,7 +66,6 @@ class GroupHost:
             reopen=self._reopen,
             retry_s=self._config.disk_full_retry_s,
         )
-        self._pacer = CatchUpPacer(self._config.catch_up_bytes_s, clock.monotonic_s)
         self._sleep = SleepKeeper(
             node_id=node_id,
             incarnation=rng.getrandbits(64),
@@ -93,6 +73,21 @@ class GroupHost:
             config=self._config,
             clock=clock,
             send=transport.send,
+        )
+        self._opener = Opener(
+            node_id=node_id,
+            files=self._files,
+            disk=disk,
+            clock=clock,
+            worker=worker,
+            send=transport.send,
+            rng=rng,
+            config=self._config,
+            heard_at=self._sleep.heard_at,
+            is_closing=lambda: self._closed,
+            on_event=self._report,
+            on_damage=self._damaged,
+            install=self._install,
         )
         transport.on_message(self._receive)
 
@@ -120,17 +115,19 @@ class GroupHost:
         state machine: ``replicas`` has another object then.
 
         A damaged log is set aside and an empty one begun in its place, which votes for nobody
-        before it is whole again (:mod:`quorumlog.replication.catch_up.starting_over`).
+        before it is whole again (:mod:`quorumlog.replication.catch_up.starting_over`); so is one
+        in the place of a directory that is gone (:mod:`quorumlog.replication.group_list`).
 
         Raises:
-            Corrupt: the log is damaged and this is the only voter, or so much was set aside before,
-                or term and vote are damaged; nothing was changed.
+            Corrupt: the log is damaged or gone and this is the only voter, or so much was set aside
+                before, or term and vote are lost and not known to be below any bound; nothing was
+                changed.
             DiskFull, UnusableDirectory, OSError.
         """
         async with self._lock_of(group):
             if group in self.replicas:
                 raise InvariantViolation(f"group {group} is open already")
-            order = _Order(members, state_machine, log_config)
+            order = Order(members, state_machine, log_config)
             replica = await self._open_or_start_over(group, order, None)
             self._orders[group] = order
             return replica
@@ -138,36 +135,12 @@ class GroupHost:
     def _lock_of(self, group: GroupId) -> asyncio.Lock:
         return self._locks.setdefault(group, asyncio.Lock())
 
-    async def _open(self, group: GroupId, order: _Order, held: Held) -> Replica:
-        """As :meth:`open_group`, with whatever log there is; raises Corrupt for damage."""
-        opened = await self._worker.run(partial(self._files.open, group, order.log_config))
-        try:
-            found = await find_states(
-                group=group,
-                disk=self._disk,
-                directory=self.path_of(group),
-                log=opened.log,
-                worker=self._worker,
-                state_machine=order.state_machine,
-                held=held,
-            )
-            members, configurations = await self._worker.run(
-                partial(
-                    self._files.find_members, group, opened.log, found, order.members, self.node_id
-                )
-            )
-            if self._closed:
-                raise Closed("this node is closing")
-        except (Exception, asyncio.CancelledError):
-            # What the disk says to that must not take the place of why this ends.
-            with suppress(StorageError):
-                opened.close()
-            raise
-        replica = self._make_replica(group, order, opened, found, members, configurations)
+    async def _open(self, group: GroupId, order: Order, held: Held) -> Replica:
+        replica = await self._opener.open(group, order, held)
         self.replicas[group] = replica
         self._sleep.opened(replica)
-        _log.info("group_opened", group=group, last_index=opened.log.last_index)
-        recovery = opened.log.recovery
+        _log.info("group_opened", group=group, last_index=replica.log.last_index)
+        recovery = replica.log.recovery
         if recovery.reason:
             _log.warning(
                 "torn_tail_cut",
@@ -177,74 +150,6 @@ class GroupHost:
                 reason=recovery.reason,
             )
         return replica
-
-    def _make_replica(
-        self,
-        group: GroupId,
-        order: _Order,
-        opened: OpenedFiles,
-        found: FoundStates,
-        members: Members,
-        configurations: ConfigEntries,
-    ) -> Replica:
-        restored, state_machine = found.restored, order.state_machine
-        if restored is not None:
-            # It was made of committed batches only.
-            opened.log.advance_commit_floor(restored.index)
-        core = RaftCore(
-            node_id=self.node_id,
-            config=self._config.raft,
-            log=opened.log,
-            hard_state=opened.hard_state,
-            members=members,
-            commit_index=opened.log.commit_floor,
-            config_entries=configurations,
-            rng=self._rng,
-            now=self._clock.monotonic_s(),
-            recovering=opened.recovering,
-        )
-        saver = StateSaver(
-            group=group,
-            disk=self._disk,
-            directory=self.path_of(group),
-            worker=self._worker,
-            state_machine=state_machine,
-            interval_bytes=self._config.state_interval_bytes,
-            restored=restored,
-        )
-        return Replica(
-            group=group,
-            core=core,
-            log=opened.log,
-            hard_state_file=opened.hard_state_file,
-            state_machine=state_machine,
-            restored=restored,
-            awaited=found.awaited,
-            saver=saver,
-            config=self._config,
-            clock=self._clock,
-            worker=self._worker,
-            send=self._transport.send,
-            on_event=self._report,
-            heard_at=self._sleep.heard_at,
-            catch_up=partial(self._catch_up_of, opened.left_at),
-            on_damage=self._damaged,
-        )
-
-    def _catch_up_of(self, left_at: Index | None, replica: Replica) -> CatchUp:
-        return CatchUp(
-            replica,
-            node_id=self.node_id,
-            disk=self._disk,
-            directory=self.path_of(replica.group),
-            clock=self._clock,
-            worker=self._worker,
-            pacer=self._pacer,
-            rng=self._rng,
-            send=self._transport.send,
-            install=partial(self._install, replica),
-            left_at=left_at,
-        )
 
     # -- opening again -------------------------------------------------------------------------
 
@@ -291,13 +196,16 @@ class GroupHost:
     async def _start_over(self, group: GroupId, error: Corrupt) -> None:
         """Set the closed log of ``group`` aside; raises as :func:`start_over`."""
         set_aside = await self._worker.run(partial(self._files.start_over, group, str(error)))
-        _log.error("damaged_log_set_aside", group=group, path=set_aside, error=str(error))
+        if set_aside is None:
+            _log.error("lost_group_begun", group=group, error=str(error))
+        else:
+            _log.error("damaged_log_set_aside", group=group, path=set_aside, error=str(error))
 
     async def _reopen(self, group: GroupId, carried: StateSnapshot | None) -> None:
         await self._open_or_start_over(group, self._orders[group], carried)
 
     async def _open_or_start_over(
-        self, group: GroupId, order: _Order, carried: StateSnapshot | None
+        self, group: GroupId, order: Order, carried: StateSnapshot | None
     ) -> Replica:
         held = Held(carried)
         try:
@@ -335,8 +243,20 @@ class GroupHost:
         self.replicas.pop(group, None)
 
     async def stored_groups(self) -> list[GroupId]:
-        """The groups that this node has data of, open or not, sorted."""
+        """The groups that this node has data of, open or not, or had and lost; sorted."""
         return await self._worker.run(self._files.stored)
+
+    async def lacks_groups(self) -> bool:
+        """Whether the list of the groups that this node has had was lost: one without a directory
+        may have been here then, and stays closed. See :meth:`know_groups_from`."""
+        return await self._worker.run(lambda: not self._files.listed.is_whole)
+
+    async def know_groups_from(self, group: GroupId) -> None:
+        """Groups from this number on were given out since the list was lost: they were not here.
+
+        Raises DiskFull, OSError.
+        """
+        await self._worker.run(partial(self._files.listed.know_from, group))
 
     async def leave_group(
         self, group: GroupId, settled_without: Callable[[Replica], Index | None]

@@ -4,7 +4,8 @@
 the name ``<group>.new`` first, with term and vote as they were and a note, ``recovering``: the
 replica has forgotten what it acknowledged, so it grants no vote and stands for nothing until it has
 all of it again (:mod:`quorumlog.replication.catch_up.recovery`). As long as ``<group>`` is there
-nothing is decided; once it is renamed the next open finishes the rest.
+nothing is decided; once it is renamed the next open finishes the rest. Where ``<group>`` is gone as
+a whole, the new directory is made under the name ``<group>.begun``.
 
 The note, little-endian. Whatever it says, that the file is there counts:
 
@@ -14,7 +15,7 @@ offset  size  field     meaning
 0       4     magic     ``QLR``, 1
 4       4     crc       CRC-32C of everything from byte 8 on
 8       8     began_ms  when the damaged log was set aside, milliseconds since the Unix epoch
-16      4     number    n, of the directory that was set aside
+16      4     number    n, of the directory that was set aside; 0: none, it was gone
 20      4     length    bytes of the reason
 24      8     settled   0, or: nothing was damaged, the replica left its group
                         (:mod:`~quorumlog.replication.catch_up.leaving`), which was settled without
@@ -49,6 +50,7 @@ WAY_OUT_ALONE: Final = (
     "cannot mend is lost"
 )
 
+_BEGUN_SUFFIX: Final = ".begun"
 _MAX_REASON_BYTES: Final = 1000
 _MAGIC = b"QLR\x01"
 _START = struct.Struct("<4sI")
@@ -65,18 +67,30 @@ class Note:
     settled_index: int = 0
 
 
-def start_over(disk: Disk, directory: str, reason: str, now_ms: int) -> str:
+def start_over(
+    disk: Disk, directory: str, reason: str, now_ms: int, beyond: HardState | None = None
+) -> str | None:
     """Put an empty directory in the place of ``directory``, which nobody may have open.
 
+    Args:
+        beyond: what to go on with where term and vote are lost: of a term in which the replica
+            surely did not vote (:mod:`quorumlog.replication.group_list`). None: not known.
+
     Returns:
-        The path of what was set aside. Durable. Blocks.
+        The path of what was set aside; None: there was nothing. Durable. Blocks.
 
     Raises:
         Corrupt: term and vote are lost too, so the replica could vote twice: it cannot go on.
         StorageError: so much is set aside already.
         OSError: of the disk. What is decided of it is carried out by the next :func:`settle`.
     """
-    check_has_voted(disk, directory)
+    hard_state = _hard_state_for(disk, directory, beyond)
+    if not disk.exists(directory):
+        # Not by way of the name that decides by itself where the directory is gone.
+        begun = directory + _BEGUN_SUFFIX
+        _make_new(disk, begun, hard_state, Note(now_ms, 0, reason))
+        _put_in_place(disk, begun, directory)
+        return None
     kept = set_aside_of(disk, directory)
     if len(kept) >= MAX_SET_ASIDE:
         raise StorageError(
@@ -85,18 +99,31 @@ def start_over(disk: Disk, directory: str, reason: str, now_ms: int) -> str:
         )
     number = 1 + max((_number_of(path) for path in kept), default=0)
     target = f"{directory}{SET_ASIDE_INFIX}{number}"
-    begin_anew(disk, directory, target, Note(now_ms, number, reason))
+    begin_anew(disk, directory, target, Note(now_ms, number, reason), hard_state)
     return target
 
 
-def begin_anew(disk: Disk, directory: str, target: str, note: Note) -> None:
+def begin_anew(
+    disk: Disk, directory: str, target: str, note: Note, hard_state: HardState | None = None
+) -> None:
     """Rename ``directory`` to ``target``, which is not there, and put one in its place that has
-    term and vote only, and ``note``. Raises as :func:`start_over`."""
-    hard_state = _load_hard_state(disk, directory)
-    new, parent = f"{directory}.new", parent_of(directory)
+    term and vote only, and ``note``. Raises as :func:`start_over`.
+
+    ``hard_state``: term and vote; None: as they are in ``directory``.
+    """
+    if hard_state is None:
+        hard_state = _load_hard_state(disk, directory)
+    new = f"{directory}.new"
+    _make_new(disk, new, hard_state, note)
+    disk.rename(directory, target)
+    disk.sync_directory(parent_of(directory))
+    _put_in_place(disk, new, directory)
+
+
+def _make_new(disk: Disk, new: str, hard_state: HardState, note: Note) -> None:
     if disk.exists(new):
         disk.remove_directory(new)
-        disk.sync_directory(parent)
+        disk.sync_directory(parent_of(new))
     disk.make_directory(new)
     hard_state_file = HardStateFile(disk, f"{new}/{HARD_STATE_NAME}")
     try:
@@ -104,10 +131,11 @@ def begin_anew(disk: Disk, directory: str, target: str, note: Note) -> None:
     finally:
         hard_state_file.close()
     write_note(disk, new, note)
-    disk.rename(directory, target)
-    disk.sync_directory(parent)
+
+
+def _put_in_place(disk: Disk, new: str, directory: str) -> None:
     disk.rename(new, directory)
-    disk.sync_directory(parent)
+    disk.sync_directory(parent_of(directory))
 
 
 def settle(disk: Disk, directory: str) -> None:
@@ -158,6 +186,12 @@ def recovered(disk: Disk, directory: str) -> None:
     """Forget that the replica was recovering. Durable when it returns. Blocks."""
     disk.remove(f"{directory}/{NOTE_NAME}")
     disk.sync_directory(directory)
+
+
+def leftovers_of(disk: Disk, directory: str) -> list[str]:
+    """The directories beside ``directory`` that were made for or of it."""
+    made = (f"{directory}.new", directory + _BEGUN_SUFFIX)
+    return [*set_aside_of(disk, directory), *(path for path in made if disk.exists(path))]
 
 
 def set_aside_of(disk: Disk, directory: str) -> list[str]:
@@ -215,6 +249,17 @@ def _check_is_made(disk: Disk, path: str) -> None:
         decode_segment_header(file.read_at(0, DATA_START), path)
     finally:
         file.close()
+
+
+def _hard_state_for(disk: Disk, directory: str, beyond: HardState | None) -> HardState:
+    """Term and vote in ``directory``, ``beyond`` where they are lost; Corrupt without either."""
+    try:
+        check_has_voted(disk, directory)
+        return _load_hard_state(disk, directory)
+    except Corrupt:
+        if beyond is None:
+            raise
+        return beyond
 
 
 def _load_hard_state(disk: Disk, directory: str) -> HardState:

@@ -1,5 +1,6 @@
 """A node's identity: born once, kept for life, never guessed."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from quorumlog.errors import Corrupt, LogLocked, UnusableDirectory
+from quorumlog.log.hard_state import HardState, HardStateFile
 from quorumlog.node.identity import Identity, IdentityFile, Proposal, Seat
 from quorumlog.node.storage import DataDirectory
+from quorumlog.replication.group_list import GroupList
 from quorumlog.system import SystemDisk
-from quorumlog.types import NodeId
+from quorumlog.types import GroupId, NodeId, Term
 
 
 def test_an_identity_survives_as_it_was(tmp_path: Path) -> None:
@@ -71,3 +74,39 @@ def test_an_identity_without_its_logs_does_not_come_back(tmp_path: Path) -> None
     for _ in range(2):
         with pytest.raises(UnusableDirectory, match="must not come back under its old id"):
             DataDirectory.open(SystemDisk(), str(tmp_path))
+
+
+def test_a_new_directory_has_a_list_of_groups_that_lacks_none(tmp_path: Path) -> None:
+    DataDirectory.open(SystemDisk(), str(tmp_path)).release()
+    assert (tmp_path / "groups.list").exists()
+    assert GroupList(SystemDisk(), str(tmp_path / "groups")).is_whole
+
+
+def test_a_directory_of_before_the_list_is_taken_over_with_what_it_has(tmp_path: Path) -> None:
+    directory = DataDirectory.open(SystemDisk(), str(tmp_path))
+    directory.save(replace(directory.identity, cluster_id="c"))
+    directory.release()
+    (tmp_path / "groups.list").unlink()
+    identity = json.loads((tmp_path / "node.json").read_text())
+    del identity["lists_groups"]
+    (tmp_path / "node.json").write_text(json.dumps(identity))
+    (tmp_path / "groups" / "7").mkdir()
+    file = HardStateFile(SystemDisk(), str(tmp_path / "groups" / "7" / "hard-state"))
+    file.save(HardState(Term(5)))
+    file.close()
+    again = DataDirectory.open(SystemDisk(), str(tmp_path))
+    again.release()
+    assert again.identity.cluster_id == "c"
+    listed = GroupList(SystemDisk(), str(tmp_path / "groups"))
+    assert listed.is_whole
+    assert (listed.term_bound(GroupId(7)) or 0) > 5
+
+
+def test_a_list_that_was_lost_with_all_groups_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    DataDirectory.open(SystemDisk(), str(tmp_path)).release()
+    (tmp_path / "groups.list").unlink()
+    for _ in range(2):
+        DataDirectory.open(SystemDisk(), str(tmp_path)).release()
+        listed = GroupList(SystemDisk(), str(tmp_path / "groups"))
+        assert listed.groups() == []
+        assert listed.may_lack(GroupId(7))

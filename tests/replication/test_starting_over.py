@@ -49,8 +49,8 @@ def damaged_disk(seed: int = 1) -> SimDisk:
     return disk
 
 
-def hard_state_in(disk: SimDisk) -> HardState:
-    file = HardStateFile(disk, f"{DIRECTORY}/hard-state")
+def hard_state_in(disk: SimDisk, directory: str = DIRECTORY) -> HardState:
+    file = HardStateFile(disk, f"{directory}/hard-state")
     try:
         return file.load()
     finally:
@@ -358,11 +358,27 @@ async def test_a_log_whose_only_file_was_emptied_is_gotten_again_before_it_votes
 
 
 @simulated
-async def test_a_log_without_term_and_vote_stays_closed() -> None:
+async def test_a_log_without_term_and_vote_is_gotten_again_beyond_all_it_voted_in() -> None:
+    cluster, leader = await cluster_with(2)
+    node = follower_of(cluster, leader)
+    await cluster.hosts[node].close()
+    voted_in = hard_state_in(cluster.disks[node], f"groups/{GROUP}").term
+    cluster.disks[node].remove(f"groups/{GROUP}/hard-state")
+    await cluster.open_node(node)
+    assert replica_on(cluster, node).core.recovering
+    assert replica_on(cluster, node).core.term > voted_in
+    del cluster.replicas[node]
+    await until(lambda: any(is_whole(cluster, node, r) for r in here(cluster) if r.serving))
+    await cluster.close()
+
+
+@simulated
+async def test_a_log_without_term_and_vote_stays_closed_where_no_list_knows_it() -> None:
     cluster, leader = await cluster_with(2)
     node = follower_of(cluster, leader)
     await cluster.hosts[node].close()
     cluster.disks[node].remove(f"groups/{GROUP}/hard-state")
+    cluster.disks[node].remove("groups.list")
     before = cluster.disks[node].list_directory(f"groups/{GROUP}")
     with pytest.raises(Corrupt, match="term and vote"):
         await cluster.open_node(node)

@@ -63,7 +63,13 @@ class Nemesis:
             "disk_full": self._disk_full,
             "rot": self._flip_bits,
         }
-        self._rot = Rot(nodes, DATA_DIRECTORY, rng_for(swarm.seed, "rot"), trace)
+        self._rot = Rot(
+            nodes,
+            DATA_DIRECTORY,
+            rng_for(swarm.seed, "rot"),
+            rng_for(swarm.seed, "loss"),
+            trace,
+        )
         self._lurking = 0
         self._network.tap(self._strike)
         for node in nodes:

@@ -1,4 +1,5 @@
 """Rot: bits flip in what a node has synced; its scrubber finds them, and the replica starts over.
+Or all of a group's directory is gone when the node comes back.
 
 The budget: one node at a time, until everything on it is whole again. So of every group a majority
 has what was acknowledged, and votes.
@@ -17,6 +18,7 @@ from quorumlog.log.segment import DATA_START
 from quorumlog.ports import Clock, Worker
 from quorumlog.replication.catch_up.leaving import has_left
 from quorumlog.replication.catch_up.starting_over import MAX_SET_ASIDE, NOTE_NAME
+from quorumlog.replication.group_list import GroupList, groups_in
 from quorumlog.replication.host import GroupHost
 from sim.disk import SimDisk
 from sim.disk_model import Inode
@@ -24,6 +26,9 @@ from sim.trace import Trace
 
 _SCRUB_PAUSE_S: Final = 0.3
 _FAST: Final = 1 << 40
+
+_LOSS_SHARE: Final = 0.3
+"""Of the strikes, those that take a whole directory."""
 
 
 class Machine(Protocol):
@@ -37,7 +42,12 @@ class Machine(Protocol):
     def node_id(self) -> str: ...
 
     @property
+    def up(self) -> bool: ...
+
+    @property
     def ready(self) -> bool: ...
+
+    def crash(self, *, power: bool) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +58,18 @@ class _Flip:
 
 class Rot:
     def __init__(
-        self, nodes: Sequence[Machine], directory: str, rng: random.Random, trace: Trace
+        self,
+        nodes: Sequence[Machine],
+        directory: str,
+        rng: random.Random,
+        loss_rng: random.Random,
+        trace: Trace,
     ) -> None:
+        """``loss_rng`` says which of the strikes take a whole directory."""
         self._nodes = nodes
         self._directory = directory
         self._rng = rng
+        self._loss_rng = loss_rng
         self._trace = trace
         self._victim: Machine | None = None
         self._flips: list[_Flip] = []
@@ -63,6 +80,9 @@ class Rot:
         if not self.is_mended() or self._count == MAX_SET_ASIDE:
             return
         victim = self._rng.choice(list(self._nodes))
+        if self._loss_rng.random() < _LOSS_SHARE:
+            self._lose_group(victim)
+            return
         places = self._places(victim.disk)
         if not places:
             return
@@ -75,6 +95,23 @@ class Rot:
         victim.disk.flip_bit(path, position, self._rng.randrange(8))
         self._flips = [_Flip(path, victim.disk.inode(path))]
 
+    def _lose_group(self, victim: Machine) -> None:
+        """Kill the node; one of its groups is gone when it comes back."""
+        disk = victim.disk
+        there = groups_in(disk, self._directory)
+        if not there:
+            return
+        self._count += 1
+        self._victim = victim
+        victim.was_rotten = True
+        self._flips = []
+        group = self._loss_rng.choice(there)
+        if victim.up:
+            victim.crash(power=False)
+        self._trace.add(f"{victim.node_id} loses the directory of group {group}")
+        disk.remove_directory(f"{self._directory}/{group}")
+        disk.sync_directory(self._directory)
+
     def is_mended(self) -> bool:
         """Whether every flipped bit is gone, and every replica whole."""
         victim = self._victim
@@ -85,6 +122,8 @@ class Rot:
             return False
         disk = victim.disk
         is_there = [flip for flip in self._flips if self._stands(disk, flip)]
+        listed = GroupList(disk, self._directory).groups()
+        lost = set(listed) - set(groups_in(disk, self._directory))
         notes = [
             name
             for name in disk.list_directory(self._directory)
@@ -93,7 +132,7 @@ class Rot:
             and not has_left(disk, f"{self._directory}/{name}")
         ]
         failed = [each for each in host.replicas.values() if each.failure is not None]
-        return not (is_there or notes or failed)
+        return not (is_there or lost or notes or failed)
 
     def _stands(self, disk: SimDisk, flip: _Flip) -> bool:
         return disk.exists(flip.path) and disk.inode(flip.path) is flip.inode

@@ -194,6 +194,9 @@ class Controller:
             asyncio.create_task(self._forever(self._drainer.tend, self._drains, None, _PAUSE_S)),
             asyncio.create_task(self.retention.run()),
             asyncio.create_task(self._balance.run()),
+            asyncio.create_task(
+                self._keeper.settle_list(lambda: self.wait_applied(lambda: self.caught_up))
+            ),
         ]
 
         if self._on_failure is not None:

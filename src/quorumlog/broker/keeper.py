@@ -1,7 +1,7 @@
 """Keeps the replicas of this node what the committed metadata says they are."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -10,7 +10,7 @@ from quorumlog.broker.metadata_changes import Change, PartitionRemoved
 from quorumlog.broker.partition import PartitionMachine
 from quorumlog.broker.topic_config import TopicConfig
 from quorumlog.broker.topics import PartitionInfo
-from quorumlog.errors import Corrupt, QuorumlogError
+from quorumlog.errors import Corrupt, DiskFull, QuorumlogError
 from quorumlog.log.config import LogConfig
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.host import GroupHost
@@ -85,6 +85,20 @@ class PartitionKeeper:
                 failures.append(error)
         if failures:
             raise failures[0]
+
+    async def settle_list(self, caught_up: Callable[[], Awaitable[object]]) -> None:
+        """Where the list of this node's groups was lost: tell the host which came later.
+
+        Those that have a number when ``caught_up`` returns may have been here before; where that
+        cannot be written the next start sees to it.
+        """
+        if not await self._host.lacks_groups():
+            return
+        await caught_up()
+        try:
+            await self._host.know_groups_from(GroupId(self._metadata.next_group))
+        except (DiskFull, OSError) as error:
+            _log.warning("group_list_not_settled", error=str(error))
 
     async def _look_at_stored(self) -> None:
         """Note what became nobody's, or another's, before this node's state was saved.

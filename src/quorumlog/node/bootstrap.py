@@ -197,7 +197,8 @@ class Bootstrap:
 
     async def _enter(self, cluster_id: str, voters: tuple[Seat, ...]) -> None:
         if not self.identity.cluster_id:
-            await self._keep(Identity(self.identity.node_id, cluster_id, voters))
+            entered = replace(self.identity, cluster_id=cluster_id, voters=voters, accepted=None)
+            await self._keep(entered)
 
     async def _keep(self, identity: Identity) -> None:
         await self._save(identity)

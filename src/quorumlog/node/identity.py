@@ -44,6 +44,8 @@ class Identity:
     """Of the metadata group when this node entered: the configuration before its log."""
     accepted: Proposal | None = None
     """The bootstrap proposal this node has promised itself to."""
+    lists_groups: bool = False
+    """It keeps a list of its groups; one of a release before there was such a list does not."""
 
 
 class IdentityFile:

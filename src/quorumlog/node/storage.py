@@ -1,13 +1,20 @@
 """A node's data directory: one process at a time, one identity for life.
 
-``node.lock`` the lock, ``node.json`` the identity, ``groups/<group>/`` the logs.
+``node.lock`` the lock, ``node.json`` the identity, ``groups/<group>/`` the logs, ``groups.list``
+which of them there have been.
 """
 
+from dataclasses import replace
 from typing import Self
+
+import structlog
 
 from quorumlog.errors import DiskFull, LogLocked, UnusableDirectory
 from quorumlog.node.identity import Identity, IdentityFile
 from quorumlog.ports import Disk, Lock
+from quorumlog.replication.group_list import GroupList, list_path_of
+
+_log = structlog.get_logger()
 
 _ENOSPC = 28
 _NO_DIRECTORY = (FileExistsError, NotADirectoryError)
@@ -27,6 +34,7 @@ class DataDirectory:
                 "directory; it becomes a new node, and the old one can be removed"
             )
         disk.make_directory(self.groups)
+        self._keep_list(disk)
 
     @classmethod
     def open(cls, disk: Disk, path: str, prefix: str = "") -> Self:
@@ -61,6 +69,20 @@ class DataDirectory:
         """Durable when it returns. Blocking."""
         self._file.save(identity)
         self.identity = identity
+
+    def _keep_list(self, disk: Disk) -> None:
+        """See that there is a list of groups.
+
+        A node of before there were lists begins one with the groups that it has now: what it lost
+        until then is not known. On one that had a list it was lost: the new one says so.
+        """
+        if not self.identity.lists_groups:
+            GroupList(disk, self.groups).begin(is_whole=True)
+            self.identity = replace(self.identity, lists_groups=True)
+            self._file.save(self.identity)
+        elif not disk.exists(list_path_of(self.groups)):
+            _log.error("group_list_lost", path=list_path_of(self.groups), error="no file")
+            GroupList(disk, self.groups).begin(is_whole=False)
 
     def release(self) -> None:
         self._lock.release()
