@@ -97,13 +97,21 @@ def _check_body(batch: quorumlog_pb2.Batch, limits: Limits) -> None:
 def produce_response(
     outcome: ProduceAck | QuorumlogError, request_id: int = 0
 ) -> quorumlog_pb2.ProduceResponse:
+    response = quorumlog_pb2.ProduceResponse()
+    fill_response(response, outcome, request_id)
+    return response
+
+
+def fill_response(
+    response: quorumlog_pb2.ProduceResponse, outcome: ProduceAck | QuorumlogError, request_id: int
+) -> None:
+    """Say in ``response``, which is new, what became of a request."""
+    response.request_id = request_id
     if isinstance(outcome, ProduceAck):
-        return quorumlog_pb2.ProduceResponse(
-            request_id=request_id,
-            base_offset=outcome.base_offset,
-            timestamp_ms=outcome.timestamp_ms,
-        )
-    return quorumlog_pb2.ProduceResponse(request_id=request_id, error=error_message(outcome))
+        response.base_offset = outcome.base_offset
+        response.timestamp_ms = outcome.timestamp_ms
+    else:
+        response.error.CopyFrom(error_message(outcome))
 
 
 def error_message(error: QuorumlogError) -> quorumlog_pb2.Error:

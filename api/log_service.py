@@ -8,10 +8,10 @@ from quorumlog.api._pb import quorumlog_pb2, quorumlog_pb2_grpc
 from quorumlog.api.convert import draft_of, produce_response, start_of
 from quorumlog.api.fetch_message import FetchMessage
 from quorumlog.api.limits import Limits
-from quorumlog.api.pipeline import ProducePipeline, Submission
+from quorumlog.api.produce_stream import ProduceStream
 from quorumlog.api.status import CallContext, abort, aborting
-from quorumlog.broker.port import At, BrokerPort, ProduceAck
-from quorumlog.errors import QuorumlogError
+from quorumlog.broker.port import At, BrokerPort
+from quorumlog.errors import InvalidArgument, QuorumlogError
 
 
 class LogService(quorumlog_pb2_grpc.LogServicer):
@@ -28,6 +28,8 @@ class LogService(quorumlog_pb2_grpc.LogServicer):
     async def Produce(
         self, request: quorumlog_pb2.ProduceRequest, context: CallContext
     ) -> quorumlog_pb2.ProduceResponse:
+        if request.more:
+            raise InvalidArgument("only a ProduceStream takes several requests in a message")
         draft = draft_of(request.batch, self._limits)
         outcome = self._broker.submit(
             request.topic, request.partition, draft, request.batch.fencing_token
@@ -38,22 +40,13 @@ class LogService(quorumlog_pb2_grpc.LogServicer):
     async def ProduceStream(
         self, requests: AsyncIterable[quorumlog_pb2.ProduceRequest], context: CallContext
     ) -> AsyncIterator[quorumlog_pb2.ProduceResponse]:
-        pipeline = ProducePipeline(self._accept, self._limits)
-        async with aclosing(pipeline.answers(requests)) as answers:
-            async for answer in answers:
-                yield produce_response(answer.outcome, answer.request_id)
-
-    def _accept(self, request: quorumlog_pb2.ProduceRequest) -> Submission:
-        outcome: asyncio.Future[ProduceAck] | QuorumlogError
+        stream = ProduceStream(self._broker, self._limits)
         try:
-            draft = draft_of(request.batch, self._limits)
-            outcome = self._broker.submit(
-                request.topic, request.partition, draft, request.batch.fencing_token
-            )
+            async with aclosing(stream.responses(requests)) as responses:
+                async for response in responses:
+                    yield response
         except QuorumlogError as error:
-            outcome = error
-        lane = (request.topic, request.partition)
-        return Submission(lane, request.request_id, len(request.batch.body), outcome)
+            await abort(context, error)
 
     @aborting
     async def Fetch(

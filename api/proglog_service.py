@@ -56,10 +56,11 @@ class ProglogService(proglog_pb2_grpc.LogServicer):
             await self._ensure_topic()
             pipeline = ProducePipeline(self._accept, self._limits)
             async with aclosing(pipeline.answers(requests)) as answers:
-                async for answer in answers:
-                    if isinstance(answer.outcome, QuorumlogError):
-                        raise answer.outcome
-                    yield proglog_pb2.ProduceResponse(offset=answer.outcome.base_offset)
+                async for ready in answers:
+                    for answer in ready:
+                        if isinstance(answer.outcome, QuorumlogError):
+                            raise answer.outcome
+                        yield proglog_pb2.ProduceResponse(offset=answer.outcome.base_offset)
         except QuorumlogError as error:
             await _abort(context, error)
 
@@ -116,13 +117,13 @@ class ProglogService(proglog_pb2_grpc.LogServicer):
         body = encode_body([record], self._limits.max_record_bytes)
         return self._broker.submit(DEFAULT_TOPIC, PARTITION, Draft.of(body, 1))
 
-    def _accept(self, request: proglog_pb2.ProduceRequest) -> Submission:
+    def _accept(self, request: proglog_pb2.ProduceRequest) -> tuple[Submission]:
         outcome: asyncio.Future[ProduceAck] | QuorumlogError
         try:
             outcome = self._submit(request)
         except QuorumlogError as error:
             outcome = error
-        return Submission(PARTITION, 0, len(request.record.value), outcome)
+        return (Submission(PARTITION, 0, len(request.record.value), outcome),)
 
     async def _fetch(self, offset: int, max_bytes: int, wait_s: float) -> Fetch:
         return await self._broker.fetch(

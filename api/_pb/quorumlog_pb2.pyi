@@ -27,28 +27,36 @@ class Batch(_message.Message):
     def __init__(self, body: _Optional[bytes] = ..., record_count: _Optional[int] = ..., body_crc: _Optional[int] = ..., codec: _Optional[int] = ..., producer_id: _Optional[int] = ..., producer_epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., fencing_token: _Optional[int] = ...) -> None: ...
 
 class ProduceRequest(_message.Message):
-    __slots__ = ("topic", "partition", "batch", "request_id")
+    __slots__ = ("topic", "partition", "batch", "request_id", "more", "takes_packed")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    TAKES_PACKED_FIELD_NUMBER: _ClassVar[int]
     topic: str
     partition: int
     batch: Batch
     request_id: int
-    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., request_id: _Optional[int] = ...) -> None: ...
+    more: _containers.RepeatedCompositeFieldContainer[ProduceRequest]
+    takes_packed: bool
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., request_id: _Optional[int] = ..., more: _Optional[_Iterable[_Union[ProduceRequest, _Mapping]]] = ..., takes_packed: bool = ...) -> None: ...
 
 class ProduceResponse(_message.Message):
-    __slots__ = ("request_id", "base_offset", "timestamp_ms", "error")
+    __slots__ = ("request_id", "base_offset", "timestamp_ms", "error", "more", "takes_packed")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     BASE_OFFSET_FIELD_NUMBER: _ClassVar[int]
     TIMESTAMP_MS_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    TAKES_PACKED_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     base_offset: int
     timestamp_ms: int
     error: Error
-    def __init__(self, request_id: _Optional[int] = ..., base_offset: _Optional[int] = ..., timestamp_ms: _Optional[int] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+    more: _containers.RepeatedCompositeFieldContainer[ProduceResponse]
+    takes_packed: bool
+    def __init__(self, request_id: _Optional[int] = ..., base_offset: _Optional[int] = ..., timestamp_ms: _Optional[int] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., more: _Optional[_Iterable[_Union[ProduceResponse, _Mapping]]] = ..., takes_packed: bool = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("reason", "message", "retryable", "metadata")

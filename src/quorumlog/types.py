@@ -36,6 +36,13 @@ MAX_BATCH_BYTES = 4 * 1024 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """Limit of one gRPC message, in bytes: some batches and their envelope."""
 
+MAX_PACKED_REQUESTS = 128
+"""Produce requests in one message of a stream: a node proposes all of them in one turn of its loop,
+which takes it some milliseconds."""
+
+MAX_PACKED_BYTES = 64 * 1024
+"""Bodies of the requests that a client packs into one message; a larger batch travels alone."""
+
 
 NO_HEADERS: Mapping[str, bytes] = MappingProxyType({})
 """The headers of a record that has none: shared, cannot be changed."""

@@ -44,7 +44,7 @@ class FakeNode:
 
 
 class FakeCluster:
-    """``lose_reply`` and ``lose_request`` are probabilities per message of a produce stream."""
+    """``lose_reply`` and ``lose_request`` are probabilities per request of a produce stream."""
 
     def __init__(self, nodes: int = 3, seed: int = 0) -> None:
         self.changes: list[Message] = []
@@ -61,12 +61,16 @@ class FakeCluster:
         """How long nodes keep a unary request that they answer."""
         self.lose_reply = 0.0
         self.lose_request = 0.0
+        self.takes_packed = True
+        """False: as nodes of releases that knew one request a message."""
         self.produce_script: deque[QuorumlogError] = deque()
         self.unary_script: deque[tuple[str, QuorumlogError, bool]] = deque()
         self.calls: list[tuple[str, str]] = []
         self.produced: list[tuple[str, pb.ProduceRequest]] = []
         self.garble_next_fetch = 0
         self.most_unanswered = 0
+        self.packed: list[int] = []
+        """Requests in each message of all produce streams."""
         self.next_producer_id = 1
         self._streams: dict[FakeStream[Any], None] = {}
 
@@ -325,20 +329,35 @@ class FakeCluster:
         self._streams.pop(stream, None)
 
     async def serve_produce(self, stream: "FakeStream[Any]") -> None:
+        takes_packed = False
         while True:
-            request: pb.ProduceRequest = await stream.requests.get()
-            self.most_unanswered = max(self.most_unanswered, 1 + stream.requests.qsize())
+            message: pb.ProduceRequest = await stream.requests.get()
+            takes_packed = takes_packed or (message.takes_packed and self.takes_packed)
+            if message.more and not takes_packed:
+                raise AssertionError("this node never said that it takes packed requests")
+            requests = [message, *message.more]
+            self.packed.append(len(requests))
+            self.most_unanswered = max(self.most_unanswered, stream.unanswered)
             await asyncio.sleep(self.delay_s * self.rng.uniform(0.5, 1.5))
             if self.nodes[stream.address].hung:
                 continue
-            if self.rng.random() < self.lose_request:
-                stream.break_off(Unavailable("the connection broke before the request"))
-                return
-            response = self._produce(stream.address, request)
-            if self.rng.random() < self.lose_reply:
-                stream.break_off(Unavailable("the connection broke before the reply"))
-                return
-            stream.responses.put_nowait(response)
+            answers = []
+            for request in requests:
+                if self.rng.random() < self.lose_request:
+                    stream.break_off(Unavailable("the connection broke before the request"))
+                    return
+                answers.append(self._produce(stream.address, request))
+                if self.rng.random() < self.lose_reply:
+                    stream.break_off(Unavailable("the connection broke before the reply"))
+                    return
+            stream.unanswered -= len(answers)
+            if takes_packed:
+                first, *more = answers
+                first.more.extend(more)
+                first.takes_packed = True
+                answers = [first]
+            for answer in answers:
+                stream.responses.put_nowait(answer)
 
     def _produce(self, address: str, request: pb.ProduceRequest) -> pb.ProduceResponse:
         self.produced.append((address, request))
@@ -444,6 +463,7 @@ class FakeStream(Generic[MessageT]):
         self.address = address
         self.requests: asyncio.Queue[Any] = asyncio.Queue()
         self.responses: asyncio.Queue[Any] = asyncio.Queue()
+        self.unanswered = 0
         self._cluster = cluster
         self._broken: asyncio.Future[QuorumlogError] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
@@ -461,6 +481,8 @@ class FakeStream(Generic[MessageT]):
     async def send(self, request: Message) -> None:
         if self._broken.done():
             raise self._broken.result()
+        if isinstance(request, pb.ProduceRequest):
+            self.unanswered += 1 + len(request.more)
         self.requests.put_nowait(request)
 
     async def receive(self) -> MessageT | None:

@@ -13,7 +13,18 @@ from quorumlog.client.client import AsyncClient
 from quorumlog.client.producer import Producer
 from quorumlog.errors import OutcomeUnknown, Overloaded, QuorumlogError, Unavailable
 
-FAULTS = ("elect", "kill", "start", "hang", "break", "calm", "lossy", "overload", "doubt")
+FAULTS = (
+    "elect",
+    "kill",
+    "start",
+    "hang",
+    "break",
+    "calm",
+    "lossy",
+    "overload",
+    "doubt",
+    "release",
+)
 
 
 async def storm(cluster: FakeCluster, rng: random.Random, rounds: int) -> None:
@@ -39,6 +50,8 @@ async def storm(cluster: FakeCluster, rng: random.Random, rounds: int) -> None:
             cluster.produce_script.append(Overloaded("full"))
         elif fault == "doubt":
             cluster.produce_script.append(rng.choice([OutcomeUnknown("?"), Unavailable("?")]))
+        elif fault == "release":
+            cluster.takes_packed = not cluster.takes_packed
         elect(cluster, rng)
     heal(cluster, rng)
 

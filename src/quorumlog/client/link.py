@@ -9,6 +9,7 @@ from quorumlog.client.nodes import Nodes
 from quorumlog.client.tasks import Tasks
 from quorumlog.client.transport import LOG_SERVICE, Stream
 from quorumlog.errors import Closed, QuorumlogError, Unavailable
+from quorumlog.types import MAX_PACKED_BYTES, MAX_PACKED_REQUESTS
 
 Answer = pb.ProduceResponse | QuorumlogError
 OnAnswer = Callable[[Answer], None]
@@ -19,7 +20,9 @@ class ProduceLink:
     """Requests leave in the order of :meth:`submit`; answers find their request by its id.
 
     It lives until the stream breaks; then every unanswered request is told and a new link is made.
-    What waits here is bounded by its users: each partition has a handful of batches under way.
+    Requests that wait when the stream is free share a message, once the node has said that it takes
+    that. What waits here is bounded by its users: each partition has a handful of batches under
+    way.
     """
 
     def __init__(self, address: str, stream: Stream[pb.ProduceResponse], tasks: Tasks) -> None:
@@ -29,6 +32,7 @@ class ProduceLink:
         self._outbox: deque[pb.ProduceRequest] = deque()
         self._unanswered: dict[int, OnAnswer] = {}
         self._next_request_id = 1
+        self._node_takes_packed = False
         self._wakeup: asyncio.Future[None] | None = None
         self._tasks = tasks
         self._reader = tasks.start(self._receive(), f"produce-receive-{address}")
@@ -66,22 +70,43 @@ class ProduceLink:
         try:
             while self.broken is None:
                 while self._outbox:
-                    await self._stream.send(self._outbox.popleft())
+                    await self._stream.send(self._next_message())
                 self._wakeup = loop.create_future()
                 await self._wakeup
                 self._wakeup = None
         except QuorumlogError as error:
             self.break_off(error)
 
+    def _next_message(self) -> pb.ProduceRequest:
+        message = self._outbox.popleft()
+        if not self._node_takes_packed:
+            message.takes_packed = True
+            return message
+        more = message.more
+        size_bytes = len(message.batch.body)
+        while self._outbox and len(more) + 1 < MAX_PACKED_REQUESTS:
+            size_bytes += len(self._outbox[0].batch.body)
+            if size_bytes > MAX_PACKED_BYTES:
+                break
+            more.append(self._outbox.popleft())
+        return message
+
     async def _receive(self) -> None:
         try:
             while (response := await self._stream.receive()) is not None:
-                on_answer = self._unanswered.pop(response.request_id, None)
-                if on_answer is not None:
-                    on_answer(response)
+                if response.takes_packed:
+                    self._node_takes_packed = True
+                self._answered(response)
+                for each in response.more:
+                    self._answered(each)
             self.break_off(Unavailable(f"{self.address} ended the produce stream"))
         except QuorumlogError as error:
             self.break_off(error)
+
+    def _answered(self, response: pb.ProduceResponse) -> None:
+        on_answer = self._unanswered.pop(response.request_id, None)
+        if on_answer is not None:
+            on_answer(response)
 
 
 class ProduceLinks:
