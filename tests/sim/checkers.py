@@ -53,9 +53,10 @@ class Checker:
         self.histories: dict[int, GroupHistory] = {}
         self.checked = 0
         self._nodes = nodes
-        self._moves = MoveWatch(list(nodes))
+        self._moves = MoveWatch(nodes, self.histories)
         self._seen: dict[tuple[NodeId, int], _Seen] = {}
-        self._open: dict[tuple[Process, GroupId], Replica] = {}
+        self._open: dict[Process, dict[GroupId, Replica]] = {}
+        """Replicas of a process that were open in it, and are not known to be closed."""
         self._states = States()
         self._violation: Violation | None = None
 
@@ -72,14 +73,19 @@ class Checker:
             raise self._violation
         for process in ran:
             node = self._nodes.get(NodeId(process.name))
-            if node is not None and node.process is process and node.host is not None:
-                for group, replica in node.host.replicas.items():
-                    self._look_at(node.node_id, group, replica)
-                    self._open[process, group] = replica
-                for (owner, group), replica in self._open.items():
+            if node is None or node.process is not process or node.host is None:
+                continue
+            replicas = node.host.replicas
+            known = self._open.get(process)
+            if known is None:
+                known = self._open[process] = {}
+            for group, replica in replicas.items():
+                self._look_at(node.node_id, group, replica)
+                known[group] = replica
+            if len(known) > len(replicas):
+                for group in known.keys() - replicas.keys():
                     # One that is being closed still flushes and answers.
-                    if owner is process and group not in node.host.replicas:
-                        self._look_at(node.node_id, group, replica)
+                    self._look_at(node.node_id, group, known[group])
 
     def _look_at(self, node: NodeId, group: GroupId, replica: Replica) -> None:
         try:
@@ -227,7 +233,7 @@ class Checker:
             if is_new:
                 self._check_durable(history.group, batch, core)
                 if history.group == METADATA_GROUP:
-                    self._moves.committed(batch, self.histories)
+                    self._moves.committed(batch)
         seen.commit_index = core.commit_index
 
     def _check_state(self, node: NodeId, history: GroupHistory, replica: Replica) -> None:
@@ -282,7 +288,8 @@ class Checker:
         if not self._moves.left(node, group) and seen.durable_index:
             self._violation = Violation(f"{node} deletes its replica of group {group} unasked")
         self._seen[node, group] = _Seen(promised_term=seen.promised_term)
-        self._open = {key: each for key, each in self._open.items() if key[1] != group}
+        for known in self._open.values():
+            known.pop(group, None)
 
     # -- what is said to others ----------------------------------------------------------------
 
@@ -323,10 +330,18 @@ class Checker:
 
     # -- at the end ----------------------------------------------------------------------------
 
+    @property
+    def _members(self) -> list[SimNode]:
+        """The nodes that were not removed from the cluster."""
+        return [node for node in self._nodes.values() if not node.gone]
+
     def converged(self) -> bool:
-        """All nodes are up and have applied all that is committed, in every group."""
+        """All nodes are up and have applied all that is committed, in every group; those that were
+        removed have ended."""
+        if any(node.up for node in self._nodes.values() if node.gone):
+            return False
         for group, history in self.histories.items():
-            for node in self._nodes.values():
+            for node in self._members:
                 replica = node.host.replicas.get(GroupId(group)) if node.host else None
                 if not node.ready:
                     return False
@@ -341,7 +356,7 @@ class Checker:
     def check_starts(self) -> None:
         """All replicas of a group begin at the same offset, the one that was agreed."""
         for group, history in self.histories.items():
-            for node in self._nodes.values():
+            for node in self._members:
                 replica = node.host.replicas.get(GroupId(group)) if node.host else None
                 agreed = history.starts[-1].offset
                 if replica is not None and replica.log.start_offset != agreed:
@@ -352,7 +367,7 @@ class Checker:
 
     def led(self) -> bool:
         """In every group one node serves, and all that are up and have a replica follow it."""
-        up = [node.host for node in self._nodes.values() if node.ready and node.host is not None]
+        up = [node.host for node in self._members if node.ready and node.host is not None]
         for group in self.histories:
             replicas = [host.replicas[GroupId(group)] for host in up if group in host.replicas]
             leaders = {(each.core.leader_id, each.core.term) for each in replicas}
@@ -361,8 +376,11 @@ class Checker:
         return True
 
     def moved(self) -> bool:
-        """Every group's members are who they are to be, and nobody else has a replica of one."""
-        nodes = [node for node in self._nodes.values() if node.host is not None]
+        """Every group's members are who they are to be, and nobody else has a replica of one; every
+        node is known."""
+        nodes = [node for node in self._members if node.host is not None]
+        if {node.id for node in nodes[0].metadata.nodes()} != {node.node_id for node in nodes}:
+            return False
         for group in self.histories:
             held = {
                 node.node_id: node.host.replicas[GroupId(group)]
@@ -378,9 +396,9 @@ class Checker:
 
     def preferred_lead(self) -> bool:
         """Every partition that is to stay where it is is led by its first replica."""
-        for node_id, node in self._nodes.items():
-            for _, partition in node.metadata.groups_of(node_id):
-                if partition.wanted or partition.replicas[0] != node_id:
+        for node in self._members:
+            for _, partition in node.metadata.groups_of(node.node_id):
+                if partition.wanted or partition.replicas[0] != node.node_id:
                     continue
                 replica = node.host.replicas.get(partition.group) if node.host else None
                 if replica is None or not replica.serving:
@@ -391,16 +409,14 @@ class Checker:
         """No replica has a timer set."""
         return all(
             replica.core.asleep
-            for node in self._nodes.values()
+            for node in self._members
             if node.ready and node.host is not None
             for replica in node.host.replicas.values()
         )
 
     def check_metadata(self) -> None:
         """Equal logs give equal states."""
-        views = {
-            repr((node.metadata.topics(), node.metadata.nodes())) for node in self._nodes.values()
-        }
+        views = {repr((node.metadata.topics(), node.metadata.nodes())) for node in self._members}
         if len(views) != 1:
             raise Violation(f"the nodes' metadata differ: {sorted(views)}")
 

@@ -34,14 +34,14 @@ class Nemesis:
     def __init__(
         self,
         swarm: Swarm,
-        nodes: Sequence[SimNode],
+        nodes: list[SimNode],
         clients: Sequence[str],
         rng: random.Random,
         trace: Trace,
     ) -> None:
         self.injected = 0
         self._swarm = swarm
-        self._nodes = nodes
+        self._nodes = nodes[:]
         self._clients = clients
         self._rng = rng
         self._trace = trace
@@ -64,7 +64,7 @@ class Nemesis:
             "rot": self._flip_bits,
         }
         self._rot = Rot(
-            nodes,
+            self._nodes,
             DATA_DIRECTORY,
             rng_for(swarm.seed, "rot"),
             rng_for(swarm.seed, "loss"),
@@ -74,6 +74,11 @@ class Nemesis:
         self._network.tap(self._strike)
         for node in nodes:
             node.on_save = self._strike_save
+
+    def add(self, node: SimNode) -> None:
+        """``node`` is there, too, and is not spared."""
+        self._nodes.append(node)
+        node.on_save = self._strike_save
 
     async def run(self) -> None:
         """Do the seed's faults one after the other, with some repair between, until time is up."""
@@ -89,21 +94,25 @@ class Nemesis:
                 await self._actions[rng.choice(swarm.faults)]()
 
     def heal(self) -> None:
-        """End every fault: all links as good as new, all nodes up."""
+        """End every fault: all links as good as new, all nodes up that are not dead for good."""
         self._trace.add("nemesis heals everything")
         self._network.heal()
         self._network.quality = QUIET_LINK
         self._lurking = 0
         for node in self._nodes:
             node.resume()
-            if node.failed or node.may_fail:
+            if node.up and (node.failed or node.may_fail):
                 node.crash(power=False)
             if not node.up:
                 node.start()
 
     def _repair_one(self) -> None:
         """Something gets better: a node comes back, or the network does."""
-        down = [node for node in self._nodes if not node.up or node.paused or node.failed]
+        down = [
+            node
+            for node in self._nodes
+            if not node.buried and (not node.up or node.paused or node.failed)
+        ]
         if down and self._rng.random() < 0.8:
             node = self._rng.choice(down)
             if node.failed:

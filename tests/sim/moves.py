@@ -3,12 +3,13 @@
 import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from quorumlog.api._pb import peer_pb2
 from quorumlog.broker._pb import metadata_pb2 as pb
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.metadata_changes import Change, PartitionAdded, PartitionChanged
-from quorumlog.broker.topics import PartitionInfo
+from quorumlog.broker.topics import Standing
 from quorumlog.errors import QuorumlogError
 from quorumlog.log.batch import Batch, Kind
 from quorumlog.replication.core.members import Members
@@ -23,25 +24,45 @@ _METHOD = "/quorumlog.peer.v1.Peer/Propose"
 _CALL_S = 12.0
 
 
-class MoveWatch:
-    """Follows the committed metadata: who may delete what, and whether reports are true."""
+class Machine(Protocol):
+    """A node, as this needs it."""
 
-    def __init__(self, nodes: Sequence[NodeId]) -> None:
+    gone: bool
+
+    @property
+    def is_lost(self) -> bool: ...
+
+
+class MoveWatch:
+    """Follows the committed metadata: who may delete what, whether reports are true, and who is
+    removed."""
+
+    def __init__(
+        self, nodes: Mapping[NodeId, Machine], histories: Mapping[int, GroupHistory]
+    ) -> None:
+        """Both grow, with what there is; ``nodes`` are those the cluster is formed with so far."""
         self._nodes = nodes
+        self._histories = histories
         self._metadata = MetadataState()
         self._metadata.on_change(self._changed)
-        self._first: dict[GroupId, PartitionInfo] = {}
+        self._first = {METADATA_GROUP: tuple(nodes)}
+        """Whom each group began with."""
         self._let_go: set[tuple[NodeId, int]] = set()
         self._returned: set[tuple[NodeId, int]] = set()
 
-    def committed(self, batch: Batch, histories: Mapping[int, GroupHistory]) -> None:
-        """A batch of the metadata is. Raises Violation for a report of what is not so."""
+    def committed(self, batch: Batch) -> None:
+        """A batch of the metadata is. Raises Violation for a report of what is not so, and where
+        a group loses its majority with a node that is removed."""
         if batch.header.kind is not Kind.COMMAND:
             return
         command = pb.Command.FromString(bytes(batch.body))
         for moved in command.replicas_moved.moved:
-            self._check_report(moved, histories)
+            self._check_report(moved)
         self._metadata.apply(bytes(batch.body), batch.header.index)
+        node = NodeId(command.forget_node.node)
+        if self._metadata.is_removed(node):
+            self._nodes[node].gone = True
+            self._check_removed(node)
 
     def left(self, node: NodeId, group: int) -> bool:
         """``node`` has deleted what it had of ``group``. Whether it might."""
@@ -56,19 +77,31 @@ class MoveWatch:
 
     def _changed(self, change: Change) -> None:
         if isinstance(change, PartitionAdded):
-            self._first[change.partition.group] = change.partition
+            self._first[change.partition.group] = change.partition.replicas
         if isinstance(change, PartitionAdded | PartitionChanged):
             partition = change.partition
             self._let_go |= {
                 (node, partition.group) for node in self._nodes if node not in partition.holders
             }
 
-    def _check_report(
-        self, moved: pb.ReplicasMoved.Moved, histories: Mapping[int, GroupHistory]
-    ) -> None:
+    def _check_removed(self, removed: NodeId) -> None:
+        """``removed`` had nothing any more, and of every group's members a majority is left: of
+        those that are committed, and while they are joint of both sides."""
+        if self._metadata.groups_of(removed):
+            raise Violation(f"{removed} is removed and has replicas still")
+        for group, history in self._histories.items():
+            members = members_at(history, self._first[GroupId(group)], len(history.committed))
+            if group == METADATA_GROUP and removed in members.voting:
+                raise Violation(f"{removed} is removed and votes on the metadata")
+            for voters in (members.voters, members.outgoing):
+                lost = [node for node in voters if self._nodes[node].is_lost]
+                if len(lost) * 2 >= max(1, len(voters)):
+                    raise Violation(f"group {group} lost {lost} of {members}")
+
+    def _check_report(self, moved: pb.ReplicasMoved.Moved) -> None:
         """The group's log says what the report says, committed."""
         partition = self._metadata.group(GroupId(moved.group))
-        history = histories.get(moved.group)
+        history = self._histories.get(moved.group)
         if partition is None or history is None or partition.move != moved.move:
             return
         said = " ".join(str(moved).split())
@@ -79,12 +112,12 @@ class MoveWatch:
             raise Violation(f"{said} is reported, committed is {members}")
 
 
-def members_at(history: GroupHistory, first: PartitionInfo, index: int) -> Members:
+def members_at(history: GroupHistory, first: tuple[NodeId, ...], index: int) -> Members:
     """The newest configuration among the committed batches through ``index``."""
     for batch in reversed(history.committed[:index]):
         if batch.header.kind is Kind.CONFIG:
             return Members.decode(batch.body)
-    return Members(first.replicas)
+    return Members(first)
 
 
 class Operator:
@@ -102,11 +135,12 @@ class Operator:
         rng: random.Random,
         trace: Trace,
     ) -> None:
-        """``sizes``: how many replicas an order may want; one of them is drawn each time."""
+        """``addresses`` grows with the nodes. ``sizes``: how many replicas an order may want; one
+        of them is drawn each time."""
         self.orders = 0
         self._loop = loop
         self._fabric = fabric
-        self._addresses = dict(addresses)
+        self._addresses = addresses
         self._metadata = metadata
         self._sizes = sizes
         self._pace_s = pace_s
@@ -114,6 +148,8 @@ class Operator:
         self._trace = trace
         self._groups: list[GroupId] = []
         self._stopping = False
+        self._calm = asyncio.Event()
+        self._settling = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -123,9 +159,15 @@ class Operator:
         process = Process("operator")
         self._task = self._loop.spawn(process, self._work(process), "operate")
 
-    async def finish(self) -> None:
-        """Return when the last order is given."""
+    async def calm_down(self) -> None:
+        """Return when nothing is drained, nor will be."""
         self._stopping = True
+        if self._task is not None:
+            await self._calm.wait()
+
+    async def finish(self) -> None:
+        """Return when the last order is given. After :meth:`calm_down`."""
+        self._settling.set()
         if self._task is not None:
             await asyncio.wait([self._task])
 
@@ -133,10 +175,15 @@ class Operator:
         while not self._stopping:
             await asyncio.sleep(self._rng.uniform(0, self._pace_s))
             await self._order(process, self._draw())
-        for node in self._addresses:
-            await self._insist(process, pb.Command(drain_node=pb.DrainNode(node=node, undo=True)))
+        for node in self._metadata().nodes():
+            # Of one that is being removed, that would be taken back.
+            if node.standing is not Standing.LEAVING:
+                undo = pb.DrainNode(node=node.id, undo=True)
+                await self._insist(process, pb.Command(drain_node=undo))
+        self._calm.set()
+        await self._settling.wait()
         for group in self._groups:
-            wanted = self._rng.sample(list(self._addresses), 3)
+            wanted = self._rng.sample(self._present(), 3)
             message = pb.AssignReplicas(group=group, wanted=wanted)
             await self._insist(process, pb.Command(assign_replicas=message))
 
@@ -145,7 +192,7 @@ class Operator:
             await asyncio.sleep(0.1)
 
     def _draw(self) -> pb.Command:
-        rng, nodes, metadata = self._rng, list(self._addresses), self._metadata()
+        rng, nodes, metadata = self._rng, self._present(), self._metadata()
         kind = rng.random()
         if kind < 0.15:
             message = pb.SetVoters(
@@ -159,6 +206,10 @@ class Operator:
         wanted = rng.sample(nodes, min(rng.choice(self._sizes), len(nodes)))
         message_of_move = pb.AssignReplicas(group=rng.choice(self._groups), wanted=wanted)
         return pb.Command(assign_replicas=message_of_move)
+
+    def _present(self) -> list[NodeId]:
+        metadata = self._metadata()
+        return [node for node in self._addresses if not metadata.is_removed(node)]
 
     async def _order(self, process: Process, command: pb.Command) -> bool:
         """Whether some node did as ordered, or refused for good."""

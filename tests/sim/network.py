@@ -113,7 +113,22 @@ class SimNetwork:
     def _deliver(self, source: NodeId, target: NodeId, group: GroupId, raw: bytes) -> None:
         self.delivered += 1
         self.trace.add(f"{target} < {source} group {group} type {raw[0]} bytes {len(raw)}")
-        self._transports[target].handler(source, group, memoryview(raw))
+        transport = self._transports[target]
+        if transport.refuses(source):
+            self._refuse(transport, source)
+        else:
+            transport.handler(source, group, memoryview(raw))
+
+    def _refuse(self, transport: "SimTransport", source: NodeId) -> None:
+        """``source`` hears that it does not belong here, if it can."""
+        refused = self._transports.get(source)
+        if refused is not None and not self.is_cut(transport.node_id, source):
+            context = refused.process.context()
+            self.loop.call_later(self.delay_s(), refused.on_refused, context=context)
+
+
+def _nobody(node: NodeId) -> bool:
+    return False
 
 
 def _unheard(sender: NodeId, group: GroupId, payload: memoryview) -> None:
@@ -125,12 +140,16 @@ class SimTransport:
 
     def __init__(self, network: SimNetwork, node_id: NodeId, process: Process) -> None:
         self.process = process
+        self.node_id = node_id
         self.handler: MessageHandler = _unheard
+        self.refuses: Callable[[NodeId], bool] = _nobody
+        """Of whom nothing is taken: nodes that were removed from the cluster."""
+        self.on_refused: Callable[[], None] = lambda: None
+        """Called when another node refuses this one."""
         self._network = network
-        self._node_id = node_id
 
     def send(self, peer: NodeId, group: GroupId, payload: Buffer) -> None:
-        self._network.send(self._node_id, peer, group, payload)
+        self._network.send(self.node_id, peer, group, payload)
 
     def on_message(self, handler: MessageHandler) -> None:
         self.handler = handler

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +21,6 @@ from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.retention import RetentionConfig
 from quorumlog.errors import NotLeader, QuorumlogError, StorageError
 from quorumlog.log.config import LogConfig
-from quorumlog.ports import Member
 from quorumlog.replication import saved_state
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.members import Members
@@ -32,7 +31,7 @@ from quorumlog.types import GroupId, Index, NodeId
 from sim.clock import SimClock
 from sim.disk import SimDisk, SimulatedCrash
 from sim.loop import SimLoop, SimulationError
-from sim.membership import CLUSTER_ID, StaticMembership
+from sim.membership import CLUSTER_ID, Roster
 from sim.network import SimNetwork
 from sim.process import Process, State
 from sim.rot import scrub_forever
@@ -68,8 +67,9 @@ class World:
     network: SimNetwork
     fabric: RpcFabric
     settings: NodeSettings
-    members: Sequence[Member]
+    roster: Roster
     voters: Members
+    """Those that the cluster was formed with."""
 
 
 class _PeerPort:
@@ -85,12 +85,13 @@ class _PeerPort:
 class SimPeerCalls:
     """Requests between nodes over the simulated RPC."""
 
-    def __init__(self, fabric: RpcFabric, process: Process, addresses: dict[NodeId, str]) -> None:
+    def __init__(self, fabric: RpcFabric, process: Process, roster: Roster) -> None:
         self._connector = fabric.client(process)
-        self._addresses = addresses
+        self._roster = roster
 
     async def propose(self, peer: NodeId, command: bytes) -> bytes:
-        address = self._addresses.get(peer)
+        known = (each.tags for each in self._roster.members)
+        address = next((tags["rpc"] for tags in known if tags["id"] == peer), None)
         if address is None:
             raise NotLeader("the leader's address is not known yet")
         request = peer_pb2.ProposeRequest(command=command)
@@ -139,6 +140,10 @@ class SimNode:
         """An error of the disk was injected: this process may fence replicas, or end."""
         self.was_rotten = False
         """Bits of its disk were flipped: a replica of it may have started over."""
+        self.buried = False
+        """Dead for good: it never starts again."""
+        self.gone = False
+        """It was removed from the cluster, by committed metadata; it may not know yet."""
         self.on_left: Callable[[NodeId, GroupId], None] = lambda node, group: None
         """Called when a replica that was moved away is deleted."""
         self.on_save: Callable[[SimNode], None] = lambda node: None
@@ -147,12 +152,18 @@ class SimNode:
         self.process.kill()
         self.host: GroupHost | None = None
         self._serving: Process | None = None
+        self._leaving: Process | None = None
         self._worker: SimWorker | None = None
         self._controller: Controller | None = None
 
     @property
     def up(self) -> bool:
         return self.process.alive
+
+    @property
+    def is_lost(self) -> bool:
+        """It takes part in nothing any more."""
+        return self.gone or self.buried
 
     @property
     def paused(self) -> bool:
@@ -187,7 +198,9 @@ class SimNode:
         )
 
     def start(self) -> None:
-        """Start a process on what the disk holds."""
+        """Start a process on what the disk holds; not when it is dead for good."""
+        if self.buried:
+            return
         self.incarnation += 1
         self.world.trace.add(f"{self.node_id} starts, incarnation {self.incarnation}")
         self.may_fail = False
@@ -225,6 +238,7 @@ class SimNode:
     async def _start(self, process: Process) -> None:
         world = self.world
         self._worker = SimWorker(process, self.rng, world.settings.worker, self._work_begins)
+        transport = world.network.attach(self.node_id, process)
         host = _WatchedHost(
             on_left=lambda group: self.on_left(self.node_id, group),
             node_id=self.node_id,
@@ -232,24 +246,27 @@ class SimNode:
             disk=self.disk,
             clock=self.clock,
             worker=self._worker,
-            transport=world.network.attach(self.node_id, process),
+            transport=transport,
             rng=self.rng,
             config=world.settings.replication,
             events=self._replica_event,
         )
-        membership = StaticMembership(world.members)
-        addresses = {NodeId(each.tags["id"]): each.tags["rpc"] for each in world.members}
+        membership = world.roster.seen_by(process)
         controller = Controller(
             node_id=self.node_id,
             host=host,
             membership=membership,
-            calls=SimPeerCalls(world.fabric, process, addresses),
+            calls=SimPeerCalls(world.fabric, process, world.roster),
             log_config=lambda topic: replace(world.settings.log, fsync=topic.fsync),
             clock=self.clock,
             retention=world.settings.retention,
             balance=world.settings.balance,
         )
         self.host, self._controller = host, controller
+        metadata = controller.metadata
+        metadata.on_change(lambda change: self._metadata_changed(process, metadata))
+        transport.refuses = metadata.is_removed
+        transport.on_refused = partial(self._was_removed, process)
         broker = Broker(
             node_id=self.node_id, host=host, controller=controller, membership=membership
         )
@@ -273,6 +290,27 @@ class SimNode:
         self.world.trace.add(f"{self.node_id} group {replica.group} {event}")
         if self._controller is not None:
             self._controller.replica_event(replica)
+
+    def _metadata_changed(self, process: Process, metadata: MetadataState) -> None:
+        if metadata.is_removed(self.node_id):
+            self._was_removed(process)
+
+    def _was_removed(self, process: Process) -> None:
+        """Stop in good order, as a node does that hears so; once."""
+        if process is self._leaving or not process.alive:
+            return
+        self._leaving = process
+        self.world.loop.call_outside(0.0, self._stop_as_removed, process)
+
+    def _stop_as_removed(self, process: Process) -> None:
+        if self.process is process and self.up:
+            supervisor = Process(f"supervisor of {self.node_id}")
+            self.world.loop.spawn(supervisor, self.stop(), "removed")
+
+    def bury(self) -> None:
+        """Die, and never start again."""
+        self.buried = True
+        self.crash(power=False)
 
     def crash(self, *, power: bool) -> None:
         """The process is gone; with ``power`` what its disk had not synced may be gone as well."""

@@ -37,6 +37,7 @@ class Machine(Protocol):
     disk: SimDisk
     was_rotten: bool
     host: GroupHost | None
+    gone: bool
 
     @property
     def node_id(self) -> str: ...
@@ -79,7 +80,7 @@ class Rot:
         """Flip a bit of some node if the budget allows it."""
         if not self.is_mended() or self._count == MAX_SET_ASIDE:
             return
-        victim = self._rng.choice(list(self._nodes))
+        victim = self._rng.choice([node for node in self._nodes if not node.gone])
         if self._loss_rng.random() < _LOSS_SHARE:
             self._lose_group(victim)
             return
@@ -115,7 +116,7 @@ class Rot:
     def is_mended(self) -> bool:
         """Whether every flipped bit is gone, and every replica whole."""
         victim = self._victim
-        if victim is None:
+        if victim is None or victim.gone:
             return True
         host = victim.host
         if not victim.ready or host is None:

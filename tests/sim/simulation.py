@@ -24,11 +24,13 @@ from quorumlog.replication.core.config import RaftConfig
 from quorumlog.replication.core.members import Members
 from quorumlog.types import GroupId, NodeId
 from sim.checkers import Checker
+from sim.churn import Churn
 from sim.disk import SimulatedCrash
 from sim.faults import QUIET_LINK, Nemesis
 from sim.history import Violation
 from sim.loop import SimLoop, SimulationError
-from sim.membership import member
+from sim.machines import Machines, address_of
+from sim.membership import Roster, member
 from sim.moves import Operator
 from sim.network import SimNetwork
 from sim.node import NodeSettings, SimNode, World
@@ -92,21 +94,20 @@ class Simulation:
         network = SimNetwork(self.loop, rng_for(swarm.seed, "network"), self.trace, QUIET_LINK)
         self._network = network
         names = [NodeId(f"n{number}") for number in range(1, swarm.nodes + 1)]
-        addresses = {name: f"{name}:7400" for name in names}
+        members = [member(name, address_of(name)) for name in names]
         self._world = World(
             loop=self.loop,
             trace=self.trace,
             network=network,
             fabric=RpcFabric(network),
             settings=_settings(swarm),
-            members=[member(name, addresses[name]) for name in names],
+            roster=Roster(self.loop, rng_for(swarm.seed, "gossip"), members),
             voters=Members(tuple(names)),
         )
         self._groups: dict[int, int] = {}
-        self.nodes = {
-            name: SimNode(self._world, name, addresses[name], rng_for(swarm.seed, f"node {name}"))
-            for name in names
-        }
+        self.machines = Machines(self._world, swarm.seed)
+        self.machines.on_join = self._joined
+        self.nodes = self.machines.nodes
         self.checker = Checker(self.nodes)
         for node in self.nodes.values():
             node.on_left = self.checker.left
@@ -116,35 +117,46 @@ class Simulation:
             swarm,
             self.loop,
             self._world.fabric,
-            list(addresses.values()),
+            self.machines.servers,
             self.checker,
             self._group_of,
             self.trace,
         )
         self.survey = Survey(
-            swarm, self.loop, self._world.fabric, list(addresses.values()), self.trace
+            swarm, self.loop, self._world.fabric, self.machines.servers, self.trace
         )
+        # One replica at a time may be lost for good: two others have to have what it had.
+        may_lose = "rot" in swarm.faults or swarm.churns
         self.operator = Operator(
             self.loop,
             self._world.fabric,
-            addresses,
-            lambda: max(
-                (node.metadata for node in self.nodes.values()),
-                key=lambda metadata: metadata.applied_index,
-            ),
-            # With rot one replica at a time may be lost: two others have to have what it had.
-            sizes=(3,) if "rot" in swarm.faults else (3, 3, 3, 2, 1, swarm.nodes),
+            self.machines.addresses,
+            lambda: self.machines.metadata,
+            sizes=(3,) if may_lose else (3, 3, 3, 2, 1, swarm.nodes),
             pace_s=swarm.fault_duration_s / 3,
             rng=rng_for(swarm.seed, "operator"),
+            trace=self.trace,
+        )
+        self.churn = Churn(
+            self.loop,
+            self._world.fabric,
+            self.machines,
+            may_bury=swarm.may_bury,
+            pace_s=swarm.fault_duration_s / 3,
+            rng=rng_for(swarm.seed, "churn orders"),
             trace=self.trace,
         )
         self.nemesis = Nemesis(
             swarm,
             list(self.nodes.values()),
-            [*self.workload.names, *self.survey.names, "operator"],
+            [*self.workload.names, *self.survey.names, "operator", "churn"],
             rng_for(swarm.seed, "faults"),
             self.trace,
         )
+
+    def _joined(self, node: SimNode) -> None:
+        node.on_left = self.checker.left
+        self.nemesis.add(node)
 
     def run(self) -> Result:
         """See :func:`run`. Once only."""
@@ -183,9 +195,13 @@ class Simulation:
         self.survey.start()
         if self.swarm.moves:
             self.operator.start()
+        if self.swarm.churns:
+            self.churn.start()
         await self.nemesis.run()
         loop.end_s = loop.time() + LIVENESS_S
         self.nemesis.heal()
+        await self.operator.calm_down()
+        await self.churn.finish()
         await self.operator.finish()
         await self.workload.finished()
         await self.survey.finish()
@@ -207,7 +223,7 @@ class Simulation:
         self.loop.end_s = self.loop.time() + LIVENESS_S
         while not self.checker.led() or may_sleep > self.checker.all_asleep():
             await asyncio.sleep(0.05)
-        victim = next(node for node in self.nodes.values() if node.leads())
+        victim = next(node for node in self.machines.members if node.leads())
         victim.crash(power=False)
         while not self.checker.led():
             await asyncio.sleep(0.05)
@@ -222,7 +238,7 @@ class Simulation:
 
     async def _lose_all_power(self) -> None:
         """The syncs that ``interval`` promises come; what a disk held before is there after."""
-        nodes = self.nodes.values()
+        nodes = self.machines.members
         self.loop.end_s = self.loop.time() + SYNC_S
         while not all(node.synced for node in nodes):
             await asyncio.sleep(0.01)

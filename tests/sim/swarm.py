@@ -39,6 +39,9 @@ _INTERVAL_SHARE = 0.15
 _MOVING_SHARE = 0.25
 """Of the seeds, those in which replicas and voters move."""
 
+_CHURNING_SHARE = 0.6
+"""Of those, the seeds in which nodes come and go, too."""
+
 _LIMITED_SHARE = 0.2
 """Of the seeds, those whose topic has limits, and those in which a client trims it."""
 
@@ -86,6 +89,8 @@ class Swarm:
     """A group without proposals sleeps after this; in some seeds never."""
     moves: bool
     """An operator moves replicas to and fro among more nodes than a partition has replicas."""
+    churns: bool
+    """Meanwhile nodes are added, and removed for good."""
     surveyors: int
     """Clients whose history is checked for linearizability; half of the seeds have none."""
 
@@ -102,9 +107,11 @@ class Swarm:
         if rng_for(seed, "rot").random() < _ROT_SHARE:
             faults = (*faults, "rot")
         moves_rng = rng_for(seed, "moves")
+        moves = moves_rng.random() < _MOVING_SHARE
         drawn = Swarm(
             seed=seed,
-            moves=moves_rng.random() < _MOVING_SHARE,
+            moves=moves,
+            churns=moves and rng_for(seed, "churn").random() < _CHURNING_SHARE,
             nodes=rng.choice((3, 3, 3, 3, 5)),
             partitions=rng.choice((1, 1, 2)) * sleep_rng.choice((1, 1, 3)),
             election_timeout_s=rng.choice((0.15, 0.3)),
@@ -133,12 +140,17 @@ class Swarm:
             sleep_after_s=sleep_rng.choice((0.02, 0.1, 0.4, NEVER_S)),
             surveyors=rng_for(seed, "surveyors").choice((0, 0, 0, 1, 2, 3)),
         )
-        return replace(drawn, nodes=moves_rng.choice((4, 4, 5))) if drawn.moves else drawn
+        return replace(drawn, nodes=moves_rng.choice((4, 4, 5))) if moves else drawn
 
     @property
     def may_cut_power(self) -> bool:
         """Whether what was acknowledged survives that: with ``interval`` it may be unsynced."""
         return self.fsync == FSYNC_ALWAYS
+
+    @property
+    def may_bury(self) -> bool:
+        """Whether a node may be lost for good: one more copy is, and rot has that budget."""
+        return self.churns and "rot" not in self.faults
 
     @property
     def deletes(self) -> bool:

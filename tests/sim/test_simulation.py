@@ -82,3 +82,27 @@ def test_a_run_does_not_depend_on_hashes_or_addresses() -> None:
         )
         digests.add(done.stdout)
     assert len(digests) == 1
+
+
+def test_in_some_seeds_nodes_come_and_others_go_for_good_dead_or_alive() -> None:
+    churning = [swarm for swarm in map(Swarm.drawn, range(1000)) if swarm.churns]
+    assert 100 < len(churning) < 200
+    runs = [Simulation(swarm) for swarm in churning[:6]]
+    for each in runs:
+        each.run()
+    nodes = [node for each in runs for node in each.nodes.values()]
+    gone = [node for node in nodes if node.gone]
+    assert [node.node_id for node in gone if node.up] == []
+    assert {node.node_id for node in gone} == {n for each in runs for n in each.churn.removed}
+    assert sum(len(each.churn.joined) for each in runs) > 5
+    assert any(node.buried for node in gone)
+    assert any(not node.buried for node in gone)
+    taken_over = [
+        replica
+        for each in runs
+        for name in each.churn.joined
+        if not each.nodes[name].gone and (host := each.nodes[name].host) is not None
+        for replica in host.replicas.values()
+        if replica.core.members.voters
+    ]
+    assert len(taken_over) > 5
