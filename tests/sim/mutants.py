@@ -12,13 +12,17 @@ from unittest.mock import patch
 
 from quorumlog.broker.broker import Broker
 from quorumlog.broker.keeper import PartitionKeeper
+from quorumlog.broker.led_partition import LedPartition
 from quorumlog.broker.mover import Mover
+from quorumlog.broker.note_command import RaiseFence
+from quorumlog.broker.note_keeper import NoteKeeper
+from quorumlog.broker.notes import BLANK
 from quorumlog.broker.partition import PartitionMachine
 from quorumlog.broker.producers import Duplicate, PendingProducers, ProducerTable
 from quorumlog.broker.start_command import StartCommand
 from quorumlog.broker.topics import PartitionInfo
 from quorumlog.log import state_snapshot
-from quorumlog.log.batch import BatchHeader, Kind
+from quorumlog.log.batch import BatchHeader, Draft, Kind
 from quorumlog.log.config import FSYNC_INTERVAL
 from quorumlog.log.flusher import Flusher
 from quorumlog.log.hard_state import HardState, HardStateFile
@@ -165,7 +169,7 @@ def _commits_old_terms(advance: Any) -> Any:
             index = leadership.quorum_match(self._durable_index)
             if index > self.commit_index:
                 self._set_commit_index(index)
-                leadership.commit_advanced(now)
+                leadership.commit_advanced(index, now)
 
     return eager
 
@@ -237,9 +241,9 @@ def _deposed_keeps_waiting(fail: Any) -> Any:
 
 
 def _acknowledges_on_append(propose: Any) -> Any:
-    def hasty(self: Broker, replica: Any, info: Any, machine: Any, draft: Any) -> Any:
-        offset = replica.log.end_offset
-        outcome = propose(self, replica, info, machine, draft)
+    def hasty(self: Broker, led: LedPartition, draft: Any) -> Any:
+        offset = led.replica.log.end_offset
+        outcome = propose(self, led, draft)
         outcome.cancel()
         return self._acknowledged(Duplicate(offset, 0))
 
@@ -355,6 +359,22 @@ def _deletes_beyond_watermark(delete_before: Any) -> Any:
         return led.replica.log.start_offset
 
     return obedient
+
+
+def _notes_not_carried(start_draft: Any) -> Any:
+    def forgetful(self: PartitionMachine, offset: int, free_index: int) -> Any:
+        command = StartCommand.decode(start_draft(self, offset, free_index).body)
+        return Draft.of(replace(command, notes=BLANK).encode(), kind=Kind.COMMAND)
+
+    return forgetful
+
+
+def _fence_kept_by_the_leader_alone(applied_to: Any) -> Any:
+    return lambda self, notes: notes
+
+
+def _tokens_not_compared(admit: Any) -> Any:
+    return lambda self, led, token: None
 
 
 def _start_not_clamped(move_start: Any) -> Any:
@@ -532,6 +552,9 @@ MUTANTS: Final = (
         10,
         also=Mutant("", Broker, "delete_before", _deletes_beyond_watermark, 0),
     ),
+    Mutant("notes not carried on", PartitionMachine, "start_draft", _notes_not_carried, 30),
+    Mutant("fence not noted", RaiseFence, "applied_to", _fence_kept_by_the_leader_alone, 30),
+    Mutant("tokens not compared", NoteKeeper, "admit", _tokens_not_compared, 30),
     Mutant("start not in the saved state", PartitionMachine, "restore", _start_not_restored, 30),
     Mutant("producers not forgotten", ProducerTable, "forget_before", _producers_not_pruned, 60),
     Mutant(

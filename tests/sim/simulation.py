@@ -28,6 +28,7 @@ from sim.churn import Churn
 from sim.disk import SimulatedCrash
 from sim.faults import QUIET_LINK, Nemesis
 from sim.history import Violation
+from sim.holders import HELD_TOPIC, Holders
 from sim.loop import SimLoop, SimulationError
 from sim.machines import Machines, address_of
 from sim.membership import Roster, member
@@ -104,7 +105,7 @@ class Simulation:
             roster=Roster(self.loop, rng_for(swarm.seed, "gossip"), members),
             voters=Members(tuple(names)),
         )
-        self._groups: dict[int, int] = {}
+        self._groups: dict[tuple[str, int], int] = {}
         self.machines = Machines(self._world, swarm.seed)
         self.machines.on_join = self._joined
         self.nodes = self.machines.nodes
@@ -124,6 +125,14 @@ class Simulation:
         )
         self.survey = Survey(
             swarm, self.loop, self._world.fabric, self.machines.servers, self.trace
+        )
+        self.holders = Holders(
+            swarm,
+            self.loop,
+            self._world.fabric,
+            self.machines.servers,
+            lambda: self.checker.history(self._group_of(0, HELD_TOPIC)),
+            self.trace,
         )
         # One replica at a time may be lost for good: two others have to have what it had.
         may_lose = "rot" in swarm.faults or swarm.churns
@@ -149,7 +158,7 @@ class Simulation:
         self.nemesis = Nemesis(
             swarm,
             list(self.nodes.values()),
-            [*self.workload.names, *self.survey.names, "operator", "churn"],
+            [*self.workload.names, *self.survey.names, *self.holders.names, "operator", "churn"],
             rng_for(swarm.seed, "faults"),
             self.trace,
         )
@@ -185,7 +194,7 @@ class Simulation:
             node.start()
         while not all(self._knows_all(node) for node in self.nodes.values()):
             await asyncio.sleep(0.05)
-        for topic in (TOPIC, *self.survey.topics):
+        for topic in (TOPIC, *self.survey.topics, *self.holders.topics):
             await self.workload.create_topic(topic)
             while not all(node.metadata.has_topic(topic) for node in self.nodes.values()):
                 await asyncio.sleep(0.05)
@@ -193,6 +202,7 @@ class Simulation:
         self._network.quality = self.swarm.link
         self.workload.start()
         self.survey.start()
+        self.holders.start()
         if self.swarm.moves:
             self.operator.start()
         if self.swarm.churns:
@@ -205,6 +215,7 @@ class Simulation:
         await self.operator.finish()
         await self.workload.finished()
         await self.survey.finish()
+        await self.holders.finish()
         while not (
             self.checker.converged() and self.checker.moved() and self.nemesis.is_all_mended
         ):
@@ -277,17 +288,17 @@ class Simulation:
                 "deleted before"
             )
 
-    def _group_of(self, partition: int) -> int:
-        group = self._groups.get(partition)
+    def _group_of(self, partition: int, topic: str = TOPIC) -> int:
+        group = self._groups.get((topic, partition))
         if group is None:
-            group = self._groups[partition] = self._find_group(partition)
+            group = self._groups[topic, partition] = self._find_group(topic, partition)
         return group
 
-    def _find_group(self, partition: int) -> int:
+    def _find_group(self, topic: str, partition: int) -> int:
         for node in self.nodes.values():
-            if node.metadata.has_topic(TOPIC):
-                return node.metadata.partition(TOPIC, partition).group
-        raise SimulationError(f"no node knows the topic {TOPIC!r}")
+            if node.metadata.has_topic(topic):
+                return node.metadata.partition(topic, partition).group
+        raise SimulationError(f"no node knows the topic {topic!r}")
 
     def _state(self) -> str:
         """Where everybody is, one line each."""
@@ -317,6 +328,7 @@ def _settings(swarm: Swarm) -> NodeSettings:
             raft=raft,
             state_interval_bytes=swarm.state_interval_bytes,
             sleep_after_s=swarm.sleep_after_s,
+            loop_flush_s=swarm.loop_flush_s,
         ),
         log=LogConfig(
             segment_bytes=swarm.segment_bytes,

@@ -85,6 +85,8 @@ class Swarm:
     """A client deletes records up to here and there."""
     max_lag_s: float
     """How long the files that a follower lacks are kept for it."""
+    loop_flush_s: float
+    """0: flushes are done on the worker alone, and take time."""
     sleep_after_s: float
     """A group without proposals sleeps after this; in some seeds never."""
     moves: bool
@@ -93,6 +95,8 @@ class Swarm:
     """Meanwhile nodes are added, and removed for good."""
     surveyors: int
     """Clients whose history is checked for linearizability; half of the seeds have none."""
+    holders: int
+    """Clients that fence each other off and keep checkpoints; a third of the seeds has some."""
 
     @staticmethod
     def drawn(seed: int) -> "Swarm":
@@ -137,8 +141,10 @@ class Swarm:
             batch_bytes=rng.choice((1, 64, 1 << 20)),
             consumers=rng.choice((1, 1, 2)),
             **_draw_deletion(rng_for(seed, "deletion")),
+            loop_flush_s=rng_for(seed, "loop_flush").choice((0.0, 0.0, 0.001)),
             sleep_after_s=sleep_rng.choice((0.02, 0.1, 0.4, NEVER_S)),
             surveyors=rng_for(seed, "surveyors").choice((0, 0, 0, 1, 2, 3)),
+            holders=rng_for(seed, "holders").choice((0, 0, 0, 0, 2, 3)),
         )
         return replace(drawn, nodes=moves_rng.choice((4, 4, 5))) if moves else drawn
 
