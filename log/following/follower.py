@@ -3,8 +3,9 @@
 The mark of the last segment says how far the log is on stable storage; a follower shows that much
 and no more, so never a torn tail, nor what a writer may still take back. The segments are known by
 listing the directory; where a file turns out to be gone or replaced (deletion, compaction), it is
-listed again. Sealed segments are read as everybody reads them; the sparse index of the last one is
-made here, from the headers between one mark and the next.
+listed again, and where a read begins and the directory's stamp is not the one it was. Sealed
+segments are read as everybody reads them; the sparse index of the last one is made here, from the
+headers between one mark and the next.
 """
 
 from collections.abc import Callable, Iterator
@@ -66,7 +67,7 @@ class FollowedLog:
             self._disk, _MAX_HANDLES, self._interval_bytes, keys, self._replaced
         )
         seen = self._look(None)
-        self._paths = seen.paths
+        self._paths, self._stamp = seen.paths, seen.stamp
         last = header_at_mark(seen.active.mark)
         layout = Layout(directory, config, seen.segments, last)
         self._state = LogState(directory, config, clock, layout, last.index, seen.start_offset)
@@ -96,7 +97,7 @@ class FollowedLog:
             before = self._state.layout.next_index
             try:
                 self._grow()
-                if self._active.is_ended():
+                if self._active.is_ended() and not self._is_listed():
                     self._look_again()
             except OSError as error:
                 raise unreadable(self._active.path, error) from error
@@ -120,7 +121,7 @@ class FollowedLog:
                 if failed_at == index:
                     raise
                 failed_at = index
-                self.renew()
+                self._renew(is_sure=False)
 
     def batches_before(self, index: int, max_bytes: int) -> list[Batch]:
         """See :meth:`quorumlog.log.log.Log.batches_before`."""
@@ -143,7 +144,7 @@ class FollowedLog:
         try:
             return read()
         except Corrupt:
-            self.renew()
+            self._renew(is_sure=False)
             return read()
 
     def renew(self) -> None:
@@ -152,13 +153,23 @@ class FollowedLog:
         Raises:
             UnusableDirectory, Corrupt, StorageError, Closed
         """
+        self._renew(is_sure=True)
+
+    def _renew(self, *, is_sure: bool) -> None:
+        """Look again, unless it ``is_sure`` that what was listed is right and it is there still."""
         with self._mutex:
             self._state.check_usable()
             try:
                 self._grow()
-                self._look_again(is_changed=True)
+                if not (is_sure and self._is_listed()):
+                    self._look_again(is_changed=True)
             except OSError as error:
                 raise unreadable(self._active.path, error) from error
+
+    def _is_listed(self) -> bool:
+        """Whether no name in the directory has changed since it was listed, as far as is known."""
+        stamp = self._disk.directory_stamp(self._directory)
+        return stamp is not None and stamp == self._stamp
 
     def _replaced(self, segment: Segment) -> None:
         """A reader found that the file of ``segment`` is gone or another one."""
@@ -192,6 +203,7 @@ class FollowedLog:
             is_cut: nor is the last segment.
         """
         seen = self._look(None if is_cut else self._active)
+        self._stamp = seen.stamp
         if not is_changed and seen.active is self._active and seen.paths == self._paths:
             return
         self._paths = seen.paths
@@ -221,7 +233,7 @@ class FollowedLog:
         )
 
     def _look_once(self, active: ActiveSegment | None) -> "_Seen":
-        paths = self._list()
+        paths, stamp = self._list()
         *sealed, last = sorted(paths)
         if active is None or active.path != paths[last] or not active.is_current(self._disk):
             active = self._open_active(paths[last], last)
@@ -232,12 +244,15 @@ class FollowedLog:
         if segments:
             header = header_in(self._disk, segments[0].path)
         start_offset = max(header.base_offset, active.mark.start_offset)
-        return _Seen(paths, [*segments, active.segment], active, start_offset)
+        segments.append(active.segment)
+        return _Seen(paths, segments, active, start_offset, stamp)
 
-    def _list(self) -> dict[Index, str]:
-        """The segments' paths by first index; the last one has a valid header."""
+    def _list(self) -> tuple[dict[Index, str], int | None]:
+        """The segments' paths by first index, the last one has a valid header; and the stamp that
+        the directory has as long as they are these."""
         directory = self._directory
         try:
+            stamp = self._disk.directory_stamp(directory)
             names = self._disk.list_directory(directory)
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             raise UnusableDirectory(
@@ -264,13 +279,14 @@ class FollowedLog:
                 }
                 paths[replaced[0]] = path
         while paths and not _is_complete(self._disk, paths[max(paths)], max(paths)):
-            # The writer is making it.
+            # The writer is making it: the header that it lacks changes no name.
             del paths[max(paths)]
+            stamp = None
         if not paths:
             raise UnusableDirectory(
                 f"{directory} holds no log: follow it when its writer has opened it"
             )
-        return paths
+        return paths, stamp
 
     def _open_active(self, path: str, first_index: Index) -> ActiveSegment:
         file = self._disk.open_readonly(path)
@@ -291,6 +307,8 @@ class _Seen:
     segments: list[Segment]
     active: ActiveSegment
     start_offset: Offset
+    stamp: int | None
+    """Of the directory, from before it was listed; None: look again at the next occasion."""
 
 
 class _FollowedFiles(SegmentFiles):

@@ -28,6 +28,9 @@ class ReadOnlyDisk:
     def list_directory(self, path: str) -> list[str]:
         return self._disk.list_directory(path)
 
+    def directory_stamp(self, path: str) -> int | None:
+        return self._disk.directory_stamp(path)
+
     def make_directory(self, path: str) -> None:
         _refuse(path)
 

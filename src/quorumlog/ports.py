@@ -89,6 +89,13 @@ class Disk(Protocol):
         """The names in ``path``, sorted."""
         ...
 
+    def directory_stamp(self, path: str) -> int | None:
+        """A number that is another one when a name in ``path`` was made, replaced or removed since.
+
+        None: that was so lately that a change which comes now might not show.
+        """
+        ...
+
     def make_directory(self, path: str) -> None:
         """Create ``path`` and its parents, durably; nothing happens where it exists."""
         ...

@@ -19,6 +19,9 @@ _MAX_BUFFERS = min(os.sysconf("SC_IOV_MAX"), 1024)
 _ZEROS = bytes(1024 * 1024)
 _FILE_MODE = 0o644
 _LOCK_ATTEMPTS = 1000
+_COARSEST_TIME_NS = 3_000_000_000
+"""Above what file systems take for the same time: 4 ms where it is ext4, 2 s where it is FAT."""
+
 _CLOCK = int(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 """Goes on while the machine is suspended. Linux's CLOCK_MONOTONIC does not; that of macOS does."""
 
@@ -137,6 +140,12 @@ class SystemDisk:
 
     def list_directory(self, path: str) -> list[str]:
         return sorted(os.listdir(path))
+
+    def directory_stamp(self, path: str) -> int | None:
+        """The time of its last change. Not believed for a while: it is as coarse as the file
+        system's clock, and two changes may have the same one."""
+        changed_ns = os.stat(path).st_mtime_ns
+        return changed_ns if time.time_ns() - changed_ns > _COARSEST_TIME_NS else None
 
     def make_directory(self, path: str) -> None:
         if os.path.isdir(path):

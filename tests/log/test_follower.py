@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date
+from itertools import compress, product
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,6 +25,7 @@ from quorumlog.errors import (
     ConfigError,
     Corrupt,
     InvalidArgument,
+    KeyMissing,
     OffsetOutOfRange,
     StorageError,
     UnusableDirectory,
@@ -30,10 +33,17 @@ from quorumlog.errors import (
 from quorumlog.log.cleaning.compaction_plan import Compaction
 from quorumlog.log.config import LogConfig
 from quorumlog.log.following.follower import FollowedLog
-from quorumlog.log.key_ring import KeyRing
-from quorumlog.log.paths import compacted_range_of
+from quorumlog.log.key_ring import KeyRing, write_new_key
+from quorumlog.log.leftovers import settle_leftovers
+from quorumlog.log.paths import (
+    compacted_name,
+    compacted_range_of,
+    first_indexes_of,
+    segment_name,
+)
+from quorumlog.log.segment_header import SegmentHeader
 from quorumlog.log.view import LogView
-from quorumlog.types import Record
+from quorumlog.types import Index, Offset, Record, Term
 from sim.disk import SimDisk, SimulatedCrash
 from stored.batches import FixedClock, append, open_log
 
@@ -116,7 +126,7 @@ def test_a_following_read_waits_and_goes_on_over_every_change() -> None:
     assert offsets == list(range(66))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     actions=st.lists(
         st.sampled_from(
@@ -263,6 +273,82 @@ def test_a_look_at_a_log_that_stands_still_is_two_reads() -> None:
     assert disk.calls - before == {"read": 2}
 
 
+def test_a_read_lists_the_directory_only_when_names_have_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = SimDisk(Random(1))
+    log = opened(disk)
+    fill(log, 60)
+    listings = 0
+    list_directory = disk.list_directory
+
+    def counted(path: str) -> list[str]:
+        nonlocal listings
+        listings += 1
+        return list_directory(path)
+
+    followed = FollowedLog(disk, DIRECTORY, FixedClock())
+    monkeypatch.setattr(disk, "list_directory", counted)
+    before = disk.calls.copy()
+    followed.renew()
+    assert (disk.calls - before, listings) == ({"read": 2}, 0)
+    fill(log, 1)
+    followed.renew()
+    assert (followed.end_offset, listings) == (61, 0)
+    log.close()
+    followed.renew()
+    assert not followed.refresh()
+    listings = 0
+    followed.renew()
+    assert not followed.refresh()
+    assert listings == 0, "nor where the last segment has come to its end"
+    log = opened(disk)
+    log.housekeep()
+    listings = 0
+    followed.renew()
+    assert listings == 1
+    follower = LogFollower(followed, 0.05, Stop())
+    assert list(follower.read()) == list(log.read())
+    disk.is_settled = False
+    listings = 0
+    followed.renew()
+    assert listings == 1
+
+
+def test_a_segment_that_gets_its_header_after_the_look_is_seen_though_no_name_changes() -> None:
+    """The writer stops before each of its disk calls while it makes a segment."""
+    added = 0
+    for step in range(1, 20):
+        disk = SimDisk(Random(1))
+        log = open_log(disk, LogConfig(segment_bytes=1024))
+        append(log, 3, values=[b"x" * 200])
+        log.flush()
+        followed: list[FollowedLog] = []
+        count = disk.count
+
+        def watched(
+            kind: str,
+            path: str,
+            disk: SimDisk = disk,
+            followed: list[FollowedLog] = followed,
+            count: Callable[[str, str], None] = count,
+            last: int = disk.changes + step,
+        ) -> None:
+            if disk.changes == last and not followed and kind not in ("read", "open"):
+                followed.append(FollowedLog(disk, DIRECTORY, FixedClock()))
+            count(kind, path)
+
+        disk.count = watched  # type: ignore[method-assign]
+        log.roll()
+        append(log, 2, values=[b"y"])
+        log.flush()
+        if followed:
+            added += 1
+            followed[0].renew()
+            assert followed[0].end_offset == 5
+    assert added > 8
+
+
 def test_while_a_compaction_is_half_in_place_everything_can_be_read() -> None:
     """The compacting writer stops before each of its disk calls."""
     complete = SimDisk(Random(1))
@@ -319,6 +405,44 @@ def test_a_compacted_file_that_came_too_late_is_no_part_of_the_log() -> None:
     assert follower.offset_for_time(0) == begins[0]
     with pytest.raises(OffsetOutOfRange):
         follower.read(begins[0] - 1)
+
+
+def write_header(disk: SimDisk, name: str, first_index: int | None) -> None:
+    """A segment file of which only the header counts here; None: it is not written yet."""
+    header = (
+        b""
+        if first_index is None
+        else SegmentHeader(Index(first_index), Offset(0), Term(0), 0, 1).encode()
+    )
+    disk.open(f"{DIRECTORY}/{name}", create=True).write_at(0, [header])
+
+
+def files_by_first_index(disk: SimDisk, paths: Mapping[Index, str]) -> dict[Index, int]:
+    return {first: id(disk.inode(path)) for first, path in paths.items()}
+
+
+def test_a_follower_takes_the_compacted_files_that_an_open_would_take() -> None:
+    """Every set of segments beside every set of compacted files, complete or not."""
+    firsts = (1, 3, 5, 7)
+    ranges = ((1, 3), (1, 5), (3, 7), (5, 7))
+    for there in product((False, True), repeat=len(firsts)):
+        for complete in product((None, False, True), repeat=len(ranges)):
+            disk = SimDisk(Random(1))
+            disk.make_directory(DIRECTORY)
+            for first in compress(firsts, there):
+                write_header(disk, segment_name(first), first)
+            for (first, behind), is_complete in zip(ranges, complete, strict=True):
+                if is_complete is not None:
+                    name = compacted_name(first, behind)
+                    write_header(disk, name, first if is_complete else None)
+            followed = {}
+            if any(there) or True in complete:
+                paths = FollowedLog(disk, DIRECTORY, FixedClock())._paths
+                followed = files_by_first_index(disk, paths)
+            settle_leftovers(disk, DIRECTORY)
+            settled = first_indexes_of(disk.list_directory(DIRECTORY))
+            paths = {first: f"{DIRECTORY}/{segment_name(first)}" for first in settled}
+            assert followed == files_by_first_index(disk, paths)
 
 
 def test_a_new_follower_begins_where_the_writer_has_deleted_to_in_the_middle_of_a_segment() -> None:
@@ -404,6 +528,53 @@ def test_an_encrypted_log_is_followed_with_its_keys() -> None:
     follower = follower_of(disk, ring)
     fill(log, 40)
     assert list(follower.read()) == list(log.read())
+
+
+def test_a_follower_reads_on_under_a_key_that_was_added_to_its_file(tmp_path: Path) -> None:
+    keys, directory = str(tmp_path / "keys.toml"), tmp_path / "log"
+
+    def append(*values: bytes) -> None:
+        with quorumlog.open(directory, keys=keys) as log:
+            for value in values:
+                log.append(value)
+
+    today = date(2026, 11, 21)
+    write_new_key(keys, "first", today)
+    append(b"1", b"2")
+    with quorumlog.follow(directory, keys=keys) as follower:
+        assert [each.value for each in follower.read()] == [b"1", b"2"]
+        behind = follower.read()
+        write_new_key(keys, "second", today)
+        append(b"3")
+        with quorumlog.open(directory, keys=keys) as log:
+            log.append(b"4")
+            assert follower.end_offset == 4
+            write_new_key(keys, "third", today)
+        append(b"5")
+        assert [each.value for each in follower.read()] == [b"1", b"2", b"3", b"4", b"5"]
+        assert next(behind).value == b"1"
+
+
+def test_a_key_that_is_not_in_the_file_either_is_missing(tmp_path: Path) -> None:
+    keys, directory = tmp_path / "keys.toml", tmp_path / "log"
+    write_new_key(str(keys), "first", date(2026, 11, 21))
+    with quorumlog.open(directory, keys=keys) as log:
+        log.append(b"1")
+    with quorumlog.follow(directory, keys=keys) as follower:
+        elsewhere = tmp_path / "copy.toml"
+        elsewhere.write_bytes(keys.read_bytes())
+        elsewhere.chmod(0o600)
+        write_new_key(str(elsewhere), "second", date(2026, 11, 21))
+        with quorumlog.open(directory, keys=elsewhere) as log:
+            log.append(b"2")
+        for _ in range(2):
+            with pytest.raises(KeyMissing, match="'second'"):
+                follower.read()
+        keys.unlink()
+        with pytest.raises(ConfigError, match=r"keys\.toml"):
+            follower.read()
+        elsewhere.rename(keys)
+        assert [each.value for each in follower.read()] == [b"1", b"2"]
 
 
 def test_rot_is_reported_with_file_and_position() -> None:

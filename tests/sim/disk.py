@@ -130,6 +130,8 @@ class SimDisk:
         self.locked: set[str] = set()
         self.spare_handles = True
         """What ``has_spare_handles`` says."""
+        self.is_settled = True
+        """Whether ``directory_stamp`` can tell."""
         self._root = Directory()
         self._crash_before: int | None = None
         self._failures: dict[int, OSError] = {}
@@ -217,6 +219,10 @@ class SimDisk:
         self._check_up()
         return sorted(self._directory(path).names)
 
+    def directory_stamp(self, path: str) -> int | None:
+        self._check_up()
+        return self._directory(path).version if self.is_settled else None
+
     def make_directory(self, path: str) -> None:
         self._check_up()
         directory = self._root
@@ -226,6 +232,7 @@ class SimDisk:
                 entry = Directory()
                 directory.names[name] = entry
                 directory.durable[name] = entry
+                directory.version += 1
             if not isinstance(entry, Directory):
                 raise _error(errno.ENOTDIR, path)
             directory = entry

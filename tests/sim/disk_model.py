@@ -146,10 +146,13 @@ class Directory:
     names: dict[str, "Inode | Directory"] = field(default_factory=dict)
     durable: dict[str, "Inode | Directory"] = field(default_factory=dict)
     changes: list[dict[str, "Inode | Directory | None"]] = field(default_factory=list)
+    version: int = 0
+    """Counts the changes of ``names``."""
 
     def change(self, change: dict[str, "Inode | Directory | None"]) -> None:
         _apply(self.names, change)
         self.changes.append(change)
+        self.version += 1
 
     def copy(self) -> "Directory":
         names = {name: entry.copy() for name, entry in self.names.items()}
@@ -164,6 +167,7 @@ class Directory:
         for change in self.changes[:survivors]:
             _apply(self.durable, change)
         self.names = dict(self.durable)
+        self.version += 1
         self.changes.clear()
         for _, entry in sorted(self.names.items()):
             entry.crash(rng)
