@@ -5,13 +5,15 @@ from typing import Final
 
 from quorumlog.api._pb import quorumlog_pb2
 from quorumlog.api.cluster_changes import ClusterChanges
-from quorumlog.api.convert import node_message, topic_config, topic_message
+from quorumlog.api.convert import node_message, settings_message, topic_config, topic_message
 from quorumlog.api.proposing import propose
+from quorumlog.api.replacements import replacement_message
 from quorumlog.api.status import CallContext, aborting
 from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.moves import resized
 from quorumlog.broker.port import BrokerPort, ClusterView
+from quorumlog.broker.replacement import Replacement
 from quorumlog.broker.safety import check_moves
 from quorumlog.broker.topics import NodeInfo
 from quorumlog.errors import InvalidArgument, Unavailable
@@ -108,7 +110,10 @@ class AdminService(ClusterChanges):
         this_node = next((node for node in nodes if node.id == self._broker.node_id), None)
         leads = Counter(leaders)
         holds = Counter(node for each in partitions for node in each.replicas)
+        replacements = await self._replacements()
         for node in nodes:
+            if node.id in replacements:
+                node.replacement.CopyFrom(replacement_message(replacements[node.id]))
             node.leads = leads[NodeId(node.id)]
             node.replicas = holds[NodeId(node.id)]
         return quorumlog_pb2.ClusterStatus(
@@ -123,6 +128,7 @@ class AdminService(ClusterChanges):
             partitions=len(partitions),
             partitions_without_leader=leads[None],
             partitions_moving=sum(bool(each.wanted) for each in partitions),
+            settings=settings_message(metadata.settings),
         )
 
     @aborting
@@ -152,6 +158,13 @@ class AdminService(ClusterChanges):
             )
         leader = await self._broker.transfer_leadership(request.topic, request.partition, target)
         return quorumlog_pb2.TransferLeadershipResponse(leader=leader)
+
+    async def _replacements(self) -> dict[str, Replacement]:
+        """By node; empty where this node knows nothing yet."""
+        try:
+            return {each.node: each for each in await self._broker.replacements()}
+        except Unavailable:
+            return {}
 
     def _metadata_known(self) -> MetadataState:
         """Empty while this node has not caught up: its view is asked for just then."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from quorumlog.api._pb import quorumlog_pb2, quorumlog_pb2_grpc
-from quorumlog.api.convert import topic_message
+from quorumlog.api.convert import settings_message, topic_message
 from quorumlog.api.proposing import propose
 from quorumlog.api.status import CallContext, aborting
 from quorumlog.broker._pb import metadata_pb2
@@ -101,6 +101,16 @@ class ClusterChanges(quorumlog_pb2_grpc.AdminServicer):
         )
         await propose(self._broker, metadata_pb2.Command(drain_node=message))
         return quorumlog_pb2.DrainNodeResponse(moving=len(moves))
+
+    @aborting
+    async def AlterCluster(
+        self, request: quorumlog_pb2.AlterClusterRequest, context: CallContext
+    ) -> quorumlog_pb2.ClusterSettings:
+        message = metadata_pb2.SetCluster()
+        if request.HasField("replace_failed_after_s"):
+            message.replace_failed_after_s = request.replace_failed_after_s
+        await propose(self._broker, metadata_pb2.Command(set_cluster=message))
+        return settings_message(self._broker.metadata.settings)
 
     def _evacuation(
         self, node: NodeInfo, alive: Iterable[NodeId], replacement: NodeId | None

@@ -7,6 +7,7 @@ from fastcrc.crc32 import iscsi as crc32c
 from quorumlog.api._pb import quorumlog_pb2
 from quorumlog.api.limits import Limits
 from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.cluster_settings import ClusterSettings
 from quorumlog.broker.port import (
     At,
     BrokerPort,
@@ -123,6 +124,10 @@ def error_message(error: QuorumlogError) -> quorumlog_pb2.Error:
         retryable=error.retryable,
         metadata=metadata_of(error),
     )
+
+
+def settings_message(settings: ClusterSettings) -> quorumlog_pb2.ClusterSettings:
+    return quorumlog_pb2.ClusterSettings(replace_failed_after_s=settings.replace_failed_after_s)
 
 
 def topic_message(broker: BrokerPort, topic: Topic) -> quorumlog_pb2.Topic:

@@ -1,13 +1,15 @@
 """Requests from one node to another: bootstrap, join, announce, metadata commands."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
 
 from quorumlog.api._pb import peer_pb2, peer_pb2_grpc
 from quorumlog.api.channels import PEER_CHANNEL_OPTIONS
+from quorumlog.api.replacements import replacements_of
+from quorumlog.broker.replacement import Replacement
 from quorumlog.errors import NotLeader, OutcomeUnknown, Unavailable
 from quorumlog.rpc_status import error_from_rpc
 from quorumlog.types import NodeId
@@ -15,6 +17,7 @@ from quorumlog.types import NodeId
 _TIMEOUT_S = 5.0
 _CONNECT_TIMEOUT_S = 1.0
 _PROPOSE_TIMEOUT_S = 12.0
+_LOOK_TIMEOUT_S = 1.0
 
 
 class GrpcPeerCalls:
@@ -44,6 +47,15 @@ class GrpcPeerCalls:
             # From here on it may have arrived: a connection that fails leaves that open.
             raise error_from_rpc(error, cut_off=OutcomeUnknown) from error
         return bytes(reply.result)
+
+    async def replacements(self, peer: NodeId) -> Sequence[Replacement]:
+        """See :class:`quorumlog.broker.controller.PeerCalls`."""
+        address = self._resolve(peer)
+        if address is None:
+            raise Unavailable("the leader's address is not known yet")
+        request = peer_pb2.ReplacementsRequest()
+        reply = await self.call(address, "Replacements", request, _LOOK_TIMEOUT_S)
+        return replacements_of(reply)
 
     async def call(
         self, address: str, method: str, request: Any, timeout_s: float = _TIMEOUT_S

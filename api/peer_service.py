@@ -1,9 +1,12 @@
 """The Peer service: what nodes ask of each other, beside the replication stream."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from quorumlog.api._pb import peer_pb2, peer_pb2_grpc
+from quorumlog.api.replacements import replacements_reply
 from quorumlog.api.status import CallContext, aborting
+from quorumlog.broker.replacement import Replacement
 from quorumlog.errors import OutcomeUnknown
 
 
@@ -29,6 +32,9 @@ class PeerPort(Protocol):
     async def join(self, request: peer_pb2.JoinRequest) -> peer_pb2.JoinReply: ...
 
     async def propose(self, command: bytes) -> bytes: ...
+
+    @property
+    def replacements(self) -> Sequence[Replacement]: ...
 
 
 class PeerService(peer_pb2_grpc.PeerServicer):
@@ -70,3 +76,8 @@ class PeerService(peer_pb2_grpc.PeerServicer):
             return peer_pb2.ProposeReply(result=await self._port.propose(request.command))
         except TimeoutError:
             raise OutcomeUnknown("the command was not committed in time") from None
+
+    async def Replacements(
+        self, request: peer_pb2.ReplacementsRequest, context: CallContext
+    ) -> peer_pb2.ReplacementsReply:
+        return replacements_reply(self._port.replacements)

@@ -3,8 +3,7 @@
 from typing import Final
 
 from quorumlog.broker._pb import metadata_pb2
-from quorumlog.broker.metadata import raise_for
-from quorumlog.broker.metadata_command import check_command
+from quorumlog.broker.metadata_command import check_command, raise_for
 from quorumlog.broker.metadata_wait import wait_for_metadata
 from quorumlog.broker.port import BrokerPort
 from quorumlog.errors import OutcomeUnknown

@@ -175,6 +175,15 @@ class Replica:
         leadership = self.core.leadership
         return leadership is not None and leadership.is_handing_over
 
+    def heard_at(self, peer: NodeId) -> float | None:
+        """As the leader: when ``peer`` last answered in this term or beat, by the host's clock, at
+        the earliest when the term began; None: this node does not lead, or knows no such member."""
+        leadership = self.core.leadership
+        progress = leadership.progress_of(peer) if leadership is not None else None
+        if progress is None:
+            return None
+        return max(progress.heard_at, self._heard_at(peer) or progress.heard_at)
+
     def present_state(self, origin: LogOrigin | None = None) -> StateSnapshot | None:
         """What was applied so far, as bytes; see :meth:`StateSaver.present`."""
         return self.awaited or self._saver.present(origin)

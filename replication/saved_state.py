@@ -107,6 +107,17 @@ class StateSaver:
             self._begin(self._unsaved, failed)
         await self.settle()
 
+    def find_older_index(self) -> Index:
+        """Of the saved state before the newest, both read and found whole; 0 without them. Blocks.
+
+        What precedes it can be given up: one damaged state loses nothing then.
+        """
+        newest = load_newest(self._disk, self._directory, _NO_BOUND).snapshot
+        if newest is None:
+            return Index(0)
+        older = load_newest(self._disk, self._directory, newest.index - 1).snapshot
+        return Index(0) if older is None else older.index
+
     async def settle(self) -> None:
         """Wait for the save under way, whatever becomes of it."""
         if self._saving is not None:

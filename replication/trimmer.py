@@ -9,12 +9,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from quorumlog.errors import Closed
+from quorumlog.errors import Closed, StorageError
 from quorumlog.log.log import Log, SegmentInfo
 from quorumlog.ports import Worker
 from quorumlog.replication.core.core import RaftCore
 from quorumlog.replication.saved_state import StateSaver
 from quorumlog.replication.state_machine import StateMachine
+from quorumlog.types import Index
 
 T = TypeVar("T")
 
@@ -61,9 +62,17 @@ class Trimmer:
             # free, must not keep their file.
             self.roll()
 
-    async def segments(self) -> list[SegmentInfo]:
-        """See :meth:`Log.segments`."""
-        return await self._run(self._log.segments)
+    async def segments_before_damage(self) -> tuple[list[SegmentInfo], StorageError | None]:
+        """See :meth:`quorumlog.log.upkeep.Upkeep.segments_before_damage`."""
+        return await self._run(self._log.upkeep.segments_before_damage)
+
+    async def older_saved_index(self) -> Index:
+        """See :meth:`StateSaver.find_older_index`."""
+        return await self._run(self._saver.find_older_index)
+
+    async def save_state(self) -> None:
+        """Save what is applied; return when that is done, or the disk refused."""
+        await self._saver.save_now(self._failed)
 
     def roll(self) -> None:
         """Seal the last segment, where it holds anything, with a flush that comes soon."""

@@ -107,3 +107,28 @@ class ProposeReply(_message.Message):
     RESULT_FIELD_NUMBER: _ClassVar[int]
     result: bytes
     def __init__(self, result: _Optional[bytes] = ...) -> None: ...
+
+class ReplacementsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReplacementsReply(_message.Message):
+    __slots__ = ("replacements",)
+    class Replacement(_message.Message):
+        __slots__ = ("node", "stage", "silent_s", "remaining_s", "partitions", "reason")
+        NODE_FIELD_NUMBER: _ClassVar[int]
+        STAGE_FIELD_NUMBER: _ClassVar[int]
+        SILENT_S_FIELD_NUMBER: _ClassVar[int]
+        REMAINING_S_FIELD_NUMBER: _ClassVar[int]
+        PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+        REASON_FIELD_NUMBER: _ClassVar[int]
+        node: str
+        stage: str
+        silent_s: float
+        remaining_s: float
+        partitions: int
+        reason: str
+        def __init__(self, node: _Optional[str] = ..., stage: _Optional[str] = ..., silent_s: _Optional[float] = ..., remaining_s: _Optional[float] = ..., partitions: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    REPLACEMENTS_FIELD_NUMBER: _ClassVar[int]
+    replacements: _containers.RepeatedCompositeFieldContainer[ReplacementsReply.Replacement]
+    def __init__(self, replacements: _Optional[_Iterable[_Union[ReplacementsReply.Replacement, _Mapping]]] = ...) -> None: ...

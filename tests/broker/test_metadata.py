@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quorumlog.broker._pb import metadata_pb2 as pb
-from quorumlog.broker.metadata import MetadataState, raise_for
+from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.metadata_changes import (
     Applied,
     Change,
@@ -13,7 +13,7 @@ from quorumlog.broker.metadata_changes import (
     TopicChanged,
     TopicRemoved,
 )
-from quorumlog.broker.metadata_command import check_command, parse_command
+from quorumlog.broker.metadata_command import check_command, parse_command, raise_for
 from quorumlog.broker.topic_config import (
     MAX_RETENTION_MS,
     MAX_SEGMENT_BYTES,
@@ -374,25 +374,42 @@ SNAPSHOT_3 = (
 )
 
 
-def test_the_bytes_of_a_snapshot_are_those_of_format_3() -> None:
+SNAPSHOT_4 = (
+    b'{"applied_index":4,"format":4,"free_index":%s,"next_group":2,"next_producer_id":1,'
+    b'"nodes":[["n1","N1","n1:7400","1.0","%s"]],"removed":[%s],'
+    b'"settings":{"replace_failed_after_s":%s},"topics":[{"config":{"fsync":"interval",'
+    b'"retention_bytes":%s,"retention_ms":-1,"retention_records":-1,"segment_bytes":-1},"name":"t",'
+    b'"partitions":[[1,["n1"],%s]],"replicas":1}],"voters":[%s]}'
+)
+
+
+def test_the_bytes_of_a_snapshot_are_those_of_format_4() -> None:
     state = MetadataState()
     moving = b'["n2"],["n3"],7,5'
-    snapshot = SNAPSHOT_3 % (b"draining", b'"n0"', b"700", moving, b'3,["n1"]')
+    snapshot = SNAPSHOT_4 % (b"3", b"draining", b'"n0"', b"60", b"700", moving, b'3,["n1"]')
     state.restore(snapshot)
+    assert (state.free_index, state.settings.replace_failed_after_s) == (3, 60)
     assert state.topic("t").config == TopicConfig("interval", retention_bytes=700)
     assert state.partition("t", 0).holders == ("n1", "n2", "n3")
     assert state.snapshot() == snapshot
 
 
 @pytest.mark.parametrize(
-    ("older", "retention_bytes"), [(SNAPSHOT_1, b"-1"), (SNAPSHOT_2 % b"9", b"9")]
+    ("older", "retention_bytes"),
+    [
+        (SNAPSHOT_1, b"-1"),
+        (SNAPSHOT_2 % b"9", b"9"),
+        (SNAPSHOT_3 % (b"active", b"", b"9", b"[],[],0,0", b"0,[]"), b"9"),
+    ],
 )
 def test_a_snapshot_of_an_older_format_is_read(older: bytes, retention_bytes: bytes) -> None:
     state = MetadataState()
     state.restore(older)
-    assert state.snapshot() == SNAPSHOT_3 % (
+    assert state.snapshot() == SNAPSHOT_4 % (
+        b"0",
         b"active",
         b"",
+        b"0",
         retention_bytes,
         b"[],[],0,0",
         b"0,[]",

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quorumlog.broker._pb import metadata_pb2 as pb
-from quorumlog.broker.metadata import MetadataState, raise_for
+from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.metadata_changes import (
     Applied,
     Change,
@@ -16,6 +16,7 @@ from quorumlog.broker.metadata_changes import (
     TopicChanged,
     VotersChanged,
 )
+from quorumlog.broker.metadata_command import raise_for
 from quorumlog.broker.topics import PartitionInfo, Standing
 from quorumlog.errors import InvalidArgument, NodeRemoved, NotFound, QuorumlogError, UnsafeChange
 from quorumlog.types import GroupId, NodeId

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorumlog.broker.controller import MetadataMachine
 from quorumlog.broker.metadata import MetadataState
+from quorumlog.broker.metadata_machine import MetadataMachine
 from quorumlog.broker.partition import PartitionMachine
 from quorumlog.broker.producer_snapshot import (
     AppliedBatch,
@@ -131,5 +131,6 @@ def test_a_restored_partition_knows_what_was_committed_and_nothing_that_was_pend
 
 def test_a_restored_metadata_state_wakes_those_who_wait_for_it() -> None:
     woken: list[bool] = []
-    MetadataMachine(MetadataState(), lambda: woken.append(True)).restore(MetadataState().snapshot())
+    machine = MetadataMachine(MetadataState(), "groups/0", lambda: woken.append(True))
+    machine.restore(MetadataState().snapshot())
     assert woken == [True]

@@ -182,7 +182,7 @@ async def test_what_was_trimmed_goes_from_the_disks_up_to_the_last_record() -> N
     await kept.turns()
     for replica in kept.cluster.replicas.values():
         assert replica.log.start_index > 10
-        assert len(await replica.trimmer.segments()) == 1
+        assert len(replica.log.segments()) == 1
     await produce(leader, 1)
     assert leader.high_watermark.value == 11
     await kept.cluster.close()
@@ -238,11 +238,11 @@ async def test_a_turn_removes_so_many_files_and_says_that_there_are_more() -> No
     keeper = kept.keepers[NodeId("n0")]
     assert await keeper.run_once(), "the command that gives the files free"
     await asyncio.sleep(0.2)
-    before = len(await leader.trimmer.segments())
+    before = len(leader.log.segments())
     assert await keeper.run_once()
-    assert before - len(await leader.trimmer.segments()) <= SEGMENTS_PER_TURN
+    assert before - len(leader.log.segments()) <= SEGMENTS_PER_TURN
     await kept.turns()
-    assert len(await leader.trimmer.segments()) == 1
+    assert len(leader.log.segments()) == 1
     assert not await keeper.run_once()
     await kept.cluster.close()
 

@@ -5,7 +5,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from quorumlog.broker._pb import metadata_pb2
-from quorumlog.broker.metadata import MetadataState, raise_for
+from quorumlog.broker.metadata import MetadataState
+from quorumlog.broker.metadata_command import raise_for
 from quorumlog.broker.note_command import SetCheckpoint
 from quorumlog.broker.notes import Notes
 from quorumlog.broker.port import (
@@ -20,6 +21,7 @@ from quorumlog.broker.port import (
     Start,
 )
 from quorumlog.broker.producers import Duplicate, InFlight, PendingProducers, ProducerTable
+from quorumlog.broker.replacement import Replacement
 from quorumlog.errors import NotLeader, OffsetOutOfRange, StaleFencingToken, Unavailable
 from quorumlog.log.batch import Batch, Draft, join_batches
 from quorumlog.ports import Member, MemberState
@@ -68,6 +70,7 @@ class FakeBroker:
         self.refuse: list[Exception] = []
         self.states: dict[str, MemberState] = {}
         self.moved: dict[str, str] = {}
+        self.not_heard: list[Replacement] = []
         self.metadata_delayed = False
         self._commands: deque[bytes] = deque()
         self._partitions: dict[GroupId, FakePartition] = {}
@@ -111,6 +114,9 @@ class FakeBroker:
             name=topic, partitions=partitions, replicas=replicas, candidates=self.alive_nodes()
         )
         raise_for(self._decide(metadata_pb2.Command(create_topic=message)))
+
+    async def replacements(self) -> list[Replacement]:
+        return list(self.not_heard)
 
     def alive_nodes(self) -> list[NodeId]:
         return [

@@ -2,13 +2,15 @@
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
 from quorumlog.errors import QuorumlogError
 from quorumlog.log.config import LogConfig
-from quorumlog.replicated.trimming import LogTrimming
+from quorumlog.replicated.command import trim_draft
 from quorumlog.replication.config import ReplicationConfig
+from quorumlog.replication.log_trimming import LogTrimming
 from quorumlog.types import NodeId
 from sim.clock import SimClock
 from support.replica_cluster import GROUP, simulated
@@ -36,12 +38,11 @@ async def _trim(group: VirtualGroup, node: NodeId, max_lag_s: float = 900.0) -> 
     host = group.cluster.hosts[node]
     trimming = LogTrimming(
         replica=lambda: host.replicas[GROUP],
-        directory=host.path_of(GROUP),
-        disk=group.cluster.disks[node],
-        worker=group.cluster.workers[node],
         clock=SimClock(asyncio.get_running_loop()),
         interval_s=1.0,
         max_lag_s=max_lag_s,
+        trim_draft=trim_draft,
+        on_damage=partial(host.report_damage, GROUP),
     )
     return await group.run_on(node, lambda requests: trimming.run_once())
 

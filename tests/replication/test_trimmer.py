@@ -129,7 +129,7 @@ async def test_a_roll_seals_the_last_segment_without_a_further_batch() -> None:
     before = len(segments_of(cluster, NodeId("n0")))
     leader.trimmer.roll()
     await until(lambda: len(segments_of(cluster, NodeId("n0"))) == before + 1)
-    infos = await leader.trimmer.segments()
+    infos, _ = await leader.trimmer.segments_before_damage()
     assert (infos[-1].is_active, infos[-1].base_offset) == (True, 1)
     await cluster.close()
 
@@ -314,4 +314,4 @@ async def test_a_close_waits_for_what_is_under_way_and_begins_nothing_more() -> 
     await cluster.close()
     assert len(segments_of(cluster, NodeId("n0"))) == 1
     with pytest.raises(Closed):
-        await leader.trimmer.segments()
+        await leader.trimmer.segments_before_damage()

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 
+from quorumlog.broker._pb.metadata_pb2 import Command
 from quorumlog.broker.note_command import is_note_command
 from quorumlog.broker.start_command import StartCommand
 from quorumlog.log.batch import Batch, Kind
 from quorumlog.log.records import decode_records
 from quorumlog.replication.state_machine import WHOLE_LOG, LogStart
-from quorumlog.types import METADATA_GROUP
+from quorumlog.types import METADATA_GROUP, Index
 from sim.loop import SimulationError
 
 
@@ -85,8 +86,10 @@ class GroupHistory:
     def _start_after(self, node: str, batch: Batch) -> LogStart:
         """Nobody deletes what was not committed, or gives free what was not applied."""
         header, before = batch.header, self.starts[-1]
-        if header.kind is not Kind.COMMAND or self.group == METADATA_GROUP:
+        if header.kind is not Kind.COMMAND:
             return before
+        if self.group == METADATA_GROUP:
+            return self._metadata_start_after(node, batch)
         if is_note_command(batch.body):
             return before
         command = StartCommand.decode(batch.body)
@@ -95,6 +98,13 @@ class GroupHistory:
         return LogStart(
             max(before.offset, command.start_offset), max(before.free_index, command.free_index)
         )
+
+    def _metadata_start_after(self, node: str, batch: Batch) -> LogStart:
+        header, before = batch.header, self.starts[-1]
+        free_index = Command.FromString(bytes(batch.body)).trim_log.free_index
+        if free_index >= header.index:
+            raise Violation(f"{node} gives the metadata free through {free_index} as {header}")
+        return LogStart(before.offset, max(before.free_index, Index(free_index)))
 
     def complete_from(self, start_index: int) -> int:
         """A state made from a log that begins there is that of the whole log from this index on."""

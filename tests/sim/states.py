@@ -1,7 +1,7 @@
 """What the state of a group has to be at every index: a machine of our own over the history."""
 
-from quorumlog.broker.controller import MetadataMachine
 from quorumlog.broker.metadata import MetadataState
+from quorumlog.broker.metadata_machine import MetadataMachine
 from quorumlog.broker.partition import PartitionMachine
 from quorumlog.replication.state_machine import StateMachine
 from quorumlog.types import METADATA_GROUP
@@ -30,5 +30,5 @@ class States:
 
 def _new_machine(group: int) -> StateMachine:
     if group == METADATA_GROUP:
-        return MetadataMachine(MetadataState(), lambda: None)
+        return MetadataMachine(MetadataState(), "", lambda: None)
     return PartitionMachine()

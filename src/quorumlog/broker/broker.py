@@ -4,6 +4,7 @@ The gRPC services stand on this; so do the simulator and a node embedded in a pr
 """
 
 import asyncio
+from collections.abc import Sequence
 
 from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.controller import Controller
@@ -23,6 +24,7 @@ from quorumlog.broker.port import (
     Start,
 )
 from quorumlog.broker.producers import Duplicate, InFlight
+from quorumlog.broker.replacement import Replacement
 from quorumlog.broker.topics import PartitionInfo
 from quorumlog.errors import (
     Corrupt,
@@ -269,6 +271,10 @@ class Broker:
             roles=roles,
             members=self._membership.members(),
         )
+
+    async def replacements(self) -> Sequence[Replacement]:
+        """See :meth:`Controller.replacements`."""
+        return await self._controller.replacements()
 
     async def transfer_leadership(
         self, topic: str, partition: int, target: NodeId | None

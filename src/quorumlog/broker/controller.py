@@ -5,8 +5,10 @@ partitions. Each is run by a task here whenever something changed.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Final, Protocol
 
 import structlog
 
@@ -14,11 +16,14 @@ from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.balance import BalanceConfig, LeaderBalance
 from quorumlog.broker.drainer import Drainer
 from quorumlog.broker.keeper import PartitionKeeper
-from quorumlog.broker.metadata import MetadataState, raise_for
+from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.metadata_changes import Applied, Change
-from quorumlog.broker.metadata_command import check_command, parse_command
+from quorumlog.broker.metadata_command import check_command, parse_command, raise_for
+from quorumlog.broker.metadata_machine import MetadataMachine, trim_draft
 from quorumlog.broker.mover import Mover
 from quorumlog.broker.registrar import Registrar
+from quorumlog.broker.replacement import Replacement
+from quorumlog.broker.replacer import Replacer
 from quorumlog.broker.retention import RetentionConfig, RetentionKeeper
 from quorumlog.broker.topic_config import TopicConfig
 from quorumlog.errors import (
@@ -28,16 +33,19 @@ from quorumlog.errors import (
     QuorumlogError,
     Unavailable,
 )
-from quorumlog.log.batch import Batch, BatchHeader, Draft, Kind
+from quorumlog.log.batch import Draft, Kind
 from quorumlog.log.log import LogConfig
 from quorumlog.ports import Clock, Membership, MemberState
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.host import GroupHost
+from quorumlog.replication.log_trimming import LogTrimming
 from quorumlog.replication.replica import Replica
-from quorumlog.replication.state_machine import WHOLE_LOG, LogStart
 from quorumlog.types import METADATA_GROUP, NodeId
 
 _log = structlog.get_logger()
+
+METADATA_SEGMENT_BYTES: Final = 8 * 1024 * 1024
+"""Size of a file of the metadata's log, unless the nodes' are smaller: a node keeps about three."""
 
 _TEND_INTERVAL_S = 1.0
 _RETRY_S = 0.1
@@ -55,40 +63,12 @@ class PeerCalls(Protocol):
         """
         ...
 
+    async def replacements(self, peer: NodeId) -> Sequence[Replacement]:
+        """What ``peer`` makes of nodes that it does not hear, if it leads the metadata group.
 
-class MetadataMachine:
-    """A replication ``StateMachine`` over :class:`MetadataState`; results are ``Result``
-    messages."""
-
-    def __init__(self, metadata: MetadataState, applied: Callable[[], None]) -> None:
-        """``applied`` is called for every batch, whatever it holds, and for a restored state."""
-        self._metadata = metadata
-        self._applied = applied
-
-    def apply(self, batch: Batch) -> metadata_pb2.Result | None:
-        self._applied()
-        if batch.header.kind is not Kind.COMMAND:
-            return None
-        return self._metadata.apply(bytes(batch.body), batch.header.index)
-
-    @property
-    def log_start(self) -> LogStart:
-        """All of it: nothing is deleted from the metadata's log."""
-        return WHOLE_LOG
-
-    def snapshot(self) -> bytes:
-        return self._metadata.snapshot()
-
-    def restore(self, snapshot: bytes) -> None:
-        """See :meth:`MetadataState.restore`."""
-        self._metadata.restore(snapshot)
-        self._applied()
-
-    def appended(self, header: BatchHeader) -> None:
-        """Nothing depends on what is not committed."""
-
-    def leadership_lost(self) -> None:
-        """Nothing was kept of what is not committed."""
+        Raises Unavailable, or what ``peer`` answers; within about a second.
+        """
+        ...
 
 
 class Controller:
@@ -136,12 +116,18 @@ class Controller:
             node_id=node_id, host=host, metadata=self.metadata, log_config=log_config
         )
         self.partitions = self._keeper.machines
+        retention = retention or RetentionConfig()
         self.retention = RetentionKeeper(
-            node_id=node_id,
-            host=host,
-            metadata=self.metadata,
+            node_id=node_id, host=host, metadata=self.metadata, clock=clock, config=retention
+        )
+        self._trimming = LogTrimming(
+            replica=lambda: self.replica,
             clock=clock,
-            config=retention or RetentionConfig(),
+            interval_s=retention.interval_s,
+            max_lag_s=retention.max_lag_s,
+            trim_draft=trim_draft,
+            on_damage=partial(host.report_damage, METADATA_GROUP),
+            saves_states=True,
         )
         self._balance = LeaderBalance(
             node_id=node_id,
@@ -166,16 +152,26 @@ class Controller:
             is_alive=self._is_alive,
             look_again=self._drains.set,
         )
+        self._replacer = Replacer(
+            node_id=node_id,
+            metadata=self.metadata,
+            membership=membership,
+            replica=lambda: self.replica,
+            hears=host.hears,
+            propose=self._propose_as_leader,
+            clock=clock,
+        )
         self.metadata.on_change(self._metadata_changed)
 
     async def start(self, cluster_id: str, members: Members) -> None:
         """Open group 0, whose first configuration is ``members``, and begin to follow it."""
         self.cluster_id = cluster_id
+        config = self._log_config(TopicConfig())
         replica = await self._host.open_group(
             METADATA_GROUP,
             members,
-            MetadataMachine(self.metadata, self._batch_applied),
-            self._log_config(TopicConfig()),
+            MetadataMachine(self.metadata, self._host.path_of(METADATA_GROUP), self._batch_applied),
+            replace(config, segment_bytes=min(config.segment_bytes, METADATA_SEGMENT_BYTES)),
         )
         self._first_last_index = replica.log.last_index
         self._membership.on_change(lambda member: self._tend.set())
@@ -192,7 +188,11 @@ class Controller:
             asyncio.create_task(self._forever(registrar.tend, self._tend, _TEND_INTERVAL_S)),
             asyncio.create_task(self._forever(self._mover.tend, self._moves, None, _PAUSE_S)),
             asyncio.create_task(self._forever(self._drainer.tend, self._drains, None, _PAUSE_S)),
+            asyncio.create_task(
+                self._forever(self._replacer.tend, asyncio.Event(), _TEND_INTERVAL_S)
+            ),
             asyncio.create_task(self.retention.run()),
+            asyncio.create_task(self._trimming.run()),
             asyncio.create_task(self._balance.run()),
             asyncio.create_task(
                 self._keeper.settle_list(lambda: self.wait_applied(lambda: self.caught_up))
@@ -312,6 +312,25 @@ class Controller:
         except TimeoutError:
             return condition()
         return True
+
+    @property
+    def replacements_here(self) -> Sequence[Replacement]:
+        """What this node makes of those that it does not hear; empty where it does not lead."""
+        return self._replacer.found
+
+    async def replacements(self) -> Sequence[Replacement]:
+        """What the metadata's leader makes of nodes that it does not hear; empty where nobody is
+        replaced, or the leader does not answer."""
+        leader = self.replica.core.leader_id
+        if leader is None or not self.metadata.settings.replace_failed_after_s:
+            return ()
+        if leader == self.node_id:
+            return self.replacements_here
+        try:
+            return await self._calls.replacements(leader)
+        except QuorumlogError as error:
+            _log.debug("replacements_not_known", leader=leader, error=str(error))
+            return ()
 
     # -- following the metadata ----------------------------------------------------------------
 

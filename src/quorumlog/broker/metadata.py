@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from quorumlog.broker import metadata_snapshot
 from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.cluster_settings import ClusterSettings
 from quorumlog.broker.metadata_changes import (
     Applied,
     Change,
@@ -43,27 +44,22 @@ from quorumlog.errors import (
     UnknownTopic,
     UnsafeChange,
 )
-from quorumlog.rpc_status import error_from
 from quorumlog.types import GroupId, NodeId
-
-
-def raise_for(result: metadata_pb2.Result) -> metadata_pb2.Result:
-    """``result`` when the command was done; otherwise raise the error it tells, of its own type."""
-    if result.error:
-        raise error_from(result.error, result.message, result.details)
-    return result
 
 
 class MetadataState:
     """Apply commands in log order; read at any time; observe what changed.
 
     ``next_group`` and ``next_producer_id`` are the ids given out next: from 1, never used again.
+    Batches through ``free_index`` may be removed from the log: nobody needs them any more.
     """
 
     def __init__(self) -> None:
         self.applied_index = 0
         self.next_group = 1
         self.next_producer_id = 1
+        self.free_index = 0
+        self.settings = ClusterSettings()
         self._nodes = NodeTable()
         self._partitions = PartitionTable()
         self._observers: list[Callable[[Change], None]] = []
@@ -202,6 +198,13 @@ class MetadataState:
             case "set_voters":
                 self._nodes.check_voters(command.set_voters.voters, command.set_voters.voters_index)
                 return self._set_voters(command.set_voters.voters, index)
+            case "set_cluster":
+                self.settings = self.settings.changed_by(command.set_cluster)
+                return []
+            case "trim_log":
+                # What precedes a committed batch is committed.
+                self.free_index = max(self.free_index, min(command.trim_log.free_index, index - 1))
+                return []
             case other:
                 raise InvariantViolation(f"metadata command {other} has no rule")
 
@@ -357,6 +360,8 @@ class MetadataState:
                 self._nodes.voters,
                 self._nodes.voters_index,
                 tuple(self.topics()),
+                self.settings,
+                self.free_index,
             )
         )
 
@@ -371,6 +376,7 @@ class MetadataState:
         self.applied_index = contents.applied_index
         self.next_group = contents.next_group
         self.next_producer_id = contents.next_producer_id
+        self.settings, self.free_index = contents.settings, contents.free_index
         self._nodes = NodeTable(
             contents.nodes, contents.removed, contents.voters, contents.voters_index
         )

@@ -1,8 +1,9 @@
-"""The metadata group's commands: what can be checked of them without the state."""
+"""The metadata group's commands: what can be checked of them without the state; their results."""
 
 from google.protobuf.message import DecodeError
 
 from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.cluster_settings import check_cluster_settings
 from quorumlog.broker.topic_config import check_topic_config
 from quorumlog.broker.topics import (
     MAX_REPLICAS,
@@ -11,6 +12,7 @@ from quorumlog.broker.topics import (
     check_topic_name,
 )
 from quorumlog.errors import InvalidArgument
+from quorumlog.rpc_status import error_from
 
 
 def parse_command(encoded: bytes) -> metadata_pb2.Command:
@@ -53,3 +55,12 @@ def check_command(command: metadata_pb2.Command) -> None:
             check_topic_name(command.delete_topic.name)
         case "assign_replicas":
             check_replica_count(len(command.assign_replicas.wanted), MAX_REPLICAS)
+        case "set_cluster":
+            check_cluster_settings(command.set_cluster)
+
+
+def raise_for(result: metadata_pb2.Result) -> metadata_pb2.Result:
+    """``result`` when the command was done; otherwise raise the error it tells, of its own type."""
+    if result.error:
+        raise error_from(result.error, result.message, result.details)
+    return result

@@ -1,27 +1,30 @@
 """The metadata group's state as bytes: JSON, its keys sorted, so equal states give equal bytes.
 
-Keys: ``format`` (3), ``applied_index``, ``next_group``, ``next_producer_id``, ``nodes`` (a list of
+Keys: ``format`` (4), ``applied_index``, ``next_group``, ``next_producer_id``, ``nodes`` (a list of
 ``[id, name, address, version, standing]``), ``removed`` (a list of ids), ``voters`` (``[index, [id,
-...]]``) and ``topics`` (a list of ``{name, replicas, config, partitions}``, ``config`` holding
-every field of :class:`TopicConfig` and a partition being ``[group, replicas, wanted, passing, move,
-settled_index]``, its place its number). Still read: format 2, whose nodes have no standing and
-whose partitions are ``[group, replicas]``; format 1, which also had ``fsync`` in the place of
-``config``. Whoever stores the bytes adds a checksum.
+...]]``), ``settings`` (every field of :class:`ClusterSettings`), ``free_index`` and ``topics`` (a
+list of ``{name, replicas, config, partitions}``, ``config`` holding every field of
+:class:`TopicConfig` and a partition being ``[group, replicas, wanted, passing, move,
+settled_index]``, its place its number). Still read: format 3, without ``settings`` and
+``free_index``; format 2, whose nodes have no standing and whose partitions are ``[group,
+replicas]``; format 1, which also had ``fsync`` in the place of ``config``. Whoever stores the bytes
+adds a checksum.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from quorumlog.broker.cluster_settings import ClusterSettings
 from quorumlog.broker.topic_config import TopicConfig
 from quorumlog.broker.topics import NodeInfo, PartitionInfo, Standing, Topic
 from quorumlog.errors import ProtocolError
 from quorumlog.types import GroupId, NodeId
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 
-_READABLE: Final = (1, 2, FORMAT)
+_READABLE: Final = (1, 2, 3, FORMAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Contents:
     voters: tuple[NodeId, ...]
     voters_index: int
     topics: tuple[Topic, ...]
+    settings: ClusterSettings = field(default_factory=ClusterSettings)
+    free_index: int = 0
 
 
 def encode(contents: Contents) -> bytes:
@@ -50,6 +55,8 @@ def encode(contents: Contents) -> bytes:
         ],
         "removed": list(contents.removed),
         "voters": [contents.voters_index, list(contents.voters)],
+        "settings": asdict(contents.settings),
+        "free_index": contents.free_index,
         "topics": [
             {
                 "name": topic.name,
@@ -83,7 +90,8 @@ def decode(encoded: bytes) -> Contents:
                 f"metadata snapshot format {tree['format']}; this release knows {_READABLE}"
             )
         if tree["format"] < FORMAT:
-            tree = {"removed": [], "voters": [0, []], **tree}
+            settings = {"settings": asdict(ClusterSettings()), "free_index": 0}
+            tree = {"removed": [], "voters": [0, []], **settings, **tree}
         voters_index, voters = tree["voters"]
         return Contents(
             int(tree["applied_index"]),
@@ -94,6 +102,8 @@ def decode(encoded: bytes) -> Contents:
             _ids(voters),
             int(voters_index),
             tuple(_decode_topic(topic, tree["format"]) for topic in tree["topics"]),
+            ClusterSettings(int(tree["settings"]["replace_failed_after_s"])),
+            int(tree["free_index"]),
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ProtocolError(f"not a metadata snapshot: {error!r}") from error

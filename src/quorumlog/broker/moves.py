@@ -6,7 +6,7 @@ another half way: whoever was wanted meanwhile may be a member, and keeps what i
 report (``passing``).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from quorumlog.broker.placement import Load
@@ -69,10 +69,14 @@ def load_of(topics: Iterable[Topic]) -> Load:
 
 
 def evacuation(
-    topics: Sequence[Topic], node: NodeId, takers: Iterable[NodeId], replacement: NodeId | None
+    topics: Sequence[Topic],
+    node: NodeId,
+    takers: Iterable[NodeId],
+    replacement: NodeId | None,
+    is_meant: Callable[[PartitionInfo], bool] = lambda partition: True,
 ) -> list[Assignment]:
     """Where the replicas on ``node`` go: to ``replacement`` where it has none yet, else to the
-    taker that holds least. Others keep their places.
+    taker that holds least. Others keep their places, and so do partitions that are not meant.
 
     Raises:
         UnsafeChange: a partition has a replica everywhere already.
@@ -83,7 +87,7 @@ def evacuation(
     for topic in topics:
         for partition in topic.partitions:
             target = partition.target
-            if node not in target:
+            if node not in target or not is_meant(partition):
                 continue
             free = [taker for taker in candidates if taker not in target]
             if replacement is not None and replacement not in target:

@@ -4,12 +4,14 @@
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.notes import Notes
+from quorumlog.broker.replacement import Replacement
 from quorumlog.log.batch import Draft
 from quorumlog.ports import Member
 from quorumlog.types import Buffer, GroupId, NodeId
@@ -218,6 +220,11 @@ class BrokerPort(Protocol):
     def partition_status(self, group: GroupId) -> PartitionStatus: ...
 
     def cluster_status(self) -> ClusterView: ...
+
+    async def replacements(self) -> Sequence[Replacement]:
+        """What the metadata's leader makes of nodes that it does not hear, asked for at that
+        leader; empty where it does not answer, or nobody is replaced."""
+        ...
 
     async def transfer_leadership(
         self, topic: str, partition: int, target: NodeId | None

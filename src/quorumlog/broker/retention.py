@@ -19,18 +19,21 @@ from quorumlog.broker.partition import PartitionMachine
 from quorumlog.errors import (
     Closed,
     ConfigError,
+    Corrupt,
     InvariantViolation,
     LogFenced,
     QuorumlogError,
+    StorageError,
     Unavailable,
 )
 from quorumlog.log.cleaning.retention import Retention, first_offset_to_keep, should_roll
 from quorumlog.log.log import SegmentInfo
 from quorumlog.ports import Clock
 from quorumlog.replication.host import GroupHost
+from quorumlog.replication.log_trimming import free_index_of
 from quorumlog.replication.replica import Replica
 from quorumlog.replication.state_machine import LogStart
-from quorumlog.types import GroupId, Index, NodeId, Offset
+from quorumlog.types import GroupId, NodeId, Offset
 
 _log = structlog.get_logger()
 
@@ -76,6 +79,8 @@ class RetentionKeeper:
         self._clock = clock
         self._config = config
         self._proposed: dict[GroupId, asyncio.Future[object]] = {}
+        self._damaged: dict[GroupId, Replica] = {}
+        """Replicas that a damaged segment was found of, and said."""
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -110,6 +115,8 @@ class RetentionKeeper:
                 pass  # it closes, or somebody else leads now
             except InvariantViolation:
                 raise
+            except Corrupt as error:
+                self._note_damage(replica, error)
             except (QuorumlogError, OSError) as error:
                 _log.warning("retention_failed", group=partition.group, error=str(error))
         return is_busy
@@ -120,8 +127,11 @@ class RetentionKeeper:
             raise InvariantViolation(f"group {replica.group} is no partition")
         if not limits.is_limited and machine.log_start.offset == 0:
             return False
-        segments = await replica.trimmer.segments()
-        is_busy = self._roll(replica, segments[-1], limits)
+        segments, damage = await replica.trimmer.segments_before_damage()
+        if damage is not None:
+            # What precedes it goes all the same: that may be what a full disk waits for.
+            self._note_damage(replica, damage)
+        is_busy = self._roll(replica, limits)
         if replica.serving and replica.group not in self._proposed:
             is_busy |= self._propose(replica, machine, segments, limits)
         if not _is_spare(segments[0], machine.log_start):
@@ -129,11 +139,20 @@ class RetentionKeeper:
         last = segments[min(len(segments), SEGMENTS_PER_TURN) - 1]
         return bool(await replica.trimmer.remove_deleted(last.next_index - 1)) or is_busy
 
-    def _roll(self, replica: Replica, active: SegmentInfo, limits: Retention) -> bool:
+    def _note_damage(self, replica: Replica, error: StorageError) -> None:
+        if self._damaged.get(replica.group) is replica:
+            return
+        self._damaged[replica.group] = replica
+        _log.warning("retention_met_damage", group=replica.group, error=str(error))
+        if isinstance(error, Corrupt):
+            self._host.report_damage(replica.group, error)
+
+    def _roll(self, replica: Replica, limits: Retention) -> bool:
         """Seal the active segment where its records are to go some time soon.
 
         Never one without records: it would be sealed for the very command that deletes it.
         """
+        active = replica.log.upkeep.active()
         has_records = active.next_offset > active.base_offset
         if not has_records or not should_roll(active, limits, self._clock.wall_ms()):
             return False
@@ -169,17 +188,3 @@ def _is_spare(segment: SegmentInfo, start: LogStart) -> bool:
     """Whether a log that begins at ``start`` has no use for a sealed ``segment``."""
     is_deleted = segment.next_offset <= start.offset
     return is_deleted and segment.next_index - 1 <= start.free_index and not segment.is_active
-
-
-def free_index_of(replica: Replica, now_s: float, max_lag_s: float) -> Index:
-    """Through which batch nobody needs the leader's files: all members that were heard of lately
-    have it durably, and it is applied here. 0 where this node does not lead."""
-    leadership = replica.core.leadership
-    if leadership is None:
-        return Index(0)
-    free_index: int = replica.applied_index
-    for peer in replica.core.members.everybody:
-        progress = leadership.progress_of(peer)
-        if progress is not None and now_s - progress.heard_at <= max_lag_s:
-            free_index = min(free_index, progress.match_index)
-    return Index(free_index)

@@ -1,4 +1,4 @@
-"""``quorumlog cluster``: status, members, transfer, and the commands that change who belongs."""
+"""``quorumlog cluster``: status, settings, members, transfer; beside what changes who belongs."""
 
 import dataclasses
 from typing import TYPE_CHECKING
@@ -11,7 +11,12 @@ from quorumlog.cli.output import plural, print_json, print_table
 
 if TYPE_CHECKING:
     from quorumlog.client.client import AsyncClient
-    from quorumlog.client.models import ClusterInfo, NodeInfo
+    from quorumlog.client.models import (
+        ClusterInfo,
+        ClusterSettings,
+        NodeInfo,
+        ReplacementInfo,
+    )
 
 
 @click.group()
@@ -41,6 +46,33 @@ def status(context: CliContext) -> None:
         + (f", {info.partitions_moving:,} moving" if info.partitions_moving else "")
     )
     _print_nodes(info)
+    for node in info.nodes:
+        if node.replacement is not None:
+            print(_replacement(node.name or node.id, node.replacement))
+
+
+@cluster.command()
+@click.option(
+    "--replace-failed-after-s",
+    metavar="SECONDS",
+    type=int,
+    help="Make the replicas of a node that is not heard for so long anew on others; 0: never.",
+)
+@client_options
+@pass_context
+def settings(context: CliContext, replace_failed_after_s: int | None) -> None:
+    """Show what holds for the whole cluster, and change what is given."""
+
+    async def work(client: "AsyncClient") -> "ClusterSettings":
+        if replace_failed_after_s is None:
+            return (await client.cluster_status()).settings
+        return await client.alter_cluster(replace_failed_after_s=replace_failed_after_s)
+
+    found = with_client(context, work)
+    if context.json:
+        print_json(dataclasses.asdict(found))
+    else:
+        print(f"replace_failed_after_s  {found.replace_failed_after_s or '0 (never)'}")
 
 
 @cluster.command()
@@ -106,6 +138,20 @@ def _difference(node: "NodeInfo") -> str | None:
     if node.state in ("failed", "unknown", "left"):
         return "registered, and not there"
     return f"gossip has {node.gossip_address}" if node.gossip_address else None
+
+
+def _replacement(name: str, found: "ReplacementInfo") -> str:
+    """What is done about a node that the metadata's leader does not hear."""
+    line = f"{name} was not heard for {found.silent_s:.0f} s"
+    if found.stage == "counting":
+        return f"{line}; its replicas are made anew elsewhere in {found.remaining_s:.0f} s"
+    left = plural(found.partitions, "partition")
+    if found.stage == "moving":
+        also = f"; not all: {found.reason}" if found.reason else ""
+        return f"{line} and is being replaced, {left} to go{also}"
+    if found.stage == "replaced":
+        return f"{line} and holds nothing any more; back again, it is a spare"
+    return f"{line} and is not replaced, {left} on it: {found.reason}"
 
 
 def _print_nodes(info: "ClusterInfo") -> None:

@@ -22,7 +22,7 @@ from quorumlog.client.grpc_transport import GrpcConnector
 from quorumlog.client.lane import LaneServices
 from quorumlog.client.leader_calls import LeaderCalls
 from quorumlog.client.link import ProduceLinks
-from quorumlog.client.models import ClusterInfo, OffsetRange, TopicInfo
+from quorumlog.client.models import ClusterInfo, ClusterSettings, OffsetRange, TopicInfo
 from quorumlog.client.nodes import Nodes
 from quorumlog.client.note_calls import NoteCalls
 from quorumlog.client.producer import (
@@ -247,6 +247,15 @@ class AsyncClient:
             NotFound. UnsafeChange: as :meth:`remove_node`.
         """
         return await self._cluster.drain_node(node, undo, replicas)
+
+    async def alter_cluster(self, *, replace_failed_after_s: int | None = None) -> ClusterSettings:
+        """Change what is given, leave the rest; the settings of the cluster then.
+
+        Args:
+            replace_failed_after_s: a node that the metadata's leader did not hear for so many
+                seconds has its replicas made anew on others; 0: never. 5 to 604,800.
+        """
+        return await self._cluster.alter(replace_failed_after_s)
 
     async def transfer_leadership(
         self, topic: str, partition: int, target: str | None = None

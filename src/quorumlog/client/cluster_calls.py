@@ -5,7 +5,14 @@ from typing import Final
 
 from quorumlog.api._pb import quorumlog_pb2 as pb
 from quorumlog.client.leader_calls import LeaderCalls
-from quorumlog.client.models import ClusterInfo, TopicInfo, cluster_info, topic_info
+from quorumlog.client.models import (
+    ClusterInfo,
+    ClusterSettings,
+    TopicInfo,
+    cluster_info,
+    cluster_settings,
+    topic_info,
+)
 from quorumlog.client.nodes import Nodes
 from quorumlog.client.topic_calls import count_of
 from quorumlog.client.transport import ADMIN_SERVICE
@@ -90,3 +97,14 @@ class ClusterCalls:
             self._request_timeout_s,
         )
         return answer.moving
+
+    async def alter(self, replace_failed_after_s: int | None) -> ClusterSettings:
+        """See ``AsyncClient.alter_cluster``."""
+        request = pb.AlterClusterRequest()
+        if replace_failed_after_s is not None:
+            seconds = count_of(replace_failed_after_s, "replace_failed_after_s")
+            request.replace_failed_after_s = seconds
+        answer = await self._nodes.call(
+            ADMIN_SERVICE + "AlterCluster", request, pb.ClusterSettings, self._request_timeout_s
+        )
+        return cluster_settings(answer)

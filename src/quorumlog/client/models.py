@@ -105,10 +105,27 @@ class TopicInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplacementInfo:
+    """A node that the metadata's leader does not hear: how far its replacement is.
+
+    ``stage`` is counting (``remaining_s`` to go), moving, refused (``reason`` says why) or
+    replaced. ``silent_s`` is by that leader's own observation; ``partitions`` are those that the
+    node has a replica of still.
+    """
+
+    stage: str
+    silent_s: float
+    remaining_s: float
+    partitions: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeInfo:
     """A node of the cluster: ``address`` is its gRPC endpoint, ``state`` what gossip sees.
 
     ``standing`` is what the metadata say: active, draining, leaving, removed, or empty.
+    ``replacement`` is set while failed nodes are replaced and this one is not heard.
     """
 
     id: str
@@ -121,6 +138,14 @@ class NodeInfo:
     replicas: int
     gossip_address: str
     standing: str = ""
+    replacement: ReplacementInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """What holds for the whole cluster; see ``AsyncClient.alter_cluster``."""
+
+    replace_failed_after_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +163,7 @@ class ClusterInfo:
     partitions_without_leader: int
     nodes: tuple[NodeInfo, ...] = field(default_factory=tuple)
     partitions_moving: int = 0
+    settings: ClusterSettings = field(default_factory=ClusterSettings)
 
 
 def partition_info(message: pb.Partition) -> PartitionInfo:
@@ -190,8 +216,24 @@ def cluster_info(message: pb.ClusterStatus) -> ClusterInfo:
                 node.replicas,
                 node.gossip_address,
                 node.standing,
+                _replacement_info(node.replacement) if node.HasField("replacement") else None,
             )
             for node in message.nodes
         ),
         message.partitions_moving,
+        cluster_settings(message.settings),
+    )
+
+
+def cluster_settings(message: pb.ClusterSettings) -> ClusterSettings:
+    return ClusterSettings(message.replace_failed_after_s)
+
+
+def _replacement_info(message: pb.Replacement) -> ReplacementInfo:
+    return ReplacementInfo(
+        message.stage,
+        message.silent_s,
+        message.remaining_s,
+        message.partitions,
+        message.reason,
     )

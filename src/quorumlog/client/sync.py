@@ -20,7 +20,7 @@ from quorumlog.client.consumer import (
     DEFAULT_PREFETCH_BYTES,
     DEFAULT_RETRY_TIMEOUT_S,
 )
-from quorumlog.client.models import ClusterInfo, OffsetRange, TopicInfo
+from quorumlog.client.models import ClusterInfo, ClusterSettings, OffsetRange, TopicInfo
 from quorumlog.client.producer import DEFAULT_BUFFER_BYTES, DEFAULT_DELIVERY_TIMEOUT_S
 from quorumlog.client.starts import Start
 from quorumlog.client.sync_consumer import SyncConsumer
@@ -148,6 +148,11 @@ class Client:
 
     def drain_node(self, node: str, *, undo: bool = False, replicas: bool = False) -> int:
         return self._background.run(self._client.drain_node(node, undo=undo, replicas=replicas))
+
+    def alter_cluster(self, *, replace_failed_after_s: int | None = None) -> ClusterSettings:
+        return self._background.run(
+            self._client.alter_cluster(replace_failed_after_s=replace_failed_after_s)
+        )
 
     def transfer_leadership(self, topic: str, partition: int, target: str | None = None) -> str:
         return self._background.run(self._client.transfer_leadership(topic, partition, target))

@@ -1,9 +1,12 @@
 """What this node answers to the requests of other nodes."""
 
+from collections.abc import Sequence
+
 from quorumlog.api._pb import peer_pb2
 from quorumlog.api.peers import GrpcPeers
 from quorumlog.broker.controller import Controller
 from quorumlog.broker.registrar import register
+from quorumlog.broker.replacement import Replacement
 from quorumlog.broker.topics import NodeInfo
 from quorumlog.errors import Unavailable, WrongCluster
 from quorumlog.node.bootstrap import Bootstrap
@@ -42,6 +45,10 @@ class NodePeerPort:
             for seat in identity.voters
         ]
         return peer_pb2.JoinReply(cluster_id=identity.cluster_id, members=members)
+
+    @property
+    def replacements(self) -> Sequence[Replacement]:
+        return self._controller.replacements_here
 
     async def propose(self, command: bytes) -> bytes:
         """Apply a metadata command here, as the leader; the encoded result."""

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from quorumlog.errors import InvalidArgument, ProtocolError
+from quorumlog.log.batch import Draft, Kind
 from quorumlog.replicated.machine import MAX_COMMAND_BYTES
 from quorumlog.types import Buffer, Index
 
@@ -64,6 +65,11 @@ class TrimCommand:
 
     def encode(self) -> bytes:
         return _TRIM_BODY.pack(_VERSION, _TRIM, self.free_index)
+
+
+def trim_draft(free_index: Index) -> Draft:
+    """The command that gives the batches through ``free_index`` free."""
+    return Draft.of(TrimCommand(free_index).encode(), kind=Kind.COMMAND)
 
 
 def decode_command(body: Buffer) -> UserCommand | TrimCommand:

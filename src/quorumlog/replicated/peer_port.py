@@ -1,9 +1,10 @@
 """What a node of a group answers to the others."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from quorumlog.api._pb import peer_pb2
 from quorumlog.api.peers import GrpcPeers
+from quorumlog.broker.replacement import Replacement
 from quorumlog.errors import IdentityError, Unavailable, WrongCluster
 from quorumlog.node.bootstrap import Bootstrap
 from quorumlog.replicated.names import name_of
@@ -29,6 +30,9 @@ class GroupPeerPort:
         self.bootstrap_decide = bootstrap.decide
         self.bootstrap_abort = bootstrap.abort
         self.bootstrap_status = bootstrap.status
+
+    replacements: Sequence[Replacement] = ()
+    """A group has no partitions to make anew elsewhere."""
 
     async def join(self, request: peer_pb2.JoinRequest) -> peer_pb2.JoinReply:
         """Tell a node that comes later who formed the group; it has no part in it by that.

@@ -5,6 +5,7 @@ import contextlib
 import random
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
@@ -16,6 +17,7 @@ from quorumlog.errors import Closed, ConfigError, QuorumlogError, Unavailable
 from quorumlog.node.bootstrap import Bootstrap
 from quorumlog.node.identity import Seat
 from quorumlog.node.storage import DataDirectory, unusable
+from quorumlog.replicated.command import trim_draft
 from quorumlog.replicated.config import ReplicatedConfig
 from quorumlog.replicated.group import DEFAULT_TIMEOUT_S
 from quorumlog.replicated.group_machine import GroupMachine
@@ -26,10 +28,10 @@ from quorumlog.replicated.names import check_peers, id_prefix, name_of
 from quorumlog.replicated.peer_port import GroupPeerPort
 from quorumlog.replicated.roster import Roster
 from quorumlog.replicated.server import bind_server, start_server
-from quorumlog.replicated.trimming import LogTrimming
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.ready import Event, LeaderChanged
 from quorumlog.replication.host import GroupHost
+from quorumlog.replication.log_trimming import LogTrimming
 from quorumlog.replication.replica import Replica
 from quorumlog.system import SystemClock, SystemDisk, ThreadWorker
 from quorumlog.types import GroupId, Index, NodeId
@@ -150,12 +152,11 @@ class Replicated:
         self._wire(data, calls, worker)
         trimming = LogTrimming(
             replica=self._replica,
-            directory=directory,
-            disk=disk,
-            worker=worker,
             clock=clock,
             interval_s=config.trim_interval_s,
             max_lag_s=config.max_lag_s,
+            trim_draft=trim_draft,
+            on_damage=partial(self._host.report_damage, GROUP),
         )
         port = GroupPeerPort(
             self._peer_addresses, self._peers, self._bootstrap, self._requests.answer

@@ -141,8 +141,20 @@ class SetVoters(_message.Message):
     voters_index: int
     def __init__(self, voters: _Optional[_Iterable[str]] = ..., voters_index: _Optional[int] = ...) -> None: ...
 
+class SetCluster(_message.Message):
+    __slots__ = ("replace_failed_after_s",)
+    REPLACE_FAILED_AFTER_S_FIELD_NUMBER: _ClassVar[int]
+    replace_failed_after_s: int
+    def __init__(self, replace_failed_after_s: _Optional[int] = ...) -> None: ...
+
+class TrimLog(_message.Message):
+    __slots__ = ("free_index",)
+    FREE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    free_index: int
+    def __init__(self, free_index: _Optional[int] = ...) -> None: ...
+
 class Command(_message.Message):
-    __slots__ = ("register_node", "create_topic", "alter_topic", "delete_topic", "allocate_producer", "assign_replicas", "replicas_moved", "drain_node", "remove_node", "forget_node", "set_voters")
+    __slots__ = ("register_node", "create_topic", "alter_topic", "delete_topic", "allocate_producer", "assign_replicas", "replicas_moved", "drain_node", "remove_node", "forget_node", "set_voters", "set_cluster", "trim_log")
     REGISTER_NODE_FIELD_NUMBER: _ClassVar[int]
     CREATE_TOPIC_FIELD_NUMBER: _ClassVar[int]
     ALTER_TOPIC_FIELD_NUMBER: _ClassVar[int]
@@ -154,6 +166,8 @@ class Command(_message.Message):
     REMOVE_NODE_FIELD_NUMBER: _ClassVar[int]
     FORGET_NODE_FIELD_NUMBER: _ClassVar[int]
     SET_VOTERS_FIELD_NUMBER: _ClassVar[int]
+    SET_CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    TRIM_LOG_FIELD_NUMBER: _ClassVar[int]
     register_node: RegisterNode
     create_topic: CreateTopic
     alter_topic: AlterTopic
@@ -165,7 +179,9 @@ class Command(_message.Message):
     remove_node: RemoveNode
     forget_node: ForgetNode
     set_voters: SetVoters
-    def __init__(self, register_node: _Optional[_Union[RegisterNode, _Mapping]] = ..., create_topic: _Optional[_Union[CreateTopic, _Mapping]] = ..., alter_topic: _Optional[_Union[AlterTopic, _Mapping]] = ..., delete_topic: _Optional[_Union[DeleteTopic, _Mapping]] = ..., allocate_producer: _Optional[_Union[AllocateProducer, _Mapping]] = ..., assign_replicas: _Optional[_Union[AssignReplicas, _Mapping]] = ..., replicas_moved: _Optional[_Union[ReplicasMoved, _Mapping]] = ..., drain_node: _Optional[_Union[DrainNode, _Mapping]] = ..., remove_node: _Optional[_Union[RemoveNode, _Mapping]] = ..., forget_node: _Optional[_Union[ForgetNode, _Mapping]] = ..., set_voters: _Optional[_Union[SetVoters, _Mapping]] = ...) -> None: ...
+    set_cluster: SetCluster
+    trim_log: TrimLog
+    def __init__(self, register_node: _Optional[_Union[RegisterNode, _Mapping]] = ..., create_topic: _Optional[_Union[CreateTopic, _Mapping]] = ..., alter_topic: _Optional[_Union[AlterTopic, _Mapping]] = ..., delete_topic: _Optional[_Union[DeleteTopic, _Mapping]] = ..., allocate_producer: _Optional[_Union[AllocateProducer, _Mapping]] = ..., assign_replicas: _Optional[_Union[AssignReplicas, _Mapping]] = ..., replicas_moved: _Optional[_Union[ReplicasMoved, _Mapping]] = ..., drain_node: _Optional[_Union[DrainNode, _Mapping]] = ..., remove_node: _Optional[_Union[RemoveNode, _Mapping]] = ..., forget_node: _Optional[_Union[ForgetNode, _Mapping]] = ..., set_voters: _Optional[_Union[SetVoters, _Mapping]] = ..., set_cluster: _Optional[_Union[SetCluster, _Mapping]] = ..., trim_log: _Optional[_Union[TrimLog, _Mapping]] = ...) -> None: ...
 
 class Result(_message.Message):
     __slots__ = ("error", "message", "details", "producer_id", "index")
