@@ -221,3 +221,36 @@ def test_the_real_disk_continues_a_short_write(
     file.write_at(1, [b"abcdef", b"ghijk", b"lm"])
     assert file.read_at(0, 100) == b"\0abcdefghijklm"
     file.close()
+
+
+def test_the_stamp_of_a_directory_changes_with_its_names_alone(place: tuple[Disk, str]) -> None:
+    disk, base = place
+    stamps: set[int] = set()
+
+    def stamp() -> int:
+        """As it is once it tells something: of a real directory, when its last change is old."""
+        if isinstance(disk, SystemDisk):
+            assert disk.directory_stamp(base) is None
+            changed_ns = os.stat(base).st_mtime_ns - 3_600_000_000_000 * (1 + len(stamps))
+            os.utime(base, ns=(changed_ns, changed_ns))
+        found = disk.directory_stamp(base)
+        assert found is not None
+        assert found == disk.directory_stamp(base)
+        return found
+
+    file = disk.open(f"{base}/one", create=True)
+    stamps.add(stamp())
+    before = disk.directory_stamp(base)
+    file.write_at(0, [b"x" * 100])
+    file.sync()
+    assert disk.directory_stamp(base) == before
+    file.close()
+    disk.rename(f"{base}/one", f"{base}/two")
+    stamps.add(stamp())
+    disk.open(f"{base}/one", create=True).close()
+    stamps.add(stamp())
+    disk.rename(f"{base}/one", f"{base}/two")
+    stamps.add(stamp())
+    disk.remove(f"{base}/two")
+    stamps.add(stamp())
+    assert len(stamps) == 5
