@@ -22,7 +22,8 @@ class RaftConfig:
     heartbeat_s: float = 0.05
     """A leader with nothing to send says that it is alive this often."""
     commit_notice_s: float = 0.005
-    """A new commit index that no append carried is told to the followers after this time.
+    """A new commit index that no append carried is told to the followers after this time, or
+    twice as long where an older one was waiting when it came.
 
     Longer: fewer messages; followers apply later, by at most ``heartbeat_s``."""
     max_append_bytes: int = 1024 * 1024

@@ -330,7 +330,7 @@ class RaftCore(Sleeper):
         # Terms never decrease along the log: from the no-op on, every batch is of this term.
         if index > self.commit_index and index >= leadership.first_index:
             self._set_commit_index(index)
-            leadership.commit_advanced(now)
+            leadership.commit_advanced(index, now)
             self._allow_reads(leadership)
             self._go_on_with_change(leadership, now)
 

@@ -61,7 +61,7 @@ class Leadership:
         )
         self._lease_ended = False
         self._heartbeat_at = now + config.heartbeat_s
-        self._commit_notice_at: float | None = None
+        self._commit_notice: tuple[float, Index] | None = None
         self._peers: dict[NodeId, Progress] = {}
         self._leaving: dict[NodeId, Progress] = {}
         # Most followers have all that precedes the no-op, so it is sent to all without a question.
@@ -85,8 +85,8 @@ class Leadership:
         deadline = self._heartbeat_at
         if self.retire_by is not None:
             deadline = min(deadline, self.retire_by)
-        if self._commit_notice_at is not None:
-            deadline = min(deadline, self._commit_notice_at)
+        if self._commit_notice is not None:
+            deadline = min(deadline, self._commit_notice[0])
         if self.transfer is not None:
             deadline = min(deadline, self.transfer.deadline)
         return deadline
@@ -117,19 +117,21 @@ class Leadership:
             self._reads.open_round(now)
             self.notify_all()
 
-    def notify_commit(self, commit_index: int, now: float) -> None:
-        """Tell those whom no request told of ``commit_index``, when its time has come."""
-        if self._commit_notice_at is None or now < self._commit_notice_at:
+    def notify_commit(self, commit_index: Index, now: float) -> None:
+        """Tell whom no request told of a commit whose time has come; a newer one has its own."""
+        if self._commit_notice is None or now < self._commit_notice[0]:
             return
-        self._commit_notice_at = None
+        overdue_index, self._commit_notice = self._commit_notice[1], None
         for progress in self._peers.values():
-            if progress.sent_commit_index < commit_index:
+            if progress.sent_commit_index < overdue_index:
                 progress.notice_due = True
                 self.due = True
+        if overdue_index < commit_index:
+            self.commit_advanced(commit_index, now)
 
-    def commit_advanced(self, now: float) -> None:
-        if self._commit_notice_at is None and self._peers:
-            self._commit_notice_at = now + self._config.commit_notice_s
+    def commit_advanced(self, commit_index: Index, now: float) -> None:
+        if self._commit_notice is None and self._peers:
+            self._commit_notice = now + self._config.commit_notice_s, commit_index
 
     def answered(self, peer: NodeId, response: AppendResponse, now: float) -> None:
         """Take an answer of this term. One from a node that was removed meanwhile is ignored.

@@ -292,6 +292,7 @@ BUGS = [
         "tally",
         "if members.outgoing:",
         "if False:",
+        start=80,
     ),
     Bug(
         "the final configuration is appended before the joint one is committed",
@@ -300,7 +301,7 @@ BUGS = [
         "_go_on_with_change",
         "if self.commit_index < self._configurations.current_index:",
         "if False:",
-        start=125,
+        start=240,
     ),
     Bug(
         "the lease holds before the no-op is committed",

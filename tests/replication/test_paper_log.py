@@ -258,6 +258,51 @@ def test_5_4_2_batches_of_earlier_terms_are_not_committed_by_counting() -> None:
     assert core.commit_index == 3
 
 
+# -- beyond the paper: when followers hear of what is committed --------------------------------
+
+
+def notices(core: RaftCore, now: float) -> int:
+    """How many messages are due to A at ``now`` with nothing proposed."""
+    core.tick(now)
+    return len(sent_to(core.take_ready(), A))
+
+
+def commit(core: RaftCore, log: MemoryLog, now: float) -> None:
+    propose(core, now=now)
+    core.take_ready()
+    core.persisted(log.last_index, log.last_term, now)
+    core.receive(A, appended(1, log.last_index), now)
+    core.receive(B, appended(1, log.last_index), now)
+
+
+def test_a_steady_leader_tells_what_is_committed_with_the_next_batch_alone() -> None:
+    """A message more to every follower for every other record costs what a third of them does."""
+    core, log = make_leader()
+    notice_s = core._config.commit_notice_s
+    step_s = notice_s * 0.4
+    told = 0
+    for turn in range(1, 20):
+        commit(core, log, turn * step_s)
+        told += notices(core, turn * step_s)
+    assert told == 0
+
+
+def test_the_last_of_many_commits_is_told_within_twice_the_time() -> None:
+    core, log = make_leader()
+    notice_s = core._config.commit_notice_s
+    commit(core, log, 0.0)
+    commit(core, log, notice_s * 0.9)
+    assert notices(core, notice_s) == 0
+    assert notices(core, 2 * notice_s) == 1
+
+
+def test_a_commit_that_nothing_follows_is_told_after_its_time() -> None:
+    core, log = make_leader()
+    commit(core, log, 0.0)
+    assert notices(core, core._config.commit_notice_s * 0.9) == 0
+    assert notices(core, core._config.commit_notice_s) == 1
+
+
 def test_8_a_leader_opens_its_term_with_a_no_op() -> None:
     _, log = make_leader([1], term=2)
     assert log.batches[-1].header.kind is Kind.NOOP
