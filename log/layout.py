@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from quorumlog.errors import InvariantViolation
 from quorumlog.log.batch import ENCRYPTED, Batch, BatchHeader
@@ -16,6 +16,8 @@ from quorumlog.log.segment_header import SegmentHeader
 from quorumlog.log.sparse_index import SparseIndex
 from quorumlog.log.tail import Tail
 from quorumlog.types import Index, Offset, Term
+
+_SMALL_BYTES: Final = 32 * 1024
 
 
 class _End(NamedTuple):
@@ -63,6 +65,18 @@ class Layout:
     @property
     def has_work(self) -> bool:
         return bool(self._work or self.taken)
+
+    @property
+    def is_work_small(self) -> bool:
+        """Whether all there is to do is to write one batch of ``_SMALL_BYTES`` at most."""
+        if self.taken or len(self._work) != 1:
+            return False
+        work = self._work[0]
+        return (
+            isinstance(work, AppendWork)
+            and len(work.batches) == 1
+            and work.batches[0].size_bytes <= _SMALL_BYTES
+        )
 
     @property
     def unwritten_bytes(self) -> int:

@@ -105,6 +105,11 @@ class Log(ReadableLog):
         )
 
     @property
+    def is_flush_small(self) -> bool:
+        """Whether ``flush`` has one batch of at most 32 KiB to write, and that to sync."""
+        return self._layout.is_work_small and self._flusher.is_start_durable
+
+    @property
     def sync_due_s(self) -> float | None:
         """When, on the monotonic clock, ``flush`` has to be called for an interval sync."""
         return self._flusher.sync_due_s

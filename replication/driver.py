@@ -1,9 +1,8 @@
 """Turns of the event loop for one Raft core: its outputs, its disk, its timer.
 
 Inputs go to the core at once; what comes out is taken once per turn of the loop (``_drain``), so
-that whatever arrived in that turn shares one message per follower and one flush. Flushes run on the
-worker, one at a time: what promises something about the disk leaves only after the flush that
-covers it.
+that whatever arrived in that turn shares one message per follower and one flush. There is one flush
+at a time: what promises something about the disk leaves only after the flush that covers it.
 """
 
 import asyncio
@@ -21,6 +20,7 @@ from quorumlog.ports import Clock, Worker
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.core import RaftCore, Role
 from quorumlog.replication.core.ready import Event
+from quorumlog.replication.flush_place import FlushPlace
 from quorumlog.replication.persister import Outgoing, Persister
 from quorumlog.replication.wire import encode
 from quorumlog.types import GroupId, Index, NodeId
@@ -72,6 +72,7 @@ class CoreDriver:
         config: ReplicationConfig,
         clock: Clock,
         worker: Worker,
+        place: FlushPlace,
         send: Callable[[NodeId, GroupId, bytes], None],
     ) -> None:
         """``replica`` has its group, core and log already."""
@@ -85,6 +86,7 @@ class CoreDriver:
             log=replica.log,
             hard_state_file=hard_state_file,
             worker=worker,
+            place=place,
             config=config,
             clock=clock,
             owner=self,

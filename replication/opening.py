@@ -17,6 +17,7 @@ from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.core import RaftCore
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.ready import Event
+from quorumlog.replication.flush_place import FlushPlace
 from quorumlog.replication.group_files import ConfigEntries, GroupFiles, OpenedFiles
 from quorumlog.replication.replica import Replica
 from quorumlog.replication.saved_state import FoundStates, Held, StateSaver, find_states
@@ -64,6 +65,7 @@ class Opener:
         self._rng = rng
         self._config = config
         self._pacer = CatchUpPacer(config.catch_up_bytes_s, clock.monotonic_s)
+        self._place = FlushPlace(config.loop_flush_s)
         self._heard_at = heard_at
         self._is_closing = is_closing
         self._on_event = on_event
@@ -148,6 +150,7 @@ class Opener:
             config=self._config,
             clock=self._clock,
             worker=self._worker,
+            place=self._place,
             send=self._send,
             on_event=self._on_event,
             heard_at=self._heard_at,

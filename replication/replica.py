@@ -43,6 +43,7 @@ from quorumlog.replication.core.ready import (
     SteppedDown,
 )
 from quorumlog.replication.driver import CoreDriver
+from quorumlog.replication.flush_place import FlushPlace
 from quorumlog.replication.proposals import Proposals
 from quorumlog.replication.saved_state import StateSaver
 from quorumlog.replication.state_machine import StateMachine
@@ -70,6 +71,7 @@ class Replica:
         config: ReplicationConfig,
         clock: Clock,
         worker: Worker,
+        place: FlushPlace,
         send: Callable[[NodeId, GroupId, bytes], None],
         on_event: Callable[["Replica", Event], None],
         heard_at: Callable[[NodeId | None], float | None],
@@ -103,6 +105,7 @@ class Replica:
             config=config,
             clock=clock,
             worker=worker,
+            place=place,
             send=send,
         )
         self.trimmer = Trimmer(

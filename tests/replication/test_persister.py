@@ -1,19 +1,25 @@
-"""A full disk keeps back what was promised: term, vote, and the messages that rely on them."""
+"""What was promised is on disk first, wherever that is done; a full disk keeps it back."""
 
 import asyncio
+import errno
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import TypeVar, cast
 
-from quorumlog.errors import DiskFull
+import pytest
+
+from quorumlog.errors import DiskFull, LogFenced
 from quorumlog.log.batch import Draft, Kind
 from quorumlog.log.flusher import Flushed
 from quorumlog.log.hard_state import HardState, HardStateFile
 from quorumlog.log.log import Log, LogConfig
+from quorumlog.ports import Worker
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.messages import VoteResponse
+from quorumlog.replication.flush_place import FlushPlace
 from quorumlog.replication.persister import Outgoing, Persister
 from quorumlog.types import NodeId, Term
 from sim.clock import SimClock
@@ -81,6 +87,7 @@ def make() -> tuple[Persister, Disk, Owner]:
         log=cast(Log, disk),
         hard_state_file=cast(HardStateFile, disk),
         worker=Inline(),
+        place=FlushPlace(0.0),
         config=ReplicationConfig(),
         clock=SimClock(asyncio.get_running_loop()),
         owner=owner,
@@ -132,6 +139,7 @@ async def last_index_after_close(*, usable: bool) -> int:
         log=log,
         hard_state_file=HardStateFile(disk, "data/hard-state"),
         worker=Inline(),
+        place=FlushPlace(0.0),
         config=ReplicationConfig(),
         clock=SimClock(asyncio.get_running_loop()),
         owner=Owner(Disk()),
@@ -149,3 +157,148 @@ async def test_no_batch_gets_to_the_disk_before_its_term() -> None:
     """A log without a hard state beside it is one whose votes are forgotten."""
     assert await last_index_after_close(usable=True) == 0
     assert await last_index_after_close(usable=False) == 0
+
+
+class Hands:
+    """A worker that begins nothing by itself; ``given`` is what it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[Callable[[], object]] = []
+
+    def run(self, function: Callable[[], T]) -> "asyncio.Future[T]":
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.given.append(lambda: done.set_result(function()))
+        return done
+
+    async def work(self) -> None:
+        for function in self.given:
+            function()
+        self.given.clear()
+        await asyncio.sleep(0)
+
+
+@dataclass
+class Steps:
+    """What became durable, and when of what: the owner of a persister with a real log."""
+
+    flushed: list[int] = field(default_factory=list)
+    failed: list[Exception] = field(default_factory=list)
+    full: list[DiskFull] = field(default_factory=list)
+
+    def durable(self, messages: Sequence[Outgoing], flushed: Flushed | None) -> None:
+        if flushed is not None:
+            self.flushed.append(flushed.last_index)
+
+    def disk_full(self, error: DiskFull) -> None:
+        self.full.append(error)
+
+    def disk_idle(self) -> None:
+        pass
+
+    def disk_failed(self, error: Exception) -> None:
+        self.failed.append(error)
+
+
+class Quick:
+    """A persister whose disk is known to be quick, and what it works with."""
+
+    def __init__(self, limit_s: float = 0.001, worker: Worker | None = None) -> None:
+        self.disk = SimDisk(Random(1))
+        self.disk.make_directory("data")
+        self.log = Log.open(self.disk, "data", LogConfig(), FixedClock())
+        self.worker, self.owner = Hands(), Steps()
+        self.place = FlushPlace(limit_s)
+        self.place.given_to_worker()
+        self.place.done_on_worker(0.0)
+        self.persister = Persister(
+            log=self.log,
+            hard_state_file=HardStateFile(self.disk, "data/hard-state"),
+            worker=worker or self.worker,
+            place=self.place,
+            config=ReplicationConfig(),
+            clock=SimClock(asyncio.get_running_loop()),
+            owner=self.owner,
+        )
+
+    def append(self, size_bytes: int = 0) -> None:
+        draft = Draft.of(bytes(size_bytes), kind=Kind.NOOP)
+        log = self.log
+        log.append([draft.stamp(log.next_index, 1, log.end_offset, 0)])
+
+
+@simulated
+async def test_one_small_batch_is_flushed_in_the_loop_once_what_was_sent_has_left() -> None:
+    quick = Quick()
+    quick.append()
+    quick.persister.start()
+    assert (quick.owner.flushed, quick.worker.given) == ([], [])
+    await asyncio.sleep(0)
+    assert (quick.owner.flushed, quick.worker.given) == ([1], [])
+    quick.disk.crash()
+    assert Log.open(quick.disk, "data", LogConfig(), FixedClock()).last_index == 1
+
+
+@pytest.mark.parametrize("case", ["two batches", "a large one", "a term", "a slow disk"])
+def test_everything_else_is_flushed_on_the_worker(case: str) -> None:
+    simulated(partial(flush_on_the_worker, case))()
+
+
+async def flush_on_the_worker(case: str) -> None:
+    quick = Quick(limit_s=0.0 if case == "a slow disk" else 0.001)
+    quick.append(size_bytes=64 * 1024 if case == "a large one" else 0)
+    if case == "two batches":
+        quick.append()
+    if case == "a term":
+        quick.persister.keep(state(1), ())
+    quick.persister.start()
+    await asyncio.sleep(0)
+    assert (quick.owner.flushed, len(quick.worker.given)) == ([], 1)
+    await quick.worker.work()
+    assert quick.owner.flushed == [quick.log.last_index]
+
+
+@simulated
+async def test_what_comes_before_the_loop_flushes_sends_it_all_to_the_worker() -> None:
+    quick = Quick()
+    quick.append()
+    quick.persister.start()
+    quick.append()
+    quick.persister.start()
+    await asyncio.sleep(0)
+    assert (quick.owner.flushed, len(quick.worker.given)) == ([], 1)
+    await quick.worker.work()
+    assert quick.owner.flushed == [2]
+
+
+@simulated
+async def test_an_error_of_the_disk_in_the_loop_is_one_of_the_replica() -> None:
+    quick = Quick()
+    quick.append()
+    quick.disk.fail_at(1)
+    quick.persister.start()
+    await asyncio.sleep(0)
+    assert quick.owner.flushed == []
+    assert [type(error) for error in quick.owner.failed] == [LogFenced]
+
+
+@simulated
+async def test_a_disk_that_is_full_in_the_loop_keeps_back_what_waited_for_it() -> None:
+    quick = Quick()
+    quick.append()
+    quick.persister.keep(None, [vote(1)])
+    quick.disk.fail_at(1, errno.ENOSPC)
+    quick.persister.start()
+    await asyncio.sleep(0)
+    assert (quick.owner.flushed, len(quick.owner.full)) == ([], 1)
+    assert quick.persister.full is quick.owner.full[0]
+
+
+@simulated
+async def test_a_replica_that_closes_first_flushes_once() -> None:
+    quick = Quick(worker=Inline())
+    quick.append()
+    quick.persister.start()
+    await quick.persister.close(usable=True)
+    await asyncio.sleep(0)
+    assert (quick.owner.flushed, quick.owner.failed) == ([], [])
+    assert Log.open(quick.disk, "data", LogConfig(), FixedClock()).last_index == 1

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from quorumlog.errors import ProtocolError
@@ -119,7 +120,8 @@ class Cluster:
             worker=worker,
             transport=self.wire.port(node),
             rng=random.Random(node),
-            config=config,
+            # What the disk takes is the worker's time here; in the event loop it would take none.
+            config=replace(config or ReplicationConfig(), loop_flush_s=0.0),
         )
         self.hosts[node] = host
         # What is started in here belongs to the process, and dies with it.
@@ -182,6 +184,6 @@ def simulated(scenario: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[],
         finally:
             loop.dispose()
 
-    run.__name__ = scenario.__name__
+    run.__name__ = getattr(scenario, "__name__", "run")
     run.__doc__ = scenario.__doc__
     return run
