@@ -138,6 +138,8 @@ class Opener:
             interval_bytes=self._config.state_interval_bytes,
             restored=restored,
         )
+        if restored is None and found.awaited is None and opened.log.start_index > 1:
+            saver.begins(opened.log.origin, members)
         return Replica(
             group=group,
             core=core,

@@ -72,6 +72,17 @@ class StateSaver:
             snapshot.index, snapshot.next_offset, snapshot.term, snapshot.timestamp_ms
         )
 
+    def begins(self, origin: LogOrigin, members: Members) -> None:
+        """No state was restored, and the log begins at ``origin``: what the state machine has now
+        is what it makes of the batches before. ``members`` is the configuration there."""
+        self._configuration = members.encode()
+        self._applied = stand_in(
+            Index(origin.start_index - 1),
+            origin.base_offset,
+            origin.prev_term,
+            origin.prev_timestamp_ms,
+        )
+
     def present(self, origin: LogOrigin | None = None) -> StateSnapshot | None:
         """What the state machine holds now; None before it holds anything.
 

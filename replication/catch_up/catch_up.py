@@ -131,11 +131,10 @@ class CatchUp:
                 self._receiver.take(sender, message)
         elif isinstance(message, EndAnswer):
             self._recovery.answered(message)
-        elif not self._replica.serving:
-            return
         elif isinstance(message, ChunkAnswer):
-            self._sender.answered(sender, message, core.term, self._clock.monotonic_s())
-        else:
+            if core.leadership is not None:
+                self._sender.answered(sender, message, core.term, self._clock.monotonic_s())
+        elif self._replica.serving:
             last_index = self._replica.log.last_index
             self._send(sender, EndAnswer(core.term, message.nonce, last_index))
 
@@ -143,7 +142,9 @@ class CatchUp:
         """Do what the core's last outputs ask for; called whenever they were taken."""
         self._feeder.look()
         leadership = self._replica.core.leadership
-        behind = leadership.behind_start if leadership and self._replica.serving else ()
+        # Also before this leader serves: what it has applied is committed whoever leads, and what
+        # is before its log's start too. Its first batch may wait for just the one that is behind.
+        behind = leadership.behind_start if leadership is not None else ()
         now_s = self._clock.monotonic_s()
         self._sender.look(behind, self._replica.core.term, now_s)
         self._recovery.look(now_s)

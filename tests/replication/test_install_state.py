@@ -22,6 +22,7 @@ from quorumlog.replication.catch_up.messages import (
     encode,
 )
 from quorumlog.replication.config import ReplicationConfig
+from quorumlog.replication.core.members import Members
 from quorumlog.replication.replica import Replica
 from quorumlog.types import Buffer, GroupId, Index, NodeId, Term
 from support.replica_cluster import Cluster, draft, machine_of, simulated, values_of
@@ -212,6 +213,50 @@ async def test_a_transfer_that_breaks_goes_on_where_the_receiver_is() -> None:
     await until(lambda: is_level(cluster, lost, leader), 60)
     assert max(positions) >= 4 * messages.MAX_CHUNK_BYTES
     assert positions.count(0) == 1, "the transfer began anew"
+    await cluster.close()
+
+
+@simulated
+async def test_a_leader_that_needs_the_follower_to_begin_with_gives_it_its_state() -> None:
+    """Two of three are up: nothing is committed before the one that is behind has it all."""
+    cluster = cluster_of_three()
+    leader, lost = await left_behind(cluster)
+    values = list(values_of(leader))
+    node = cluster.node_of(leader)
+    third = next(n for n in cluster.nodes if n not in (lost, node))
+    await cluster.hosts[third].close()
+    del cluster.hosts[third], cluster.replicas[third]
+    await cluster.hosts[node].close()
+    await cluster.open_node(node)
+    cluster.wire.cut.clear()
+    again = cluster.replicas[node]
+    await until(lambda: again.serving)
+    await produce(again, 1)
+    await until(lambda: is_level(cluster, lost, again))
+    assert values_of(again)[:-1] == values
+    await cluster.close()
+
+
+@simulated
+async def test_so_does_one_that_has_no_saved_state_left() -> None:
+    """Its state machine begins with nothing where its log does, and so does the follower's."""
+    cluster = cluster_of_three()
+    leader, lost = await left_behind(cluster)
+    node = cluster.node_of(leader)
+    third = next(n for n in cluster.nodes if n not in (lost, node))
+    await cluster.hosts[third].close()
+    del cluster.hosts[third], cluster.replicas[third]
+    cluster.power_cut(node)
+    await cluster.open_node(node)
+    again = cluster.replicas[node]
+    assert again.applied_index == again.log.start_index - 1 > 0
+    cluster.wire.cut.clear()
+    await until(lambda: again.serving)
+    await produce(again, 1)
+    await until(lambda: is_level(cluster, lost, again))
+    restored = load_newest(cluster.disks[lost], DIRECTORY, END).snapshot
+    assert restored is not None
+    assert Members.decode(restored.configuration).voting == tuple(cluster.nodes)
     await cluster.close()
 
 

@@ -16,7 +16,7 @@ from quorumlog.errors import (
     Unavailable,
 )
 from quorumlog.log.config import LogConfig
-from quorumlog.replication import host as host_module
+from quorumlog.replication import opening as opening_module
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.config import RaftConfig
 from quorumlog.replication.core.members import Members
@@ -453,7 +453,7 @@ async def test_a_disk_that_fails_while_an_opening_is_given_up_does_not_hide_that
         await asyncio.Event().wait()
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(host_module, "find_states", wait_for_ever)
+        patched.setattr(opening_module, "find_states", wait_for_ever)
         opening = asyncio.create_task(cluster.open())
         await started.wait()
         cluster.disks[NodeId("n0")].fail_at(1, errno.EIO)
