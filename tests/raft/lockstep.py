@@ -16,7 +16,7 @@ from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.messages import Message
 from quorumlog.replication.core.ready import ReadAllowed, Ready
 from quorumlog.replication.wire import decode, encode
-from quorumlog.types import NodeId
+from quorumlog.types import Index, NodeId
 from raft.checkers import SafetyChecker, SafetyError
 from raft.member import RaftMember
 from raft.weather import Weather, draw_weather
@@ -288,16 +288,23 @@ class Lockstep:
         """Whoever believes to lead is asked: it may know all that is committed, or not answer."""
         for node in self._leaders():
             committed = len(self.checker.committed)
-            index = node.core.lease_index(self._now_of(node))
+            index = self._ask_lease(node)
             if index is not None:
                 self._check_read(node, index, committed)
             if index is None or self._nemesis.random() < 0.3:
                 try:
-                    number = node.core.read(self._now_of(node))
+                    number = self._ask_group(node)
                 except Overloaded:
                     continue
                 self._reads[node.node_id, node.core.term, number] = committed
                 self._after_input(node)
+
+    def _ask_lease(self, node: RaftMember) -> Index | None:
+        return node.core.lease_index(self._now_of(node))
+
+    def _ask_group(self, node: RaftMember) -> int:
+        """The number of the read. Raises Overloaded."""
+        return node.core.read(self._now_of(node))
 
     def _check_read(self, node: RaftMember, index: int, committed: int) -> None:
         if index < committed:

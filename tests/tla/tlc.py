@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from tla.trace import Trace, trace_module
+
 HERE: Final = Path(__file__).parent
 JAR: Final = HERE.parents[1] / ".cache/tla2tools.jar"
-_TIMEOUT_S: Final = 100.0
+TIMEOUT_S: Final = 100.0
+"""For the traces of a test."""
 
 
 def why_missing() -> str | None:
@@ -21,33 +24,37 @@ def why_missing() -> str | None:
     return None
 
 
-def refused_at(directory: Path, events: Sequence[str]) -> int | None:
-    """The number (from 0) of the first of ``events`` that Raft does not allow; None: it allows all.
+def refusals(
+    directory: Path, traces: Sequence[Trace], timeout_s: float = TIMEOUT_S
+) -> list[int | None]:
+    """For each of ``traces`` the first event, from 0, that Raft does not allow; None: none is.
 
-    ``directory`` is empty and gets what TLC needs and writes.
+    They are of the same nodes and voters; one Java process sees to all. ``directory`` is empty and
+    gets what TLC needs and writes.
 
     Raises:
         AssertionError: a property of Raft does not hold, or TLC could not work.
+        subprocess.TimeoutExpired: it took longer than ``timeout_s``.
     """
     for name in ("Raft.tla", "RaftTrace.tla", "RaftTrace.cfg"):
         shutil.copy(HERE / name, directory)
-    trace = ",\n".join(events)
-    (directory / "TraceData.tla").write_text(
-        f"---- MODULE TraceData ----\nTrace == <<\n{trace}\n>>\n====\n", encoding="utf-8"
-    )
-    command = ["java", "-XX:+UseSerialGC", "-Xss16m", "-cp", str(JAR), "tlc2.TLC"]
-    options = ["-workers", "1", "-metadir", "states", "RaftTrace"]
+    (directory / "TraceData.tla").write_text(trace_module(traces), encoding="utf-8")
+    java = ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xss16m", "-cp", str(JAR)]
+    # A trace that ends is a deadlock to TLC.
     done = subprocess.run(
-        command + options,
+        [*java, "tlc2.TLC", "-deadlock", "-workers", "1", "-metadir", "states", "RaftTrace"],
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=_TIMEOUT_S,
+        timeout=timeout_s,
         check=False,
     )
-    if "No error has been found" in done.stdout:
-        return None
-    positions = re.findall(r"^/\\ at = (\d+)$", done.stdout, re.MULTILINE)
-    if "Deadlock reached" in done.stdout and positions:
-        return int(positions[-1]) - 1
-    raise AssertionError(done.stdout[-3000:] + done.stderr[-1000:])
+    if "No error has been found" not in done.stdout:
+        raise AssertionError(done.stdout[-3000:] + done.stderr[-1000:])
+    allowed = [0] * len(traces)
+    for which, at in re.findall(r"^<<(\d+), (\d+)>>$", done.stdout, re.MULTILINE):
+        allowed[int(which) - 1] = max(allowed[int(which) - 1], int(at))
+    return [
+        None if count == len(trace.events) else count
+        for count, trace in zip(allowed, traces, strict=True)
+    ]
