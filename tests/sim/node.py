@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +18,7 @@ from quorumlog.broker.balance import BalanceConfig
 from quorumlog.broker.broker import Broker
 from quorumlog.broker.controller import Controller
 from quorumlog.broker.metadata import MetadataState
+from quorumlog.broker.replacement import Replacement
 from quorumlog.broker.retention import RetentionConfig
 from quorumlog.errors import NotLeader, QuorumlogError, StorageError
 from quorumlog.log.config import LogConfig
@@ -99,6 +100,10 @@ class SimPeerCalls:
             "/quorumlog.peer.v1.Peer/Propose", request, peer_pb2.ProposeReply, 12.0
         )
         return bytes(reply.result)
+
+    async def replacements(self, peer: NodeId) -> Sequence[Replacement]:
+        """Nobody here looks at the state of the cluster."""
+        return ()
 
 
 class _WatchedHost(GroupHost):
