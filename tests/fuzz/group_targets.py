@@ -1,11 +1,14 @@
 """Decoders of what replicas say beside Raft, keep beside their logs, and of users' machines."""
 
+from dataclasses import replace
 from random import Random
 from typing import Final
 
 from fastcrc.crc32 import iscsi as crc32c
 
 from fuzz.target import Target, expect
+from quorumlog.broker.note_command import ForgetCheckpoint, RaiseFence, SetCheckpoint, decode_note
+from quorumlog.broker.notes import Notes
 from quorumlog.broker.partition_snapshot import PartitionState
 from quorumlog.broker.start_command import StartCommand
 from quorumlog.errors import Corrupt, ProtocolError
@@ -69,21 +72,40 @@ def _check_catch_up(data: bytes) -> None:
 # -- partitions ----------------------------------------------------------------------------------
 
 
+_NOTED: Final = Notes(7, {"billing": Offset(9), "ü": Offset(0)})
+
+
 def _partition_states() -> list[bytes]:
     return [
         PartitionState(WHOLE_LOG, 0, b"").encode(),
         PartitionState(LogStart(Offset(9), Index(4)), 7, b"producers").encode(),
+        PartitionState(LogStart(Offset(9), Index(4)), 7, b"producers", _NOTED).encode(),
         b"QLT\x01",
     ]
 
 
 def _check_partition_state(data: bytes) -> None:
     state = PartitionState.decode(data)
-    expect(PartitionState.decode(state.encode()).start == state.start, "a start comes back")
+    expect(PartitionState.decode(state.encode()) == state, "a state comes back")
 
 
 def _start_commands() -> list[bytes]:
-    return [StartCommand(Offset(9), Index(4), 7).encode()]
+    command = StartCommand(Offset(9), Index(4), 7)
+    return [command.encode(), replace(command, notes=_NOTED).encode()]
+
+
+def _note_commands() -> list[bytes]:
+    commands = (
+        RaiseFence(7),
+        SetCheckpoint("billing", Offset(9)),
+        SetCheckpoint("ü", Offset(0), rewind=True),
+        ForgetCheckpoint("billing"),
+    )
+    return [command.encode() for command in commands]
+
+
+def _check_note_command(data: bytes) -> None:
+    expect(decode_note(data).encode() == data, "a note encodes to the bytes it came from")
 
 
 def _check_start_command(data: bytes) -> None:
@@ -171,6 +193,7 @@ GROUP_TARGETS: Final = (
     Target("catch-up", _check_catch_up, (ProtocolError,), _catch_up_messages),
     Target("partition-state", _check_partition_state, (ProtocolError,), _partition_states),
     Target("start-command", _check_start_command, (ProtocolError,), _start_commands),
+    Target("note-command", _check_note_command, (ProtocolError,), _note_commands),
     Target("recovery-note", _check_note, (Corrupt,), _notes, _repair_note),
     Target("machine-state", _check_group_state, (ProtocolError,), _group_states),
     Target("machine-command", _check_user_command, (ProtocolError,), _user_commands),

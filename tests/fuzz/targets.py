@@ -2,10 +2,18 @@
 
 from typing import Final
 
+from fuzz.gossip_targets import GOSSIP_TARGETS
 from fuzz.group_targets import GROUP_TARGETS
 from fuzz.log_targets import LOG_TARGETS
 from fuzz.message_targets import MESSAGE_TARGETS
 from fuzz.node_targets import NODE_TARGETS
 from fuzz.storage_targets import STORAGE_TARGETS
 
-TARGETS: Final = STORAGE_TARGETS + LOG_TARGETS + MESSAGE_TARGETS + GROUP_TARGETS + NODE_TARGETS
+TARGETS: Final = (
+    *STORAGE_TARGETS,
+    *LOG_TARGETS,
+    *MESSAGE_TARGETS,
+    *GROUP_TARGETS,
+    *GOSSIP_TARGETS,
+    *NODE_TARGETS,
+)
