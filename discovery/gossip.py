@@ -18,6 +18,8 @@ import structlog
 from quorumlog.discovery.config import GossipConfig
 from quorumlog.discovery.core.gossip_core import GossipCore
 from quorumlog.discovery.core.output import (
+    EventReceived,
+    KeysAsked,
     MemberChanged,
     NameConflicted,
     OpenExchange,
@@ -27,7 +29,7 @@ from quorumlog.discovery.core.output import (
 )
 from quorumlog.discovery.core.rng import Rng
 from quorumlog.discovery.exchanges import Exchanges
-from quorumlog.discovery.key_changes import watch_key_file
+from quorumlog.discovery.key_changes import NOT_ENCRYPTED, change_keys, watch_key_file
 from quorumlog.discovery.key_ring import GossipKeys
 from quorumlog.discovery.limits import RateLimit
 from quorumlog.discovery.rejections import Rejections
@@ -36,6 +38,7 @@ from quorumlog.discovery.sockets import PacketProtocol, bind_pair, bound_address
 from quorumlog.discovery.wire.envelope import Envelope
 from quorumlog.discovery.wire.messages import Address
 from quorumlog.discovery.wire.seal import Seal
+from quorumlog.discovery.wire.serf_messages import KeyAnswer
 from quorumlog.errors import Closed, ConfigError, DuplicateNode, ProtocolError
 from quorumlog.ports import Member, MemberState
 
@@ -58,6 +61,7 @@ class Gossip:
         core: GossipCore,
         envelope: Envelope,
         *,
+        keys: GossipKeys | None,
         bound: Address,
         advertised: Address,
         config: GossipConfig,
@@ -66,10 +70,14 @@ class Gossip:
         self.advertised = advertised
         self._core = core
         self._envelope = envelope
+        self._keys = keys if envelope.is_closed else None
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._change_handlers: list[Callable[[Member], None]] = []
         self._conflict_handlers: list[Callable[[DuplicateNode], None]] = []
+        self._event_handlers: list[Callable[[EventReceived], None]] = []
+        # Answers in the order of the questions.
+        self._key_lock = asyncio.Lock()
         self._packets: PacketProtocol | None = None
         self._group = asyncio.TaskGroup()
         self._runner: asyncio.Task[None] | None = None
@@ -130,7 +138,9 @@ class Gossip:
                 rng=rng,
                 now=asyncio.get_running_loop().time(),
             )
-            gossip = Gossip(core, envelope, bound=bound, advertised=advertised, config=config)
+            gossip = Gossip(
+                core, envelope, keys=keys, bound=bound, advertised=advertised, config=config
+            )
             finder = SeedFinder(
                 seeds, exchange=gossip._exchanges.join, running=gossip._running, config=config
             )
@@ -175,6 +185,19 @@ class Gossip:
     def on_conflict(self, handler: Callable[[DuplicateNode], None]) -> None:
         """Call ``handler`` when another live node is found to use this node's name."""
         self._conflict_handlers.append(handler)
+
+    def send_event(self, name: str, payload: bytes = b"") -> None:
+        """Send a Serf event to everybody, this node included; it may be lost, and come once.
+
+        Raises ``InvalidArgument`` when name and payload have more than 512 bytes.
+        """
+        self._check_open()
+        self._core.send_event(name, payload, self._loop.time())
+        self._schedule_drain()
+
+    def on_event(self, handler: Callable[[EventReceived], None]) -> None:
+        """Call ``handler`` in the event loop for every event that anybody sends from now on."""
+        self._event_handlers.append(handler)
 
     async def leave(self) -> None:
         """Tell the others that this node leaves on purpose; returns when they have been sent it.
@@ -273,6 +296,10 @@ class Gossip:
                 self._call(self._change_handlers, member)
             case NameConflicted():
                 self._report_conflict(output)
+            case EventReceived():
+                self._call(self._event_handlers, output)
+            case KeysAsked():
+                self._spawn(self._change_keys(output))
 
     def _send(self, address: Address, data: bytes) -> None:
         if self._packets is not None and self._packets.writable:
@@ -309,6 +336,14 @@ class Gossip:
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         self._group.create_task(work)
+
+    async def _change_keys(self, asked: KeysAsked) -> None:
+        async with self._key_lock:
+            answer = KeyAnswer(False, NOT_ENCRYPTED)
+            if self._keys is not None:
+                answer = await change_keys(self._keys, asked.change, asked.key)
+            self._core.answer_keys(asked.query, answer, self._loop.time())
+        self._schedule_drain()
 
     def _running(self) -> list[Address]:
         """Where the running members are, this node first."""

@@ -9,6 +9,7 @@ first exchange, and everybody takes its correction at once.
 from typing import Final
 
 from quorumlog.discovery.config import GossipConfig
+from quorumlog.discovery.core.intents import Intents
 from quorumlog.discovery.core.members import MemberTable, Merge, Peer, same_node
 from quorumlog.discovery.core.outbox import Outbox
 from quorumlog.discovery.core.output import MemberChanged, NameConflicted
@@ -39,10 +40,12 @@ class Claims:
         table: MemberTable,
         outbox: Outbox,
         health: LocalHealth,
+        intents: Intents,
         config: GossipConfig,
         now: float,
     ) -> None:
         self._table = table
+        self._intents = intents
         self._outbox = outbox
         self._health = health
         self._config = config
@@ -59,6 +62,11 @@ class Claims:
     def me(self) -> Peer:
         """This node."""
         return self._me
+
+    @property
+    def staying(self) -> bool:
+        """This node has not left."""
+        return self._me.status is not Status.LEFT
 
     @property
     def deadline(self) -> float | None:
@@ -90,6 +98,8 @@ class Claims:
                 if peer is not None and peer.status is Status.ALIVE:
                     self._suspicions.pop(claim.name, None)
                     self._outbox.spread(claim.name, claim)
+                    if before is not None and before[0] > Status.SUSPECT:
+                        self._intents.returned(claim.name)
                 self._report(claim.name, before)
 
     def suspect(self, claim: Suspect, now: float) -> None:
@@ -116,11 +126,20 @@ class Claims:
             self._answer_accusation(claim.incarnation, now)
             return
         before = self._view(claim.name)
-        status = Status.LEFT if claim.left else Status.DEAD
+        has_left = claim.left or self._intents.is_leaving(claim.name)
+        status = Status.LEFT if has_left else Status.DEAD
         if self._table.apply_status(claim.name, status, claim.incarnation, now) is Merge.NEWS:
             self._suspicions.pop(claim.name, None)
             self._outbox.spread(claim.name, claim)
             self._report(claim.name, before)
+
+    def retire(self, name: str, now: float) -> None:
+        """A member that had failed meant to leave, or is taken out by hand: it has left."""
+        peer = self._table.get(name)
+        if peer is not None and peer.status is Status.DEAD:
+            before = self._view(name)
+            self._table.apply_status(name, Status.LEFT, peer.incarnation, now)
+            self._report(name, before)
 
     def record(self, record: MemberRecord, now: float) -> None:
         """One member of a push/pull.

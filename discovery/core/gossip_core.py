@@ -10,11 +10,13 @@ from typing import Final
 
 from quorumlog.discovery.config import GossipConfig
 from quorumlog.discovery.core.claims import Claims
+from quorumlog.discovery.core.intents import Intents
 from quorumlog.discovery.core.members import MemberTable, Peer
 from quorumlog.discovery.core.outbox import Outbox
 from quorumlog.discovery.core.output import OpenExchange, Output
 from quorumlog.discovery.core.prober import Prober
 from quorumlog.discovery.core.rng import Rng, choose
+from quorumlog.discovery.core.serf_layer import SerfLayer
 from quorumlog.discovery.core.suspicion import LocalHealth
 from quorumlog.discovery.wire.messages import (
     MAX_NAME_BYTES,
@@ -32,12 +34,14 @@ from quorumlog.discovery.wire.messages import (
     User,
 )
 from quorumlog.discovery.wire.packet import decode_packet
-from quorumlog.discovery.wire.tags import encode_intent, encode_tags, witnessed_time
+from quorumlog.discovery.wire.serf_codec import decode_serf, decode_state
+from quorumlog.discovery.wire.serf_messages import KeyAnswer, Query, SerfMessage
+from quorumlog.discovery.wire.tags import encode_tags
 from quorumlog.errors import InvalidArgument
 from quorumlog.ports import Member
 
-_INTENT: Final = "\0intent"
-"""Subject of this node's intent among the news: no member's name, those have no zero byte."""
+MAX_OWN_EVENT_BYTES: Final = 512
+"""Longest name and payload of an event that is sent from here, as in Serf."""
 
 _PUSH_PULL_SCALE: Final = 32
 """Above this many members push/pulls become rarer by the logarithm (memberlist's scale)."""
@@ -70,8 +74,23 @@ class GossipCore:
         self._outbox = Outbox(config, self._table)
         health = LocalHealth(config.awareness_max)
         me = Alive(name, 1, address, self._meta)
+        intents = Intents(self._table, 2 * config.max_members)
         self._claims = Claims(
-            me, table=self._table, outbox=self._outbox, health=health, config=config, now=now
+            me,
+            table=self._table,
+            outbox=self._outbox,
+            health=health,
+            intents=intents,
+            config=config,
+            now=now,
+        )
+        self._serf = SerfLayer(
+            name,
+            table=self._table,
+            claims=self._claims,
+            intents=intents,
+            outbox=self._outbox,
+            rng=rng,
         )
         self._prober = Prober(
             name,
@@ -88,7 +107,6 @@ class GossipCore:
         self._gossip_at = now
         self._push_pull_at = now + rng.random() * config.push_pull_interval_s
         self._reconnect_at = now + rng.random() * config.reconnect_interval_s
-        self._lamport_time = 1
         self._introduced = False
         self._depart_at: float | None = None
 
@@ -130,34 +148,54 @@ class GossipCore:
         if self._depart_at is None:
             at = self._advance(now)
             self._depart_at = at + self._config.gossip_interval_s
-            self._lamport_time += 1
-            intent = encode_intent(self._name, self._lamport_time, leave=True)
-            self._outbox.spread(_INTENT, intent)
+            self._serf.announce(leaves=True)
 
     def receive_packet(self, sender: Address, data: bytes, now: float) -> None:
         """Take one UDP packet. Raises ``ProtocolError``, and then nothing of it was taken."""
         messages = decode_packet(data)
+        said = [decode_serf(m.payload) if isinstance(m, User) else m for m in messages]
         at = self._advance(now)
-        for message in messages:
-            self._receive(message, sender, at)
+        for message in said:
+            if message is not None:
+                self._receive(message, sender, at)
 
     def receive_push_pull(self, state: PushPull, now: float) -> None:
-        """Merge a peer's state."""
+        """Merge a peer's state. Raises ``ProtocolError``, and then nothing of it was taken."""
+        serf = decode_state(state.user_state)
         at = self._advance(now)
         for record in state.records:
             self._claims.record(record, at)
-        self._witness(state.user_state)
+        if serf is not None:
+            self._serf.merge(serf, at, introduced=self._introduced)
         if not self._introduced and not self.alone:
             self._introduced = True
-            self._spread_join_intent()
+            self._serf.announce(leaves=False)
 
     def local_state(self, *, join: bool) -> PushPull:
         """All that is known here, for a push/pull."""
-        return PushPull(self._table.records(), join)
+        return PushPull(self._table.records(), join, self._serf.state())
 
     def answer_ping(self, ping: Ping) -> Ack | None:
         """The answer to a ping, unless it means a member of another name."""
         return Ack(ping.sequence) if ping.target in ("", self._name) else None
+
+    def send_event(self, name: str, payload: bytes, now: float) -> None:
+        """Send an event to everybody, this node's own listeners included.
+
+        Raises ``InvalidArgument`` when it has more than ``MAX_OWN_EVENT_BYTES``.
+        """
+        if len(name.encode()) + len(payload) > MAX_OWN_EVENT_BYTES:
+            raise InvalidArgument(
+                f"the event {name!r:.40} has more than {MAX_OWN_EVENT_BYTES} bytes: send where to "
+                "find the rest"
+            )
+        self._advance(now)
+        self._serf.send_event(name, payload)
+
+    def answer_keys(self, query: Query, answer: KeyAnswer, now: float) -> None:
+        """The result of a ``KeysAsked``."""
+        self._advance(now)
+        self._serf.answer_keys(query, answer)
 
     def receive_stream_ack(self, ack: Ack, now: float) -> None:
         """The answer to an ``OpenPing``."""
@@ -211,7 +249,7 @@ class GossipCore:
         suspicion = self._claims.deadline
         return min(times) if suspicion is None else min(suspicion, *times)
 
-    def _receive(self, message: PacketMessage, sender: Address, at: float) -> None:
+    def _receive(self, message: PacketMessage | SerfMessage, sender: Address, at: float) -> None:
         match message:
             case Ping():
                 ack = self.answer_ping(message)
@@ -229,8 +267,10 @@ class GossipCore:
                 self._claims.suspect(message, at)
             case Dead():
                 self._claims.dead(message, at)
-            case User(payload):
-                self._witness(payload)
+            case User():
+                """Was decoded, into one of Serf's messages."""
+            case _:
+                self._serf.receive(message, at)
 
     def _gossip(self, at: float) -> None:
         horizon = at - self._config.gossip_to_the_dead_s
@@ -267,11 +307,3 @@ class GossipCore:
             return self._config.push_pull_interval_s
         steps = math.ceil(math.log2(members / _PUSH_PULL_SCALE)) + 1
         return steps * self._config.push_pull_interval_s
-
-    def _witness(self, payload: bytes) -> None:
-        self._lamport_time = max(self._lamport_time, witnessed_time(payload) + 1)
-
-    def _spread_join_intent(self) -> None:
-        self._lamport_time += 1
-        intent = encode_intent(self._name, self._lamport_time, leave=False)
-        self._outbox.spread(_INTENT, intent)

@@ -136,6 +136,17 @@ class MemberTable:
             self._order = kept
             self._peers = {peer.name: peer for peer in kept}
 
+    def forget_left(self, name: str) -> None:
+        """Drop one member now, if it has left."""
+        peer = self._peers.get(name)
+        if peer is not None and peer.status is Status.LEFT:
+            del self._peers[name]
+            self._order.remove(peer)
+
+    def runs_at(self, address: Address) -> bool:
+        """Whether some running member has ``address``."""
+        return any(peer.running and peer.address == address for peer in self._order)
+
     def _add(self, claim: Alive, now: float) -> Merge:
         if len(self._order) >= self._max_members:
             return Merge.FULL

@@ -1,11 +1,13 @@
 """Collects what is to be done, and fills every packet with the news that still fits."""
 
+from typing import Final
+
 from quorumlog.discovery.config import GossipConfig
 from quorumlog.discovery.core.broadcasts import BroadcastQueue
 from quorumlog.discovery.core.members import MemberTable
 from quorumlog.discovery.core.output import Output, SendPacket
 from quorumlog.discovery.wire.codec import encode_message
-from quorumlog.discovery.wire.messages import Address, PacketMessage
+from quorumlog.discovery.wire.messages import Address, PacketMessage, User
 from quorumlog.discovery.wire.packet import (
     COMPOUND_OVERHEAD_BYTES,
     CRC_OVERHEAD_BYTES,
@@ -14,22 +16,26 @@ from quorumlog.discovery.wire.packet import (
     encode_packet,
 )
 
+MAX_PASSED_ON: Final = 1024
+"""Serf's messages waiting to be passed on; then the one sent most is dropped."""
+
 
 class Outbox:
-    """Outputs in order, and the queue of news that rides on them.
+    """Outputs in order, and what rides on them: news of members first, then Serf's messages.
 
-    The queue holds a piece of news per member, and a few of this node's own.
+    The first queue holds a piece of news per member, the second ``MAX_PASSED_ON`` messages.
     """
 
     def __init__(self, config: GossipConfig, table: MemberTable) -> None:
-        self._news = BroadcastQueue(config.retransmit_multiplier, config.max_members + 2)
+        self._news = BroadcastQueue(config.retransmit_multiplier, config.max_members)
+        self._passed_on = BroadcastQueue(config.retransmit_multiplier, MAX_PASSED_ON)
         self._table = table
         self._space_bytes = config.packet_bytes - CRC_OVERHEAD_BYTES - COMPOUND_OVERHEAD_BYTES
         self._outputs: list[Output] = []
 
     @property
     def has_news(self) -> bool:
-        return len(self._news) > 0
+        return len(self._news) > 0 or len(self._passed_on) > 0
 
     def emit(self, output: Output) -> None:
         self._outputs.append(output)
@@ -37,6 +43,12 @@ class Outbox:
     def spread(self, subject: str, message: PacketMessage) -> None:
         """Pass ``message`` on in the rounds to come; it replaces older news of ``subject``."""
         self._news.put(subject, encode_message(message))
+
+    def pass_on(self, subject: str, message: User) -> None:
+        """The same with one of Serf's messages; one that fits into no packet is not passed on."""
+        data = encode_message(message)
+        if len(data) + PART_OVERHEAD_BYTES <= self._space_bytes:
+            self._passed_on.put(subject, data)
 
     def spreads(self, subject: str) -> bool:
         return self._news.holds(subject)
@@ -47,6 +59,11 @@ class Outbox:
         used = sum(len(part) + PART_OVERHEAD_BYTES for part in parts)
         parts += self._take(self._space_bytes - used, MAX_PARTS - len(parts))
         self.emit(SendPacket(address, encode_packet(parts)))
+
+    def send_if_it_fits(self, address: Address, message: User) -> None:
+        """Send ``message``, unless it is too long for a packet."""
+        if len(encode_message(message)) + PART_OVERHEAD_BYTES <= self._space_bytes:
+            self.send(address, message)
 
     def send_news(self, address: Address) -> bool:
         """Send a packet of nothing but news; False when there is none."""
@@ -60,4 +77,7 @@ class Outbox:
         return outputs
 
     def _take(self, space_bytes: int, max_parts: int) -> list[bytes]:
-        return self._news.take(space_bytes, max_parts, self._table.running_count)
+        members = self._table.running_count
+        parts = self._news.take(space_bytes, max_parts, members)
+        space_bytes -= sum(len(part) + PART_OVERHEAD_BYTES for part in parts)
+        return parts + self._passed_on.take(space_bytes, max_parts - len(parts), members)

@@ -1,8 +1,10 @@
 """What the core wants done: values, performed by a shell in the order they stand."""
 
 from dataclasses import dataclass
+from enum import Enum
 
 from quorumlog.discovery.wire.messages import Address, Ping
+from quorumlog.discovery.wire.serf_messages import Query
 from quorumlog.ports import Member
 
 
@@ -49,4 +51,39 @@ class NameConflicted:
     ours: bool
 
 
-Output = SendPacket | OpenExchange | OpenPing | MemberChanged | NameConflicted
+class KeyChange(Enum):
+    """What a Serf agent wants done with everybody's keys."""
+
+    INSTALL = "install"
+    USE = "use"
+    REMOVE = "remove"
+    LIST = "list"
+
+
+@dataclass(frozen=True, slots=True)
+class KeysAsked:
+    """Do ``change`` with ``key`` and give the result to ``answer_keys``."""
+
+    query: Query
+    change: KeyChange
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EventReceived:
+    """Somebody sent an event to everybody, at a Lamport ``time``."""
+
+    name: str
+    payload: bytes
+    time: int
+
+
+Output = (
+    SendPacket
+    | OpenExchange
+    | OpenPing
+    | MemberChanged
+    | NameConflicted
+    | KeysAsked
+    | EventReceived
+)

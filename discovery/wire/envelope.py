@@ -68,6 +68,11 @@ class Envelope:
         """What a packet grows by."""
         return len(self.prefix) + (0 if self._sender is None else SEAL_OVERHEAD_BYTES)
 
+    @property
+    def is_closed(self) -> bool:
+        """Nothing is taken in clear, and nothing sent."""
+        return self.must_be_sealed and self._sender is not None
+
     def wrap_packet(self, data: bytes) -> bytes:
         if self._sender is None:
             return self.prefix + data

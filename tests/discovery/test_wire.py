@@ -28,7 +28,7 @@ from quorumlog.discovery.wire.messages import (
 )
 from quorumlog.discovery.wire.packet import decode_packet, encode_packet
 from quorumlog.discovery.wire.stream import MAX_STREAM_BYTES, StreamDecoder
-from quorumlog.discovery.wire.tags import decode_tags, encode_intent, encode_tags, witnessed_time
+from quorumlog.discovery.wire.tags import decode_tags, encode_tags
 from quorumlog.errors import InvalidArgument, ProtocolError
 
 NAMES = st.text(min_size=1, max_size=32).filter(lambda name: len(name.encode()) <= 128)
@@ -260,13 +260,3 @@ def test_foreign_meta_never_fails(meta: bytes) -> None:
 
 def test_a_role_of_old_is_a_tag() -> None:
     assert decode_tags(b"web") == {"role": "web"}
-
-
-@given(st.integers(0, 2**63 - 1), st.booleans())
-def test_the_time_of_an_intent_is_read(time: int, leave: bool) -> None:
-    assert witnessed_time(encode_intent("n", time, leave=leave).payload) == time
-
-
-@given(st.binary(max_size=60))
-def test_a_foreign_user_message_has_no_time_or_a_valid_one(payload: bytes) -> None:
-    assert 0 <= witnessed_time(payload) < 2**63
