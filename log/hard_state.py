@@ -1,7 +1,7 @@
 """Raft's term and vote on disk (Raft §5.1, figure 2: persistent state on all servers).
 
-The file holds two slots (:mod:`quorumlog.log.slots`, magic ``QLH`` and version 1), each with the
-payload, little-endian:
+The file holds two slots and a copy of each (:mod:`quorumlog.log.slots`, magic ``QLH`` and version
+1), with the payload, little-endian:
 
 ======  ====  ========  ========================================================================
 offset  size  field     meaning
@@ -27,6 +27,7 @@ MAX_NODE_ID_BYTES: Final = 64
 
 _PAYLOAD = struct.Struct(f"<QB{MAX_NODE_ID_BYTES}s")
 _MAGIC = b"QLH\x01"
+_COPIES = 2
 _NO_VOTE = 255
 _NO_TERM = Term(0)
 
@@ -46,7 +47,7 @@ def read_hard_state(disk: Disk, path: str) -> tuple[HardState, list[int]]:
         Corrupt: it holds no valid state.
         OSError: it cannot be read.
     """
-    slots = SlotPair(_MAGIC, 0, _PAYLOAD.size)
+    slots = SlotPair(_MAGIC, 0, _PAYLOAD.size, _COPIES)
     file = disk.open_readonly(path)
     try:
         payload = slots.load(file)
@@ -54,7 +55,7 @@ def read_hard_state(disk: Disk, path: str) -> tuple[HardState, list[int]]:
     finally:
         file.close()
     if payload is None:
-        raise Corrupt(path, 0, "a valid term and vote", "two damaged slots")
+        raise Corrupt(path, 0, "a valid term and vote", "damaged slots only")
     return _decode(payload, path), damaged
 
 
@@ -74,7 +75,7 @@ class HardStateFile:
     def __init__(self, disk: Disk, path: str) -> None:
         self._disk = disk
         self._path = path
-        self._slots = SlotPair(_MAGIC, 0, _PAYLOAD.size)
+        self._slots = SlotPair(_MAGIC, 0, _PAYLOAD.size, _COPIES)
         self._file: File | None = None
         self._is_fenced = False
 
@@ -90,7 +91,7 @@ class HardStateFile:
         file = self._open()
         payload = self._slots.load(file)
         if payload is None:
-            raise Corrupt(self._path, 0, "a valid term and vote", "two damaged slots")
+            raise Corrupt(self._path, 0, "a valid term and vote", "damaged slots only")
         # A process that died may have left its last save in the page cache only, and what is
         # loaded here will be relied upon. Stored again, for a page that an fdatasync failed on
         # may pass for clean.

@@ -1,7 +1,10 @@
 """Two slots, written in turn: a small value that is replaced without ever being absent.
 
 Each slot stands in a page of its own, so that a write torn by a power cut damages one of them at
-most; the valid slot with the higher number counts. Little-endian:
+most; the valid slot with the higher number counts. A damaged slot may have been torn, or be rot of
+what was newest: where that makes a difference each slot has copies, further pairs behind the first,
+written with it before the sync. Then no single one that rots takes the newest value along, not
+even beside a torn one. Little-endian:
 
 ======  ====  ========  ========================================================================
 offset  size  field     meaning
@@ -28,12 +31,16 @@ _CRC = struct.Struct("<I")
 
 
 class SlotPair:
-    """A pair of slots at ``position`` of a file, for payloads of ``payload_bytes``."""
+    """A pair of slots at ``position`` of a file, for payloads of ``payload_bytes``.
 
-    def __init__(self, magic: bytes, position: int, payload_bytes: int) -> None:
+    Of ``copies`` pairs, one behind the other, each slot is in all of them.
+    """
+
+    def __init__(self, magic: bytes, position: int, payload_bytes: int, copies: int = 1) -> None:
         self._magic = magic
         self._position = position
         self._payload_bytes = payload_bytes
+        self._copies = copies
         self._number = 0
 
     @property
@@ -42,24 +49,22 @@ class SlotPair:
 
     @property
     def end(self) -> int:
-        """The first byte behind both pages."""
-        return self._position + 2 * SLOT_STRIDE
+        """The first byte behind all pages."""
+        return self._position + 2 * self._copies * SLOT_STRIDE
 
     def load(self, file: Readable) -> bytes | None:
-        """The newest valid payload, or None when neither slot is valid."""
+        """The newest valid payload, or None when no slot is valid."""
         newest: bytes | None = None
         self._number = 0
-        for parity in (0, 1):
-            raw = file.read_at(self._position + parity * SLOT_STRIDE, self.slot_bytes)
-            found = self._decode(raw)
+        for place in self._places():
+            found = self._decode(file.read_at(place, self.slot_bytes))
             if found is not None and found[0] > self._number:
                 self._number, newest = found
         return newest
 
     def damaged(self, file: Readable) -> list[int]:
         """Where slots stand that were written and are not valid: torn by a power cut, or rotten."""
-        places = [self._position + parity * SLOT_STRIDE for parity in (0, 1)]
-        raws = [(place, file.read_at(place, self.slot_bytes)) for place in places]
+        raws = [(place, file.read_at(place, self.slot_bytes)) for place in self._places()]
         return [place for place, raw in raws if raw.strip(b"\0") and self._decode(raw) is None]
 
     def store(self, file: File, payload: bytes) -> None:
@@ -69,7 +74,7 @@ class SlotPair:
         """
         self._number += 1
         try:
-            file.write_at(self._place(), [self._encode(payload)])
+            self._write(file, payload)
         except BaseException:
             # What failed half way is overwritten by the next store, the valid slot left alone.
             self._number -= 1
@@ -78,16 +83,20 @@ class SlotPair:
     def store_again(self, file: File, payload: bytes) -> None:
         """Write what ``load`` returned once more, where it stands; the other slot stays as it is.
 
-        For a page that a failed sync left readable and clean: the next sync takes it.
+        For a page that a failed sync left readable and clean: the next sync takes it. And for a
+        copy that is damaged.
         """
-        file.write_at(self._place(), [self._encode(payload)])
+        self._write(file, payload)
 
-    def _encode(self, payload: bytes) -> bytes:
+    def _write(self, file: File, payload: bytes) -> None:
         head = _HEAD.pack(self._magic, self._number) + payload
-        return head + _CRC.pack(crc32c(head))
+        slot = head + _CRC.pack(crc32c(head))
+        for place in self._places()[self._number % 2 :: 2]:
+            file.write_at(place, [slot])
 
-    def _place(self) -> int:
-        return self._position + self._number % 2 * SLOT_STRIDE
+    def _places(self) -> range:
+        """Where the slots stand: those of even numbers and of odd ones by turns."""
+        return range(self._position, self.end, SLOT_STRIDE)
 
     def _decode(self, raw: bytes) -> tuple[int, bytes] | None:
         if len(raw) < self.slot_bytes:

@@ -111,10 +111,13 @@ def take_inventory(disk: Disk, directory: str, *, is_open: bool = False) -> Inve
     for compacted in sorted(inventory.compactions, key=lambda each: each.first_index):
         _hide_behind(compacted, places)
     inventory.segments = [places[first] for first in sorted(places)]
-    _leave_out_unborn(disk, inventory, is_open)
+    # A replica's log is made before its first vote is saved, but where it starts over.
+    needs_log = inventory.is_replica and RECOVERING_NAME not in listed and names == listed
+    if not (needs_log and len(inventory.segments) == 1):
+        _leave_out_unborn(disk, inventory, is_open)
     _sort_lone_indexes(disk, inventory, is_open)
     is_empty = not (inventory.segments or inventory.unborn or inventory.lost_end)
-    if inventory.is_replica and is_empty and names == listed:
+    if needs_log and is_empty:
         inventory.findings.append(
             Finding(
                 Severity.DAMAGE,

@@ -41,6 +41,7 @@ from quorumlog.log.paths import (
 )
 from quorumlog.log.records import check_records, decode_records, encode_body
 from quorumlog.log.segment_header import KeyStamp, SegmentHeader, decode_segment_header
+from quorumlog.log.slots import SLOT_STRIDE
 from quorumlog.log.sparse_index import Seal, SparseIndex, decode_index
 from quorumlog.log.state_snapshot import StateSnapshot, load_newest, save_snapshot
 from quorumlog.ports import File
@@ -260,7 +261,9 @@ def _check_hard_state(data: bytes) -> None:
 
 
 def _repair_hard_state(data: bytes) -> bytes:
-    return repair_slots(data, b"QLH\x01", 0, _HARD_STATE_SLOT_BYTES)
+    for position in (0, 2 * SLOT_STRIDE):
+        data = repair_slots(data, b"QLH\x01", position, _HARD_STATE_SLOT_BYTES)
+    return data
 
 
 # -- saved states --------------------------------------------------------------------------------

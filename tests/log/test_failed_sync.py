@@ -60,7 +60,7 @@ def test_a_vote_loaded_after_a_failed_sync_survives_a_power_cut() -> None:
         disk.make_directory("log")
         file = HardStateFile(disk, "log/hard-state")
         file.save(HardState(Term(1), None))
-        disk.fail_at(2)
+        disk.fail_at(3)
         with suppress(LogFenced):
             file.save(state)
         disk.kill()

@@ -90,8 +90,9 @@ def test_an_encrypted_log_of_format_v1_needs_its_key() -> None:
         Log.open(disk_with(stored_files("encrypted")), DIRECTORY, CONFIG, FixedClock())
 
 
-def test_term_and_vote_of_format_v1_are_read() -> None:
-    disk = disk_with(stored_files("hard-state"))
+@pytest.mark.parametrize("name", ["hard-state", "hard-state-twice"])
+def test_term_and_vote_of_format_v1_are_read(name: str) -> None:
+    disk = disk_with(stored_files(name))
     state = HardStateFile(disk, f"{DIRECTORY}/hard-state").load()
     assert state == HardState(Term(5), NodeId("0123456789abcdef" * 2))
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fastcrc.crc32 import iscsi as crc32c
 
-from quorumlog.errors import UnusableDirectory
+from quorumlog.errors import Corrupt, UnusableDirectory
 from quorumlog.log.batch import HEADER_SIZE, Batch, Draft
 from quorumlog.log.hard_state import HardState, HardStateFile
 from quorumlog.log.inspection.damage import Finding, Flaw, Severity, Span
@@ -21,9 +21,11 @@ from quorumlog.log.inspection.log_report import LogReport
 from quorumlog.log.inspection.verify import verify, verify_log
 from quorumlog.log.leftovers import take_place
 from quorumlog.log.mark import MarkPages
+from quorumlog.log.paths import segment_name
 from quorumlog.log.records import encode_body
 from quorumlog.log.segment import DATA_START
 from quorumlog.log.state_snapshot import StateSnapshot, save_snapshot
+from quorumlog.replication.catch_up.starting_over import Note, check_kept, write_note
 from quorumlog.types import Index, NodeId, Offset, RecordData, Term
 from sim.disk import SimDisk, SimFile
 from stored.batches import DIRECTORY, append, open_log
@@ -457,8 +459,33 @@ def test_hard_states_and_snapshots_are_verified_too() -> None:
         Flaw.HARD_STATE,
         Flaw.STATE_SNAPSHOT,
     ]
-    disk.flip_bit(f"{DIRECTORY}/hard-state", 5, 1)
+    for slot in (0, 2, 3):
+        disk.flip_bit(f"{DIRECTORY}/hard-state", slot * 4096 + 5, 1)
     assert report_of(disk).findings[0].severity == Severity.DAMAGE
+
+
+@pytest.mark.parametrize("segments", ["none", "unborn", "empty"])
+@pytest.mark.parametrize("is_recovering", [False, True])
+def test_a_replica_without_a_log_is_damaged_where_it_does_not_open(
+    segments: str, is_recovering: bool
+) -> None:
+    disk = SimDisk(Random(1))
+    disk.make_directory(DIRECTORY)
+    if segments != "none":
+        open_log(disk).close()
+    if segments == "unborn":
+        disk.open(f"{DIRECTORY}/{segment_name(1)}").truncate(0)
+    HardStateFile(disk, f"{DIRECTORY}/hard-state").save(HardState(Term(3), NodeId("n1")))
+    if is_recovering:
+        write_note(disk, DIRECTORY, Note(0, 0, ""))
+    try:
+        check_kept(disk, DIRECTORY)
+        opens = True
+    except Corrupt:
+        opens = False
+    assert opens == (segments == "empty" or is_recovering)
+    findings = report_of(disk).findings
+    assert opens == all(each.severity is not Severity.DAMAGE for each in findings)
 
 
 def test_all_logs_of_a_cluster_are_found_below_its_directory() -> None:

@@ -200,10 +200,11 @@ LOGS: Final[dict[str, Callable[[], Files]]] = {
 STRUCTURES: Final[dict[str, Callable[[], Files]]] = {
     **LOGS,
     "hard-state": _hard_state,
+    "hard-state-twice": _hard_state,
     "state": _state,
     "installed": _installed,
 }
-READ_ONLY: Final = ("compressed",)
+READ_ONLY: Final = ("compressed", "hard-state")
 
 
 def disk_with(files: Files) -> SimDisk:
