@@ -182,7 +182,9 @@ class Checker:
             seen.forgotten = []
         elif len(found) < len(durable) and replica.core.recovering:
             seen.forgotten = seen.batches[: seen.durable_index]
-        elif len(found) < len(durable) and not log.recovery.was_emptied:
+        elif len(found) < len(durable) and (
+            not log.recovery.was_emptied or self._lies_before(history, seen, log.start_index)
+        ):
             raise Violation(
                 f"{node} group {group} comes back with {len(found)} batches, "
                 f"{len(durable)} were durable"
@@ -193,6 +195,13 @@ class Checker:
         seen.replica = replica
         seen.batches = []
         seen.commit_index = 0
+
+    def _lies_before(self, history: GroupHistory, seen: _Seen, start_index: int) -> bool:
+        """Whether what was there led up to a log that begins at ``start_index``: it only needed
+        what follows, and what it has acknowledged must stay."""
+        before = start_index - 1
+        head = bytes(history.committed[before - 1].head) if before else b""
+        return _holds(seen.batches[: seen.durable_index], before, head)
 
     def _follow_log(self, node: NodeId, history: GroupHistory, seen: _Seen, log: Log) -> None:
         """Take in what was appended and cut since the last look."""

@@ -62,6 +62,7 @@ class Nemesis:
             "io_error": self._io_error,
             "disk_full": self._disk_full,
             "rot": self._flip_bits,
+            "nap": self._nap,
         }
         self._rot = Rot(
             self._nodes,
@@ -158,6 +159,23 @@ class Nemesis:
         node = self._victim()
         if node is not None:
             node.pause()
+
+    async def _nap(self) -> None:
+        """A leader is cut off from the other nodes, not from clients, and pauses before it has
+        noticed; others have elected one of them when it goes on."""
+        leading = [node for node in self._nodes if node.leads() and node.up and not node.paused]
+        if not leading:
+            return
+        node = self._rng.choice(leading)
+        process = node.process
+        others = [each.node_id for each in self._nodes if each is not node]
+        self._cut_both_ways([node.node_id], others)
+        node.pause()
+        await asyncio.sleep(self._swarm.election_timeout_s * self._rng.uniform(2, 6))
+        if node.process is process:
+            node.resume()
+        # Time for clients to ask it, before the next fault.
+        await asyncio.sleep(self._swarm.election_timeout_s)
 
     async def _partition(self) -> None:
         """Two sides that cannot reach each other; clients stand on either."""

@@ -46,6 +46,9 @@ _LIMITED_SHARE = 0.2
 """Of the seeds, those whose topic has limits, and those in which a client trims it."""
 
 
+_NAP_SHARE = 0.2
+"""Of the seeds, those in which leaders nap."""
+
 _ROT_SHARE = 0.2
 """Of the seeds, those in which disks rot."""
 
@@ -110,6 +113,8 @@ class Swarm:
             faults = tuple(fault for fault in faults if fault != "power")
         if rng_for(seed, "rot").random() < _ROT_SHARE:
             faults = (*faults, "rot")
+        if rng_for(seed, "nap").random() < _NAP_SHARE:
+            faults = (*faults, "nap")
         moves_rng = rng_for(seed, "moves")
         moves = moves_rng.random() < _MOVING_SHARE
         drawn = Swarm(

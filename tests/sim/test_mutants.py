@@ -2,7 +2,8 @@
 
 import pytest
 
-from sim.mutants import MUTANTS, Mutant, hunt
+from sim.mutant import Mutant, hunt
+from sim.mutants import MUTANTS
 
 QUICK_SEEDS = 50
 """Mutants that are found within so many seeds are hunted in every run of the tests."""

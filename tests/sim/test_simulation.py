@@ -10,7 +10,7 @@ import pytest
 from sim.simulation import Simulation, run
 from sim.swarm import Swarm
 
-SEEDS = 200
+SEEDS = 500
 CHUNK = 10
 
 
