@@ -141,7 +141,7 @@ def test_elections_seldom_write_it() -> None:
 def test_a_power_cut_at_every_call_neither_forgets_a_vote_nor_invents_a_loss() -> None:
     """A group is made, votes, and is opened again with a term beyond the bound."""
     outcomes = set()
-    for change in range(1, 60):
+    for change in range(1, 70):
         for seed in range(4):
             disk = new_disk(seed * 1000 + change)
             vote(disk, GroupId(3), 5)

@@ -122,7 +122,7 @@ def test_a_call_that_fails_anywhere_can_be_tried_again() -> None:
 
 def test_without_term_and_vote_nothing_is_begun() -> None:
     disk = damaged_disk()
-    for position in (20, 4116):
+    for position in (20, 4116, 8212, 12308):
         disk.flip_bit(f"{DIRECTORY}/hard-state", position, 1)
     with pytest.raises(Corrupt, match="term and vote"):
         start_over(disk, DIRECTORY, "rot", 5_000)
