@@ -22,7 +22,8 @@ class ReplicationConfig:
     """Applied between one saved state and the next, per replica: what a start after a crash has to
     apply again at most, about. Less costs a write of the whole state more often."""
     catch_up_bytes_s: int = 64 * 1024 * 1024
-    """Sent in a second to replicas that have to catch up, all groups of this node together.
+    """Sent in a second to replicas that have to catch up, all groups of this node together. At
+    first less, an eighth at least, while commits take longer than before (``catch_up/pacing.py``).
 
     Less leaves more of disk and network to those that keep up; more makes a replica whole sooner.
     What a follower lacks that is still in memory is not counted."""

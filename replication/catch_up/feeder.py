@@ -12,10 +12,11 @@ from quorumlog.ports import Worker
 from quorumlog.replication.catch_up.pacing import CatchUpPacer
 from quorumlog.replication.core.core import RaftCore
 from quorumlog.replication.core.leadership import ColdRead
-from quorumlog.types import NodeId, Term
+from quorumlog.types import Index, NodeId, Term
 
-MAX_READ_BYTES: Final = 256 * 1024
-"""Of one read; small enough that followers, and groups, take turns."""
+MAX_READ_BYTES: Final = 64 * 1024
+"""Of one read; so small that followers and groups take turns, and that what producers send does not
+wait long behind it: in a loop, on a connection, for a disk."""
 
 
 class Feeding(Protocol):
@@ -42,16 +43,34 @@ class Feeder:
         self._pacer = pacer
         self._reads: dict[NodeId, asyncio.Task[list[Batch]]] = {}
         self._closing = asyncio.Event()
+        self._watched: tuple[Term, Index] | None = None
+        self._watched_since_s = 0.0
 
     def look(self) -> None:
         """Begin to read what the core asks for."""
         leadership = self._replica.core.leadership
         if leadership is None or self._closing.is_set():
             return
+        self._time_commits()
         for peer, wanted in leadership.cold_reads.items():
             if peer not in self._reads:
                 self._reads[peer] = task = asyncio.create_task(self._read(wanted))
                 task.add_done_callback(partial(self._ended, peer, self._replica.core.term))
+
+    def _time_commits(self) -> None:
+        """Tell the pacer what a batch takes from here to its commit; of those under way, of one."""
+        core = self._replica.core
+        if self._watched is not None:
+            term, index = self._watched
+            if term == core.term and core.commit_index < index:
+                return
+            if term == core.term:
+                self._pacer.committed(self._pacer.now() - self._watched_since_s)
+            self._watched = None
+        last_index = self._replica.log.last_index
+        if core.commit_index < last_index:
+            self._watched = (core.term, last_index)
+            self._watched_since_s = self._pacer.now()
 
     async def close(self) -> None:
         """Wait for what is being read; nothing is read any more."""
@@ -85,6 +104,8 @@ class Feeder:
             batches = await self._worker.run(partial(log.slice, wanted.first_index, max_bytes))
         except (Closed, LogFenced, IndexOutOfRange):
             return []  # deleted meanwhile: the core asks for something else, or nobody does
+        # One batch is read whole, however large: those that are read next wait for it as well.
+        self._pacer.reserve(max(0, sum([batch.size_bytes for batch in batches]) - max_bytes))
         return [batch for batch in batches if batch.header.index <= floor]
 
     async def _wait(self, delay_s: float) -> None:

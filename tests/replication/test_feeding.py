@@ -47,8 +47,10 @@ def _watched(disk: WatchedDisk, file: SimFile) -> SimFile:
     return Watched()  # type: ignore[return-value]
 
 
-async def far_behind(config: ReplicationConfig) -> tuple[Cluster, Replica, NodeId, WatchedDisk]:
-    """A leader, and a follower that was cut off while 2 MB were committed."""
+async def far_behind(
+    config: ReplicationConfig, count: int = COUNT, size_bytes: int = SIZE_BYTES
+) -> tuple[Cluster, Replica, NodeId, WatchedDisk]:
+    """A leader, and a follower that was cut off while ``count`` batches were committed."""
     cluster = Cluster(3)
     cluster.log_config = replace(cluster.log_config, tail_cache_bytes=0, segment_bytes=1 << 18)
     for node in cluster.nodes:
@@ -59,8 +61,8 @@ async def far_behind(config: ReplicationConfig) -> tuple[Cluster, Replica, NodeI
     lost = next(node for node in cluster.nodes if cluster.replicas[node] is not leader)
     await asyncio.sleep(0.5)
     cluster.wire.cut.add(lost)
-    for number in range(COUNT):
-        await leader.propose(draft(b"%d/" % number + bytes(SIZE_BYTES)))
+    for number in range(count):
+        await leader.propose(draft(b"%d/" % number + bytes(size_bytes)))
     disk = cluster.disks[cluster.node_of(leader)]
     assert isinstance(disk, WatchedDisk)
     _tell_when_it_works(leader, disk)
@@ -141,6 +143,20 @@ async def test_it_gets_no_more_in_a_second_than_is_set_and_the_others_do_not_wai
     for start_s, _ in seen:
         within = [size for at_s, size in seen if start_s <= at_s < start_s + 1]
         assert sum(within) <= config.catch_up_bytes_s + 2 * feeder.MAX_READ_BYTES
+    await cluster.close()
+
+
+@simulated
+async def test_a_batch_larger_than_a_read_counts_with_all_of_its_bytes() -> None:
+    config = ReplicationConfig(catch_up_bytes_s=512 * 1024)
+    size_bytes = 4 * feeder.MAX_READ_BYTES
+    cluster, leader, lost, _ = await far_behind(config, count=10, size_bytes=size_bytes)
+    began_s = asyncio.get_running_loop().time()
+    cluster.wire.cut.clear()
+    await level(cluster, lost, leader)
+    took_s = asyncio.get_running_loop().time() - began_s
+    # The last one waits for those before it alone.
+    assert took_s > 9 * size_bytes / config.catch_up_bytes_s
     await cluster.close()
 
 
