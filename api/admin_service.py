@@ -14,7 +14,7 @@ from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.moves import resized
 from quorumlog.broker.port import BrokerPort, ClusterView
 from quorumlog.broker.replacement import Replacement
-from quorumlog.broker.safety import check_moves
+from quorumlog.broker.safety import check_moves, names_of
 from quorumlog.broker.topics import NodeInfo
 from quorumlog.errors import InvalidArgument, Unavailable
 from quorumlog.types import NodeId
@@ -149,12 +149,14 @@ class AdminService(ClusterChanges):
     async def TransferLeadership(
         self, request: quorumlog_pb2.TransferLeadershipRequest, context: CallContext
     ) -> quorumlog_pb2.TransferLeadershipResponse:
-        partition = self._broker.metadata.partition(request.topic, request.partition)
+        metadata = self._broker.metadata
+        partition = metadata.partition(request.topic, request.partition)
         target = NodeId(request.target) if request.target else None
         if target is not None and target not in partition.holders:
             raise InvalidArgument(
-                f"{target} has no replica of {request.topic}/{request.partition}: "
-                f"its replicas are on {', '.join(partition.replicas)}"
+                f"{names_of(metadata, [target])} has no replica of "
+                f"{request.topic}/{request.partition}: its replicas are on "
+                f"{names_of(metadata, partition.replicas)}"
             )
         leader = await self._broker.transfer_leadership(request.topic, request.partition, target)
         return quorumlog_pb2.TransferLeadershipResponse(leader=leader)

@@ -32,6 +32,11 @@ class ClusterChanges(quorumlog_pb2_grpc.AdminServicer):
         metadata = self._broker.metadata
         partition = metadata.partition(request.topic, request.partition)
         wanted = tuple(known_node(metadata, node).id for node in request.replicas)
+        if not wanted or len(set(wanted)) != len(wanted):
+            raise InvalidArgument(
+                f"name each node that is to have a replica of {request.topic}/{request.partition}, "
+                f"at least one and each once, not {', '.join(request.replicas) or 'none'}"
+            )
         topic = metadata.topic(request.topic)
         check_moves(metadata, [(topic, partition, wanted)], self._broker.alive_nodes())
         message = metadata_pb2.AssignReplicas(group=partition.group, wanted=wanted)
@@ -66,6 +71,8 @@ class ClusterChanges(quorumlog_pb2_grpc.AdminServicer):
         replacement = None
         if request.replacement:
             replacement = known_node(metadata, request.replacement).id
+            if replacement == node.id:
+                raise InvalidArgument(f"{node.name or node.id} cannot take its own place")
             if replacement not in alive:
                 raise UnsafeChange(f"node {request.replacement} is not up: start it first")
         moves = self._evacuation(node, alive, replacement)

@@ -7,7 +7,9 @@ from fakes.calls import failure
 from fakes.context import FakeContext
 from quorumlog.api._pb import quorumlog_pb2 as pb
 from quorumlog.api.admin_service import AdminService
-from quorumlog.errors import InvalidArgument, NotFound, UnsafeChange
+from quorumlog.api.replacements import replacements_of, replacements_reply
+from quorumlog.broker.replacement import Replacement, Stage
+from quorumlog.errors import InvalidArgument, NotFound, ProtocolError, UnsafeChange
 from quorumlog.ports import MemberState
 from quorumlog.types import NodeId
 
@@ -129,3 +131,69 @@ async def test_more_replicas_are_made_where_there_are_nodes(
     assert (topic.replicas, sorted(topic.partitions[0].wanted)) == (4, ["a", "b", "c", "d"])
     request = pb.AlterTopicRequest(name="t", replicas=5)
     assert type(await failure(service.AlterTopic(request, context))) is InvalidArgument
+
+
+@pytest.mark.parametrize("replicas", [[], ["a", "node-a"]])
+async def test_replicas_are_wanted_on_at_least_one_node_and_once_on_each(
+    service: AdminService, context: FakeContext, replicas: list[str]
+) -> None:
+    request = pb.AssignReplicasRequest(topic="t", replicas=replicas)
+    error = await failure(service.AssignReplicas(request, context))
+    assert type(error) is InvalidArgument
+    assert "at least one and each once" in str(error)
+
+
+async def test_no_node_takes_its_own_place(service: AdminService, context: FakeContext) -> None:
+    request = pb.RemoveNodeRequest(node="a", replacement="node-a")
+    error = await failure(service.RemoveNode(request, context))
+    assert type(error) is InvalidArgument
+    assert "node-a cannot take its own place" in str(error)
+
+
+async def test_the_clusters_settings_are_changed_and_shown(
+    service: AdminService, broker: FakeBroker, context: FakeContext
+) -> None:
+    request = pb.AlterClusterRequest(replace_failed_after_s=600)
+    assert (await service.AlterCluster(request, context)).replace_failed_after_s == 600
+    # What is not named stays.
+    kept = await service.AlterCluster(pb.AlterClusterRequest(), context)
+    assert kept.replace_failed_after_s == 600
+    status = await service.Status(pb.ClusterStatusRequest(), context)
+    assert status.settings.replace_failed_after_s == 600
+    await service.AlterCluster(pb.AlterClusterRequest(replace_failed_after_s=0), context)
+    assert broker.metadata.settings.replace_failed_after_s == 0
+
+
+@pytest.mark.parametrize("seconds", [1, 4, 604_801])
+async def test_a_setting_out_of_its_bounds_is_refused(
+    service: AdminService, broker: FakeBroker, context: FakeContext, seconds: int
+) -> None:
+    request = pb.AlterClusterRequest(replace_failed_after_s=seconds)
+    error = await failure(service.AlterCluster(request, context))
+    assert type(error) is InvalidArgument
+    assert "from 5 to 604800" in str(error)
+    assert broker.metadata.settings.replace_failed_after_s == 0
+
+
+async def test_the_status_has_what_the_leader_makes_of_a_node(
+    service: AdminService, broker: FakeBroker, context: FakeContext
+) -> None:
+    broker.not_heard = [Replacement(NodeId("c"), Stage.REFUSED, 70.0, 0.0, 2, "no spare")]
+    status = await service.Status(pb.ClusterStatusRequest(), context)
+    told = {node.id: node for node in status.nodes}
+    assert told["c"].replacement == pb.Replacement(
+        stage="refused", silent_s=70.0, partitions=2, reason="no spare"
+    )
+    assert not told["a"].HasField("replacement")
+
+
+def test_what_a_leader_makes_of_nodes_is_told_to_other_nodes() -> None:
+    found = (
+        Replacement(NodeId("c"), Stage.COUNTING, 7.5, 2.5, 3),
+        Replacement(NodeId("d"), Stage.REFUSED, 70.0, 0.0, 2, "no spare"),
+    )
+    reply = replacements_reply(found)
+    assert replacements_of(reply) == found
+    reply.replacements[0].stage = "of the next release"
+    with pytest.raises(ProtocolError):
+        replacements_of(reply)

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from cli.runner import invoke
 from client.fake_cluster import FakeCluster
 from quorumlog.api._pb import quorumlog_pb2 as pb
@@ -79,3 +81,65 @@ def test_members_say_where_gossip_and_the_metadata_differ(cluster: FakeCluster) 
     assert "registered, and not there" in lines[2]
     members = json.loads(invoke(cluster, "cluster", "members", "--json").out)
     assert [each["difference"] for each in members] == [None, "registered, and not there", None]
+
+
+def test_a_drain_names_what_nobody_else_has_and_does_not_wait_for_it(cluster: FakeCluster) -> None:
+    for partition in cluster.add_topic("t", 2):
+        partition.replicas = ["n1:7400"]
+    outcome = invoke(cluster, "cluster", "drain", "node1", "--wait", "5")
+    assert outcome.out.splitlines()[1] == (
+        "2 partitions cannot be served without it, having no other replica: t/0, t/1"
+    )
+
+
+def test_what_holds_for_the_cluster_is_shown_and_set(cluster: FakeCluster) -> None:
+    assert invoke(cluster, "cluster", "settings").out == "replace_failed_after_s  0 (never)\n"
+    assert cluster.changes == []
+    changed = invoke(cluster, "cluster", "settings", "--replace-failed-after-s", "600")
+    assert changed.out == "replace_failed_after_s  600\n"
+    assert json.loads(invoke(cluster, "cluster", "settings", "--json").out) == {
+        "replace_failed_after_s": 600
+    }
+    off = invoke(cluster, "cluster", "settings", "--replace-failed-after-s", "0")
+    assert off.out == "replace_failed_after_s  0 (never)\n"
+
+
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        (
+            pb.Replacement(stage="counting", silent_s=12.4, remaining_s=47.6, partitions=3),
+            "node3 was not heard for 12 s; its replicas are made anew elsewhere in 48 s",
+        ),
+        (
+            pb.Replacement(stage="moving", silent_s=61, partitions=1),
+            "node3 was not heard for 61 s and is being replaced, 1 partition to go",
+        ),
+        (
+            pb.Replacement(stage="moving", silent_s=61, partitions=2, reason="t/0 cannot"),
+            "node3 was not heard for 61 s and is being replaced, 2 partitions to go; not all: "
+            "t/0 cannot",
+        ),
+        (
+            pb.Replacement(stage="refused", silent_s=61, partitions=2, reason="no spare"),
+            "node3 was not heard for 61 s and is not replaced, 2 partitions on it: no spare",
+        ),
+        (
+            pb.Replacement(stage="refused", silent_s=61, reason="no spare"),
+            "node3 was not heard for 61 s and keeps its vote: no spare",
+        ),
+        (
+            pb.Replacement(stage="replaced", silent_s=99),
+            "node3 was not heard for 99 s and holds nothing any more; back again, it is a spare",
+        ),
+    ],
+)
+def test_the_status_says_what_becomes_of_a_node_that_is_not_heard(
+    cluster: FakeCluster, found: pb.Replacement, line: str
+) -> None:
+    cluster.replacements["node3"] = found
+    assert invoke(cluster, "cluster", "status").out.splitlines()[-1] == line
+    status = json.loads(invoke(cluster, "cluster", "status", "--json").out)
+    told = {node["id"]: node["replacement"] for node in status["nodes"]}
+    assert told["node1"] is None
+    assert told["node3"]["stage"] == found.stage

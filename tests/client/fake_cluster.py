@@ -48,6 +48,9 @@ class FakeCluster:
 
     def __init__(self, nodes: int = 3, seed: int = 0) -> None:
         self.changes: list[Message] = []
+        self.settings = pb.ClusterSettings()
+        self.replacements: dict[str, pb.Replacement] = {}
+        """By node id."""
         """What was asked about nodes and places, in order."""
         self.rng = random.Random(seed)
         self.nodes = {
@@ -224,11 +227,16 @@ class FakeCluster:
         return pb.ListTopicsResponse(topics=[self.topic_message(name) for name in self.topics])
 
     def _Status(self, address: str, request: pb.ClusterStatusRequest) -> pb.ClusterStatus:
+        nodes = self.node_messages()
+        for node in nodes:
+            if node.id in self.replacements:
+                node.replacement.CopyFrom(self.replacements[node.id])
         return pb.ClusterStatus(
+            settings=self.settings,
             cluster_id="fake",
             node_id=self.nodes[address].node_id,
             version="0.1.0",
-            nodes=self.node_messages(),
+            nodes=nodes,
             leader="node1",
             term=1,
             commit_index=7,
@@ -252,6 +260,11 @@ class FakeCluster:
     def _DrainNode(self, address: str, request: pb.DrainNodeRequest) -> pb.DrainNodeResponse:
         self.changes.append(request)
         return pb.DrainNodeResponse(moving=2 if request.replicas else 0)
+
+    def _AlterCluster(self, address: str, request: pb.AlterClusterRequest) -> pb.ClusterSettings:
+        self.changes.append(request)
+        self.settings.replace_failed_after_s = request.replace_failed_after_s
+        return self.settings
 
     def _TransferLeadership(
         self, address: str, request: pb.TransferLeadershipRequest

@@ -25,6 +25,7 @@ from quorumlog.broker.port import (
 )
 from quorumlog.broker.producers import Duplicate, InFlight
 from quorumlog.broker.replacement import Replacement
+from quorumlog.broker.safety import names_of
 from quorumlog.broker.topics import PartitionInfo
 from quorumlog.errors import (
     Corrupt,
@@ -293,8 +294,8 @@ class Broker:
         chosen = target or next(iter(self._alive_first(others)), None)
         if chosen is None or chosen not in voters:
             raise InvalidArgument(
-                f"{chosen or 'no other node'} has no replica of {topic}/{partition}; "
-                f"its replicas are on {', '.join(voters)}"
+                f"{self._name_of(chosen)} has no replica of {topic}/{partition}; its replicas are "
+                f"on {names_of(self._metadata, voters)}"
             )
         if chosen == self.node_id:
             return self.node_id
@@ -302,9 +303,14 @@ class Broker:
         deadline = asyncio.get_running_loop().time() + _TRANSFER_TIMEOUT_S
         while replica.core.leader_id != chosen:
             if asyncio.get_running_loop().time() > deadline:
-                raise Unavailable(f"{chosen} did not take over in time: is it up and caught up?")
+                raise Unavailable(
+                    f"{self._name_of(chosen)} did not take over in time: is it up and caught up?"
+                )
             await asyncio.sleep(0.01)
         return chosen
+
+    def _name_of(self, node: NodeId | None) -> str:
+        return "no other node" if node is None else names_of(self._metadata, [node])
 
     def _alive_first(self, nodes: list[NodeId]) -> list[NodeId]:
         alive = set(self.alive_nodes())

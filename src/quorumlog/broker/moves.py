@@ -95,7 +95,7 @@ def evacuation(
             if not free:
                 raise UnsafeChange(
                     f"{topic.name}/{partition.partition} has {len(target)} replicas and no other "
-                    f"live node can take that of {node}: start another node, or have fewer with "
+                    "live node can take one of them: start another node, or have fewer with "
                     f"`quorumlog topic alter {topic.name} --replicas {max(1, len(target) - 1)}`"
                 )
             taker = min(free, key=lambda each: load.replicas.get(each, 0))

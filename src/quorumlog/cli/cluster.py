@@ -112,21 +112,25 @@ def members(context: CliContext) -> None:
 @pass_context
 def transfer(context: CliContext, topic: str, partition: int, target: str | None) -> None:
     """Hand the leadership of a partition to another node."""
-    leader = with_client(context, lambda client: _transfer(client, topic, partition, target))
+    leader, name = with_client(context, lambda client: _transfer(client, topic, partition, target))
     if context.json:
         print_json({"topic": topic, "partition": partition, "leader": leader})
     else:
-        print(f"partition {partition} of {topic} is led by {leader}")
+        print(f"partition {partition} of {topic} is led by {name}")
 
 
-async def _transfer(client: "AsyncClient", topic: str, partition: int, target: str | None) -> str:
+async def _transfer(
+    client: "AsyncClient", topic: str, partition: int, target: str | None
+) -> tuple[str, str]:
+    """The new leader's id and name."""
+    nodes = (await client.cluster_status()).nodes
     if target is not None:
-        nodes = (await client.cluster_status()).nodes
         target = next((node.id for node in nodes if target in (node.id, node.name)), None)
         if target is None:
             known = ", ".join(node.name or node.id for node in nodes)
             raise click.UsageError(f"there is no such node; there are {known}")
-    return await client.transfer_leadership(topic, partition, target)
+    leader = await client.transfer_leadership(topic, partition, target)
+    return leader, next((node.name for node in nodes if node.id == leader), "") or leader
 
 
 def _difference(node: "NodeInfo") -> str | None:
@@ -146,6 +150,8 @@ def _replacement(name: str, found: "ReplacementInfo") -> str:
     if found.stage == "counting":
         return f"{line}; its replicas are made anew elsewhere in {found.remaining_s:.0f} s"
     left = plural(found.partitions, "partition")
+    if found.stage == "refused" and not found.partitions:
+        return f"{line} and keeps its vote: {found.reason}"
     if found.stage == "moving":
         also = f"; not all: {found.reason}" if found.reason else ""
         return f"{line} and is being replaced, {left} to go{also}"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from quorumlog.client.models import ClusterInfo
 
 _LOOK_S: Final = 0.5
+_MAX_NAMED: Final = 5
 _FOLLOW: Final = "`quorumlog cluster status` shows how far it is"
 
 wait_option = click.option(
@@ -103,26 +104,32 @@ def drain(context: CliContext, node: str, replicas: bool, undo: bool, wait_s: fl
     if undo and replicas:
         raise click.UsageError("--undo moves no replicas back: leave --replicas out")
 
-    async def work(client: "AsyncClient") -> int:
+    async def work(client: "AsyncClient") -> tuple[int, list[str]]:
         moving = await client.drain_node(node, undo=undo, replicas=replicas)
+        alone = [] if undo or replicas else await _only_on(client, node)
 
         def is_done(info: "ClusterInfo") -> bool:
             drained = [each for each in info.nodes if node in (each.id, each.name)]
             return undo or all(
-                not each.leads and not (replicas and each.replicas) for each in drained
+                each.leads <= len(alone) and not (replicas and each.replicas) for each in drained
             )
 
         await _wait(client, wait_s, is_done)
-        return moving
+        return moving, alone
 
-    moving = with_client(context, work)
+    moving, alone = with_client(context, work)
     if context.json:
-        print_json({"node": node, "undo": undo, "moving": moving})
+        print_json({"node": node, "undo": undo, "moving": moving, "only_there": alone})
     elif undo:
         print(f"{node} may lead and take replicas again")
     else:
         what = f"; {plural(moving, 'partition')} to move" if replicas else ""
         print(f"{node} gives its leaderships away{what}; `cluster drain {node} --undo` ends that")
+        if alone:
+            print(
+                f"{plural(len(alone), 'partition')} cannot be served without it, having no other "
+                f"replica: {', '.join(alone[:_MAX_NAMED])}{', …' * (len(alone) > _MAX_NAMED)}"
+            )
 
 
 @click.command()
@@ -159,6 +166,18 @@ def move(context: CliContext, topic: str, partition: int, targets: str, wait_s: 
     else:
         verb = "is on" if wait_s else "moves to"
         print(f"partition {partition} of {topic} {verb} {', '.join(nodes)}")
+
+
+async def _only_on(client: "AsyncClient", node: str) -> list[str]:
+    """The partitions whose only replica is on ``node``: nobody else can lead them."""
+    nodes = (await client.cluster_status()).nodes
+    drained = {each.id for each in nodes if node in (each.id, each.name)}
+    return [
+        f"{topic.name}/{each.partition}"
+        for topic in await client.list_topics()
+        for each in topic.partitions
+        if set(each.replicas) <= drained
+    ]
 
 
 def voters_of(info: "ClusterInfo") -> set[str]:
