@@ -7,10 +7,13 @@ from functools import partial
 
 import structlog
 
-from quorumlog.errors import Corrupt, InvariantViolation, StorageError
+from quorumlog.errors import Closed, Corrupt, InvariantViolation, StorageError
 from quorumlog.log.log import LogConfig
 from quorumlog.log.state_snapshot import StateSnapshot
 from quorumlog.ports import Clock, Disk, PeerTransport, Worker
+from quorumlog.replication.catch_up.mending import Mender
+from quorumlog.replication.catch_up.messages import is_mending
+from quorumlog.replication.catch_up.pacing import CatchUpPacer
 from quorumlog.replication.catch_up.starting_over import WAY_OUT_ALONE
 from quorumlog.replication.catch_up.state_receiver import is_needed
 from quorumlog.replication.config import ReplicationConfig
@@ -74,6 +77,17 @@ class GroupHost:
             clock=clock,
             send=transport.send,
         )
+        pacer = CatchUpPacer(self._config.catch_up_bytes_s, clock.monotonic_s)
+        self._mender = Mender(
+            node_id=node_id,
+            replicas=self.replicas,
+            disk=disk,
+            clock=clock,
+            worker=worker,
+            pacer=pacer,
+            rng=rng,
+            send=transport.send,
+        )
         self._opener = Opener(
             node_id=node_id,
             files=self._files,
@@ -83,6 +97,7 @@ class GroupHost:
             send=transport.send,
             rng=rng,
             config=self._config,
+            pacer=pacer,
             heard_at=self._sleep.heard_at,
             is_closing=lambda: self._closed,
             on_event=self._report,
@@ -191,7 +206,17 @@ class GroupHost:
         if replica.core.members.voting == (self.node_id,):
             _log.error("only_copy_damaged", group=replica.group, way_out=WAY_OUT_ALONE)
         else:
-            self._reopener.begin(replica, partial(self._start_over, replica.group, error))
+            self._reopener.begin(replica, partial(self._mend_or_start_over, replica, error))
+
+    async def _mend_or_start_over(self, replica: Replica, error: Corrupt) -> None:
+        """Mend the closed log of ``replica``, or set it aside; raises as :func:`start_over`."""
+        group = replica.group
+        config = self._orders[group].log_config
+        if await self._mender.mend(replica, self.path_of(group), error, config):
+            return
+        if self._closed:
+            raise Closed("this node is closing")
+        await self._start_over(group, error)
 
     async def _start_over(self, group: GroupId, error: Corrupt) -> None:
         """Set the closed log of ``group`` aside; raises as :func:`start_over`."""
@@ -300,6 +325,7 @@ class GroupHost:
     async def close(self) -> None:
         """Close every group. One that cannot write any more loses what was never acknowledged."""
         self._closed = True
+        await self._mender.close()
         await self._reopener.close()
         for group in sorted(self.replicas):
             try:
@@ -311,7 +337,10 @@ class GroupHost:
     def _receive(self, sender: NodeId, group: GroupId, payload: memoryview) -> None:
         replica = self.replicas.get(group)
         if replica is not None:
-            replica.receive(sender, payload)
+            if is_mending(payload):
+                self._mender.receive(sender, group, payload)
+            else:
+                replica.receive(sender, payload)
         elif group == BEAT_GROUP:
             self._sleep.receive(sender, payload)
 

@@ -48,6 +48,7 @@ class Opener:
         send: Callable[[NodeId, GroupId, bytes], None],
         rng: random.Random,
         config: ReplicationConfig,
+        pacer: CatchUpPacer,
         heard_at: Callable[[NodeId | None], float | None],
         is_closing: Callable[[], bool],
         on_event: Callable[[Replica, Event], None],
@@ -64,7 +65,7 @@ class Opener:
         self._send = send
         self._rng = rng
         self._config = config
-        self._pacer = CatchUpPacer(config.catch_up_bytes_s, clock.monotonic_s)
+        self._pacer = pacer
         self._place = FlushPlace(config.loop_flush_s)
         self._heard_at = heard_at
         self._is_closing = is_closing

@@ -1,7 +1,8 @@
 """What replicas say to each other about catching up, beside the messages of the Raft core.
 
 One byte for the type, the fields, little-endian. Types from 64 on are these; those below are the
-core's (:mod:`quorumlog.replication.wire`).
+core's (:mod:`quorumlog.replication.wire`). 68 and 69 belong to no term, and go between any two
+replicas.
 
 ====  ============  =============================================================================
 type  message       fields
@@ -10,6 +11,8 @@ type  message       fields
 65    ChunkAnswer   term u64, index u64, size_bytes u32, crc u32, position u32
 66    EndQuestion   term u64, nonce u64
 67    EndAnswer     term u64, nonce u64, last_index u64
+68    BatchQuestion nonce u64, first_index u64, through_index u64
+69    BatchAnswer   nonce u64, then batches as in the log
 ====  ============  =============================================================================
 """
 
@@ -29,10 +32,14 @@ _STATE_CHUNK: Final = 64
 _CHUNK_ANSWER: Final = 65
 _END_QUESTION: Final = 66
 _END_ANSWER: Final = 67
+_BATCH_QUESTION: Final = 68
+_BATCH_ANSWER: Final = 69
 
 _CHUNK_FIELDS = struct.Struct("<BQQIII")
 _QUESTION_FIELDS = struct.Struct("<BQQ")
 _ANSWER_FIELDS = struct.Struct("<BQQQ")
+_BATCHES_WANTED = struct.Struct("<BQQQ")
+_BATCHES_HEAD = struct.Struct("<BQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,59 @@ class EndAnswer:
     last_index: Index
 
 
+@dataclass(frozen=True, slots=True)
+class BatchQuestion:
+    """Which committed batches does another replica have from ``first_index`` on, through
+    ``through_index`` at most? ``nonce`` comes back with the answer."""
+
+    nonce: int
+    first_index: Index
+    through_index: Index
+
+
+@dataclass(frozen=True, slots=True)
+class BatchAnswer:
+    """Some of them, one after the other, the first one that was asked for first; none: it has them
+    not, or cannot say that they are committed."""
+
+    nonce: int
+    batches: Buffer
+
+
 CatchUpMessage = StateChunk | ChunkAnswer | EndQuestion | EndAnswer
+MendingMessage = BatchQuestion | BatchAnswer
+
+
+def encode_mending(message: MendingMessage) -> bytes:
+    match message:
+        case BatchQuestion(nonce, first_index, through_index):
+            return _BATCHES_WANTED.pack(_BATCH_QUESTION, nonce, first_index, through_index)
+        case BatchAnswer(nonce, batches):
+            return _BATCHES_HEAD.pack(_BATCH_ANSWER, nonce) + bytes(batches)
+
+
+def decode_mending(payload: Buffer) -> MendingMessage:
+    """The message in ``payload``; the batches are a view of it, not looked at.
+
+    Raises:
+        ProtocolError: anything that :func:`encode_mending` does not make.
+    """
+    view = memoryview(payload).toreadonly()
+    try:
+        if payload[0] == _BATCH_QUESTION:
+            _, nonce, first_index, through_index = _BATCHES_WANTED.unpack(view)
+            if not 0 < first_index <= through_index:
+                raise ProtocolError(f"batches {first_index} to {through_index} are none")
+            return BatchQuestion(nonce, Index(first_index), Index(through_index))
+        _, nonce = _BATCHES_HEAD.unpack_from(view)
+    except struct.error as error:
+        raise ProtocolError(f"a message of type {payload[0]} has another size: {error}") from error
+    return BatchAnswer(nonce, view[_BATCHES_HEAD.size :])
+
+
+def is_mending(payload: Buffer) -> bool:
+    """Whether ``payload`` is to be read by :func:`decode_mending`, not by :func:`decode`."""
+    return len(payload) > 0 and payload[0] in (_BATCH_QUESTION, _BATCH_ANSWER)
 
 
 def encode(message: CatchUpMessage) -> bytes:
