@@ -32,6 +32,7 @@ async def measure_failover(
     return [
         await _leader_killed(cluster, client, scale, configured),
         *await _follower_away(cluster, client, scale, configured),
+        await _replica_added(cluster, client, scale),
     ]
 
 
@@ -107,6 +108,40 @@ async def _follower_away(
             "p99 <= 2 x",
         ),
     ]
+
+
+async def _replica_added(cluster: LocalCluster, client: AsyncClient, scale: Scale) -> Figure:
+    """A catch-up without the start of a process: a third replica on a node that runs."""
+    count = scale.count(50_000)
+    slower, times_s = [], []
+    quiet_s: list[float] = []
+    catching_up_s: list[float] = []
+    for number in range(scale.repeats):
+        topic = f"added-{number}"
+        await client.create_topic(topic, partitions=1, replicas=_REPLICAS - 1)
+        await _produce_rate(client, topic, count)
+        before_s = await _latencies(client, topic, scale.count(1000))
+        end = await client.offset(topic, 0, "latest")
+        replicas = (await client.describe_topic(topic)).partitions[0].replicas
+        nodes = (await client.cluster_status()).nodes
+        added = next(node.address for node in nodes if node.id not in replicas)
+        await client.alter_topic(topic, replicas=_REPLICAS)
+        meanwhile_s, took_s = await _latencies_until(client, topic, cluster.node_at(added), end)
+        before_s += await _latencies(client, topic, scale.count(1000))
+        slower.append(percentile(meanwhile_s, 99) / percentile(before_s, 99))
+        times_s.append(took_s)
+        quiet_s += before_s
+        catching_up_s += meanwhile_s
+    return Figure(
+        "One record at a time while a new replica catches up",
+        f"3 processes, a third replica to two, fsync always; 256 B; it lacks "
+        f"{count * _RECORD_BYTES / 1e6:,.0f} MB and has them after "
+        f"{statistics.median(times_s):.1f} s",
+        latency_percentiles(catching_up_s),
+        f"p99 {statistics.median(slower):.1f} x what it is before and afterwards "
+        f"({latency_percentiles(quiet_s)})",
+        "p99 <= 2 x",
+    )
 
 
 async def _produce_rate(client: AsyncClient, topic: str, count: int) -> float:

@@ -44,7 +44,9 @@ async def _measure(cluster: LocalCluster, directory: Path, scale: Scale) -> list
             figures.append(await _produce(client, directory, scale, record_bytes, count))
             figures.extend(await _replay(client, scale, record_bytes, count))
         with etcd_cluster(directory / "etcd") as etcd:
-            figures += await measure_single_records(client, scale, _CONFIGURED, etcd)
+            figures += await measure_single_records(
+                client, cluster.servers, scale, _CONFIGURED, etcd
+            )
         figures += await measure_failover(cluster, client, scale, _CONFIGURED)
         return figures
 
