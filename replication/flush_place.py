@@ -7,7 +7,10 @@ for a small write. In the event loop a flush costs all groups of the node the ti
 from typing import Final
 
 _WEIGHT: Final = 0.125
-"""Of the newest flush in the mean: one of 100 ms is remembered for some twenty quick ones."""
+"""Of the newest flush in the mean."""
+_MOST_COUNTED: Final = 8
+"""Limits that a flush counts for at most: one that hung sends the next few to the worker, not the
+next hundred. A process that others push aside sees such flushes of the best of disks."""
 
 
 class FlushPlace:
@@ -52,5 +55,6 @@ class FlushPlace:
             self._note(took_s)
 
     def _note(self, took_s: float) -> None:
-        mean_s = took_s if self._mean_s is None else self._mean_s
-        self._mean_s = mean_s + _WEIGHT * (took_s - mean_s)
+        counted_s = min(took_s, _MOST_COUNTED * self._limit_s)
+        mean_s = counted_s if self._mean_s is None else self._mean_s
+        self._mean_s = mean_s + _WEIGHT * (counted_s - mean_s)
