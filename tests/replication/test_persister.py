@@ -16,7 +16,6 @@ from quorumlog.log.batch import Draft, Kind
 from quorumlog.log.flusher import Flushed
 from quorumlog.log.hard_state import HardState, HardStateFile
 from quorumlog.log.log import Log, LogConfig
-from quorumlog.ports import Worker
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.messages import VoteResponse
 from quorumlog.replication.flush_place import FlushPlace
@@ -202,7 +201,7 @@ class Steps:
 class Quick:
     """A persister whose disk is known to be quick, and what it works with."""
 
-    def __init__(self, limit_s: float = 0.001, worker: Worker | None = None) -> None:
+    def __init__(self, limit_s: float = 0.001) -> None:
         self.disk = SimDisk(Random(1))
         self.disk.make_directory("data")
         self.log = Log.open(self.disk, "data", LogConfig(), FixedClock())
@@ -213,7 +212,7 @@ class Quick:
         self.persister = Persister(
             log=self.log,
             hard_state_file=HardStateFile(self.disk, "data/hard-state"),
-            worker=worker or self.worker,
+            worker=self.worker,
             place=self.place,
             config=ReplicationConfig(),
             clock=SimClock(asyncio.get_running_loop()),
@@ -295,10 +294,12 @@ async def test_a_disk_that_is_full_in_the_loop_keeps_back_what_waited_for_it() -
 
 @simulated
 async def test_a_replica_that_closes_first_flushes_once() -> None:
-    quick = Quick(worker=Inline())
+    quick = Quick()
     quick.append()
+    closing = asyncio.create_task(quick.persister.close(usable=True))
     quick.persister.start()
-    await quick.persister.close(usable=True)
     await asyncio.sleep(0)
+    await quick.worker.work()
+    await closing
     assert (quick.owner.flushed, quick.owner.failed) == ([], [])
     assert Log.open(quick.disk, "data", LogConfig(), FixedClock()).last_index == 1
