@@ -34,6 +34,7 @@ class Kept:
         self.cluster.log_config = LogConfig(segment_bytes=1200, index_interval_bytes=256)
         self.metadata = MetadataState()
         self.config = config
+        self.replication = ReplicationConfig()
         self.apply(
             pb.Command(
                 create_topic=pb.CreateTopic(
@@ -53,7 +54,7 @@ class Kept:
         self.apply(pb.Command(alter_topic=pb.AlterTopic(name="t", config=config)))
 
     async def open(self) -> Replica:
-        await self.cluster.open(ReplicationConfig())
+        await self.cluster.open(self.replication)
         for node in self.cluster.nodes:
             self.keepers[node] = RetentionKeeper(
                 node_id=node,
@@ -281,3 +282,53 @@ async def test_a_fenced_or_closed_replica_keeps_no_other_from_its_turn() -> None
 def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         RetentionConfig(**wrong)
+
+
+STATES = ReplicationConfig(state_interval_bytes=1000)
+"""So many are saved that a start reads little of the log."""
+
+
+def damage_a_header(kept: Kept, node: NodeId, number: int) -> None:
+    """That of a sealed segment, while the node is down."""
+    disk, directory = kept.cluster.disks[node], f"groups/{GROUP}"
+    names = sorted(name for name in disk.list_directory(directory) if name.endswith(".log"))
+    disk.flip_bit(f"{directory}/{names[number]}", 16, 0)
+
+
+@simulated
+async def test_what_precedes_a_damaged_segment_goes_where_there_is_no_other_copy() -> None:
+    kept = Kept(1, retention_records=6)
+    kept.replication = STATES
+    leader = await kept.open()
+    await produce(leader, 30)
+    segments = leader.log.segments()
+    node = kept.cluster.nodes[0]
+    kept.cluster.power_cut(node)
+    damage_a_header(kept, node, 5)
+    leader = await kept.open()
+    await kept.turns()
+    # Where the segment before the damaged one ends is not known, so that one stays.
+    assert leader.log.start_offset == segments[4].base_offset > 0
+    assert leader.log.start_index == segments[4].first_index
+    assert leader.failure is None
+    await kept.cluster.close()
+
+
+@simulated
+async def test_a_replica_in_which_retention_meets_damage_is_made_anew() -> None:
+    kept = Kept(3, retention_records=6)
+    kept.replication = STATES
+    leader = await kept.open()
+    await produce(leader, 30)
+    node = next(each for each in kept.cluster.nodes if each != kept.cluster.node_of(leader))
+    for each in kept.cluster.nodes:
+        kept.cluster.power_cut(each)
+    damage_a_header(kept, node, 5)
+    await kept.open()
+    assert kept.cluster.replicas[node].failure is None
+    await kept.turns(10)
+    replicas = {each: kept.cluster.hosts[each].replicas[GROUP] for each in kept.cluster.nodes}
+    assert replicas[node] is not kept.cluster.replicas[node]
+    await until(lambda: len({replica.applied_index for replica in replicas.values()}) == 1)
+    assert len({replica.log.start_offset for replica in replicas.values()}) == 1
+    await kept.cluster.close()
