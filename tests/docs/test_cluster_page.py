@@ -57,4 +57,4 @@ def test_the_page_is_what_happens(tmp_path: Path) -> None:
         finally:
             if fourth.running:
                 fourth.kill()
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
