@@ -22,10 +22,12 @@ from quorumlog.replication.core.election import Elector
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.role import Role
 from quorumlog.replication.core.sleep import Sleeper
+from quorumlog.replication.group_files import GroupFiles
+from quorumlog.replication.group_list import GroupList
 from quorumlog.replication.replica import Replica
 from quorumlog.replication.sleep.beat import Beat
 from quorumlog.replication.sleep.ledger import Ledger
-from quorumlog.types import GroupId, Index, NodeId
+from quorumlog.types import GroupId, Index, NodeId, Term
 from sim.mutant import Mutant
 from sim.swarm import Swarm
 
@@ -195,6 +197,25 @@ def _majority_of_new_voters_alone(agreed: Any) -> Any:
     return simple
 
 
+def _losses_not_noticed(check_is_new: Any) -> Any:
+    def careless(self: GroupFiles, group: GroupId) -> None:
+        return
+
+    return careless
+
+
+def _first_term_again(term_bound: Any) -> Any:
+    def forgetful(self: GroupList, group: GroupId) -> Term | None:
+        return None if term_bound(self, group) is None else Term(1)
+
+    return forgetful
+
+
+def _rotting(drawn: Swarm) -> Swarm:
+    """Disks lose what was synced."""
+    return drawn if "rot" in drawn.faults else replace(drawn, faults=(*drawn.faults, "rot"))
+
+
 MEMBER_MUTANTS: Final = (
     Mutant("silence of a node not noticed", Ledger, "check", _silence_not_noticed, 5),
     Mutant("installed state applied twice", Applier, "_take_awaited", _state_applied_twice, 50),
@@ -236,4 +257,20 @@ MEMBER_MUTANTS: Final = (
         also=Mutant("", MetadataState, "_forget_node", _forgets_whoever_is_named, 0),
     ),
     Mutant("only the new voters count", leadership, "agreed", _majority_of_new_voters_alone, 300),
+    Mutant(
+        "lost group taken for a new one",
+        GroupFiles,
+        "_check_is_new",
+        _losses_not_noticed,
+        20,
+        shape=_rotting,
+    ),
+    Mutant(
+        "lost group goes on in a term it voted in",
+        GroupList,
+        "term_bound",
+        _first_term_again,
+        40,
+        shape=_rotting,
+    ),
 )
