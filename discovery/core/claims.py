@@ -71,7 +71,9 @@ class Claims:
     @property
     def deadline(self) -> float | None:
         """When the first suspect's time is up."""
-        return min((suspicion.deadline for suspicion in self._suspicions.values()), default=None)
+        if not self._suspicions:
+            return None
+        return min(suspicion.deadline for suspicion in self._suspicions.values())
 
     def expire(self, now: float) -> None:
         """Declare the suspects dead whose time is up."""

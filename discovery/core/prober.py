@@ -88,14 +88,14 @@ class Prober:
     @property
     def deadline(self) -> float:
         """When ``tick`` has something to do."""
-        times = [relay.nack_at or relay.expires_at for relay in self._relays.values()]
-        if self._probe is None:
-            times.append(self._next_at)
-        elif self._probe.ask_others_at is None:
-            times.append(self._probe.deadline)
+        probe = self._probe
+        if probe is None:
+            own = self._next_at
         else:
-            times.append(self._probe.ask_others_at)
-        return min(times)
+            own = probe.deadline if probe.ask_others_at is None else probe.ask_others_at
+        if not self._relays:
+            return own
+        return min(own, *(relay.nack_at or relay.expires_at for relay in self._relays.values()))
 
     def tick(self, now: float) -> Suspect | None:
         """Do what is due; returns the accusation of a member whose probe has failed."""

@@ -1,6 +1,7 @@
 """msgpack maps in the old raw format, read field by field: a typed value or ``ProtocolError``."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
 
@@ -13,6 +14,9 @@ Fields = Mapping[Any, Any]
 
 MAX_PACKET_BYTES: Final = 65_535
 """The largest UDP datagram, and the most one may hold when decompressed."""
+
+_CACHED_HOSTS: Final = 4096
+"""Addresses whose other form is remembered: every ping has one, and they are few."""
 
 
 def pack(fields: Mapping[str, object]) -> bytes:
@@ -91,10 +95,7 @@ def read_address(fields: Fields, host_key: bytes, port_key: bytes) -> Address:
     port = read_int(fields, port_key, 65_535)
     if len(packed) not in (4, 16) or port == 0:
         raise ProtocolError(f"{host_key.decode()} and {port_key.decode()} are no address")
-    host = ip_address(packed)
-    if isinstance(host, IPv6Address) and host.ipv4_mapped is not None:
-        host = host.ipv4_mapped
-    return str(host), port
+    return _host(packed), port
 
 
 def read_reply_address(fields: Fields) -> Address | None:
@@ -104,5 +105,14 @@ def read_reply_address(fields: Fields) -> Address | None:
     return read_address(fields, b"SourceAddr", b"SourcePort")
 
 
+@lru_cache(maxsize=_CACHED_HOSTS)
 def pack_host(host: str) -> bytes:
     return ip_address(host).packed
+
+
+@lru_cache(maxsize=_CACHED_HOSTS)
+def _host(packed: bytes) -> str:
+    host = ip_address(packed)
+    if isinstance(host, IPv6Address) and host.ipv4_mapped is not None:
+        host = host.ipv4_mapped
+    return str(host)
