@@ -24,19 +24,33 @@ nothing."""
 _log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A state as it is sent; transfers that begin at about the same time share it."""
+
+    state: StateId
+    encoded: bytes
+
+
 @dataclass(slots=True)
 class _Transfer:
     """``position``: where the chunk on its way begins; at the end the follower has all."""
 
+    copy: _Copy
     position: int
     sent_at_s: float
+
+    @property
+    def is_all_there(self) -> bool:
+        return self.position == len(self.copy.encoded)
 
 
 class StateSender:
     """One transfer per follower, one chunk of it on its way. Called in the event loop.
 
     Transfers that go on at the same time share one copy of the state; a new one is taken when the
-    first begins. The follower says where it is, so what a break cut short goes on from there.
+    first begins, and for a follower that one did not help: the log may begin later by now. The
+    follower says where it is, so what a break cut short goes on from there.
     """
 
     def __init__(
@@ -51,62 +65,66 @@ class StateSender:
         self._take = take
         self._send = send
         self._transfers: dict[NodeId, _Transfer] = {}
-        self._state: StateId | None = None
-        self._encoded = b""
+        self._newest: _Copy | None = None
 
     def look(self, behind: Collection[NodeId], term: Term, now_s: float) -> None:
         """``behind`` are the followers that need a state; called whenever one of them was heard."""
         for peer in [peer for peer in self._transfers if peer not in behind]:
             del self._transfers[peer]
         if not self._transfers:
-            self._state, self._encoded = None, b""
+            self._newest = None
         for peer in behind:
             transfer = self._transfers.get(peer)
             if transfer is None:
                 self._begin(peer, term, now_s)
             elif now_s - transfer.sent_at_s >= RETRY_S:
-                if transfer.position == len(self._encoded):
+                if transfer.is_all_there:
                     # It has had all of it and is behind still: it was not able to use that.
                     del self._transfers[peer]
+                    if transfer.copy is self._newest:
+                        self._newest = None
                 else:
                     self._send_next(peer, transfer, term, now_s)
 
     def answered(self, peer: NodeId, answer: ChunkAnswer, term: Term, now_s: float) -> None:
         transfer = self._transfers.get(peer)
-        if transfer is None or answer.state != self._state or answer.position == transfer.position:
+        if transfer is None or answer.state != transfer.copy.state:
+            return
+        if answer.position == transfer.position:
             return
         transfer.position = answer.position
-        if answer.position == len(self._encoded):
+        if transfer.is_all_there:
             transfer.sent_at_s = now_s
         else:
             self._send_next(peer, transfer, term, now_s)
 
     def _begin(self, peer: NodeId, term: Term, now_s: float) -> None:
-        if self._state is None:
-            snapshot = self._take()
-            if snapshot is None:
-                return
-            try:
-                encoded = encode_snapshot(snapshot, f"group {self._group}")
-            except StorageError as error:
-                _log.error("state_not_sent", group=self._group, peer=peer, error=str(error))
-                return
-            self._encoded = encoded
-            self._state = StateId(snapshot.index, len(encoded), crc32c(encoded))
+        copy = self._newest = self._newest or self._take_copy(peer)
+        if copy is None:
+            return
         _log.info(
             "state_transfer_began",
             group=self._group,
             peer=peer,
-            index=self._state.index,
-            size_bytes=len(self._encoded),
+            index=copy.state.index,
+            size_bytes=len(copy.encoded),
         )
-        self._transfers[peer] = transfer = _Transfer(0, now_s)
+        self._transfers[peer] = transfer = _Transfer(copy, 0, now_s)
         self._send_next(peer, transfer, term, now_s)
 
+    def _take_copy(self, peer: NodeId) -> _Copy | None:
+        snapshot = self._take()
+        if snapshot is None:
+            return None
+        try:
+            encoded = encode_snapshot(snapshot, f"group {self._group}")
+        except StorageError as error:
+            _log.error("state_not_sent", group=self._group, peer=peer, error=str(error))
+            return None
+        return _Copy(StateId(snapshot.index, len(encoded), crc32c(encoded)), encoded)
+
     def _send_next(self, peer: NodeId, transfer: _Transfer, term: Term, now_s: float) -> None:
-        if self._state is None:
-            return
-        position = transfer.position
-        data = memoryview(self._encoded)[position : position + MAX_CHUNK_BYTES]
-        delay_s = self._send(peer, StateChunk(term, self._state, position, data))
+        copy, position = transfer.copy, transfer.position
+        data = memoryview(copy.encoded)[position : position + MAX_CHUNK_BYTES]
+        delay_s = self._send(peer, StateChunk(term, copy.state, position, data))
         transfer.sent_at_s = now_s + delay_s

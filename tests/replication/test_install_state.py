@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from quorumlog.errors import ProtocolError
 from quorumlog.log.install import DRAFT_NAME
-from quorumlog.log.state_snapshot import load_newest
+from quorumlog.log.state_snapshot import LogOrigin, StateSnapshot, load_newest
 from quorumlog.replication.catch_up import messages, state_sender
 from quorumlog.replication.catch_up.messages import (
     ChunkAnswer,
@@ -24,8 +24,8 @@ from quorumlog.replication.catch_up.messages import (
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.replica import Replica
-from quorumlog.types import Buffer, GroupId, Index, NodeId, Term
-from support.replica_cluster import Cluster, draft, machine_of, simulated, values_of
+from quorumlog.types import Buffer, GroupId, Index, NodeId, Offset, Term
+from support.replica_cluster import GROUP, Cluster, draft, machine_of, simulated, values_of
 
 END = 1 << 40
 DIRECTORY = "groups/1"
@@ -346,6 +346,40 @@ async def test_a_state_that_changed_nothing_is_sent_again_after_a_while() -> Non
     assert 3 <= positions.count(0) <= 6
     assert leader.serving
     await cluster.close()
+
+
+def test_who_was_not_helped_by_a_state_gets_a_newer_one_while_others_get_the_old() -> None:
+    """With several behind there may always be one whose transfer goes on."""
+    states = [state_of(Index(index), 3 * messages.MAX_CHUNK_BYTES) for index in (55, 60)]
+    sent: list[tuple[NodeId, StateChunk]] = []
+
+    def send(peer: NodeId, chunk: StateChunk) -> float:
+        sent.append((peer, chunk))
+        return 0.0
+
+    taken = iter(states)
+    sender = state_sender.StateSender(GROUP, lambda: next(taken), send)
+    one, other = NodeId("one"), NodeId("other")
+    sender.look((one, other), Term(1), 0.0)
+    first = sent[0][1].state
+    assert [(peer, chunk.state) for peer, chunk in sent] == [(one, first), (other, first)]
+    sender.answered(one, ChunkAnswer(Term(1), first, first.size_bytes), Term(1), 0.1)
+    del sent[:]
+    now_s = 0.2
+    while not any(peer == one for peer, _ in sent):
+        now_s += state_sender.RETRY_S
+        sender.look((one, other), Term(1), now_s)
+    (newer,) = {chunk.state for peer, chunk in sent if peer == one}
+    assert newer.index == 60
+    assert {chunk.state for peer, chunk in sent if peer == other} == {first}
+    sender.answered(other, ChunkAnswer(Term(1), first, messages.MAX_CHUNK_BYTES), Term(1), now_s)
+    peer, chunk = sent[-1]
+    assert (peer, chunk.state, chunk.position) == (other, first, messages.MAX_CHUNK_BYTES)
+
+
+def state_of(index: Index, size_bytes: int) -> StateSnapshot:
+    origin = LogOrigin(Index(index - 1), Offset(0), Term(1), 0, Offset(0))
+    return StateSnapshot(index, Term(1), Offset(0), 0, b"", bytes(size_bytes), origin)
 
 
 CHUNK = StateChunk(Term(3), StateId(Index(9), 100, 7), 10, b"data")
