@@ -139,7 +139,8 @@ class Opener:
             interval_bytes=self._config.state_interval_bytes,
             restored=restored,
         )
-        if restored is None and found.awaited is None and opened.log.start_index > 1:
+        has_state = restored is not None or found.awaited is not None
+        if opened.log.start_index > 1 and not has_state and not state_machine.needs_saved_state:
             saver.begins(opened.log.origin, members)
         return Replica(
             group=group,

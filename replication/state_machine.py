@@ -28,6 +28,12 @@ WHOLE_LOG: Final = LogStart(Offset(0), Index(0))
 class StateMachine(Protocol):
     """Owned by one :class:`~quorumlog.replication.replica.Replica`; called in its event loop."""
 
+    @property
+    def needs_saved_state(self) -> bool:
+        """Whether the end of a log says nothing without the state at its begin. Else the state is
+        made of whatever the log still has."""
+        ...
+
     def apply(self, batch: Batch) -> object:
         """Take one committed batch, in the order of the log, each exactly once.
 

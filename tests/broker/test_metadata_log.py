@@ -32,7 +32,7 @@ class Metadata(Cluster):
     def replica(self, node: NodeId) -> Replica:
         return self.hosts[node].replicas[GROUP]
 
-    def trimming(self, node: NodeId) -> LogTrimming:
+    def trimming(self, node: NodeId, saves_states: bool = True) -> LogTrimming:
         return LogTrimming(
             replica=lambda: self.replica(node),
             clock=SimClock(asyncio.get_running_loop()),
@@ -40,7 +40,7 @@ class Metadata(Cluster):
             max_lag_s=5.0,
             trim_draft=trim_draft,
             on_damage=partial(self.hosts[node].report_damage, GROUP),
-            saves_states=True,
+            saves_states=saves_states,
         )
 
     async def write(self, count: int) -> None:
@@ -49,6 +49,14 @@ class Metadata(Cluster):
         for number in range(count):
             node = pb.Node(id=f"n{number % 7}", name="n" * 100, address=f"host:{number}")
             command = pb.Command(register_node=pb.RegisterNode(node=node))
+            await leader.propose(Draft.of(command.SerializeToString(), kind=Kind.COMMAND))
+
+    async def open(self, config: ReplicationConfig | None = None) -> None:
+        """With a command, where there is none yet, that no later one makes good."""
+        await super().open(config)
+        leader = await self.leader()
+        if leader.log.last_index < 5:
+            command = pb.Command(set_cluster=pb.SetCluster(replace_failed_after_s=77))
             await leader.propose(Draft.of(command.SerializeToString(), kind=Kind.COMMAND))
 
     async def write_and_trim(self, rounds: int) -> None:
@@ -129,6 +137,30 @@ async def test_a_replica_whose_saved_states_are_all_damaged_starts_over_from_its
     for name in disk.list_directory(directory):
         if name.endswith(".state"):
             disk.flip_bit(f"{directory}/{name}", 400, 0)
+    await cluster.open_node(node, NO_STATES)
+    await cluster.until_all_equal()
+    await cluster.close()
+
+
+@simulated
+async def test_a_replica_without_a_whole_state_takes_no_empty_one_for_its_own() -> None:
+    """Its leader has the whole log still, so that it is given no state."""
+    cluster = Metadata()
+    await cluster.open(NO_STATES)
+    leader = cluster.node_of(await cluster.leader())
+    node = next(node for node in cluster.nodes if node != leader)
+    for _ in range(8):
+        await cluster.write(30)
+        await cluster.trimming(leader, saves_states=False).run_once()
+        await asyncio.sleep(0.2)
+        await cluster.trimming(node).run_once()
+    assert cluster.replica(leader).log.start_index == 1
+    assert cluster.replica(node).log.start_index > 30
+    cluster.power_cut(node)
+    directory, disk = f"groups/{GROUP}", cluster.disks[node]
+    for name in disk.list_directory(directory):
+        if name.endswith(".state"):
+            disk.remove(f"{directory}/{name}")
     await cluster.open_node(node, NO_STATES)
     await cluster.until_all_equal()
     await cluster.close()

@@ -41,6 +41,10 @@ class Machine:
         return batch.header.base_offset
 
     @property
+    def needs_saved_state(self) -> bool:
+        return False
+
+    @property
     def log_start(self) -> LogStart:
         return WHOLE_LOG
 

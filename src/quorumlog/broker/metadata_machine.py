@@ -42,6 +42,10 @@ class MetadataMachine:
         return self._metadata.apply(bytes(batch.body), header.index)
 
     @property
+    def needs_saved_state(self) -> bool:
+        return True
+
+    @property
     def log_start(self) -> LogStart:
         """There are no records to delete; batches are given free by TrimLog."""
         return LogStart(Offset(0), Index(self._metadata.free_index))

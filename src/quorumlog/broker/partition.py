@@ -30,6 +30,10 @@ class PartitionMachine:
         self._appended_notes: Notes | None = None
 
     @property
+    def needs_saved_state(self) -> bool:
+        return False
+
+    @property
     def log_start(self) -> LogStart:
         return self._start
 

@@ -86,6 +86,10 @@ class GroupMachine:
         return Outcome(Verdict.DONE, header.index, result)
 
     @property
+    def needs_saved_state(self) -> bool:
+        return True
+
+    @property
     def log_start(self) -> LogStart:
         """There are no records to delete; batches are given free by TRIM."""
         return LogStart(Offset(0), self._free_index)
