@@ -37,6 +37,20 @@ class LogService(quorumlog_pb2_grpc.LogServicer):
         # A caller that leaves must not cancel a future which its retry may be waiting for.
         return produce_response(await asyncio.shield(outcome), request.request_id)
 
+    @aborting
+    async def ProduceAt(
+        self, request: quorumlog_pb2.ProduceAtRequest, context: CallContext
+    ) -> quorumlog_pb2.ProduceResponse:
+        batch = request.batch
+        ack = await self._broker.append_at(
+            request.topic,
+            request.partition,
+            draft_of(batch, self._limits),
+            request.expected_end,
+            batch.fencing_token,
+        )
+        return produce_response(ack)
+
     async def ProduceStream(
         self, requests: AsyncIterable[quorumlog_pb2.ProduceRequest], context: CallContext
     ) -> AsyncIterator[quorumlog_pb2.ProduceResponse]:

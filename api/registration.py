@@ -20,6 +20,11 @@ def add_log_service(service: LogService, server: grpc.aio.Server) -> None:
             request_deserializer=pb.ProduceRequest.FromString,
             response_serializer=pb.ProduceResponse.SerializeToString,
         ),
+        "ProduceAt": unary(
+            service.ProduceAt,
+            request_deserializer=pb.ProduceAtRequest.FromString,
+            response_serializer=pb.ProduceResponse.SerializeToString,
+        ),
         "ProduceStream": grpc.stream_stream_rpc_method_handler(
             service.ProduceStream,
             request_deserializer=pb.ProduceRequest.FromString,

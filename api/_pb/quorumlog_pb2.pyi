@@ -58,6 +58,18 @@ class ProduceResponse(_message.Message):
     takes_packed: bool
     def __init__(self, request_id: _Optional[int] = ..., base_offset: _Optional[int] = ..., timestamp_ms: _Optional[int] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., more: _Optional[_Iterable[_Union[ProduceResponse, _Mapping]]] = ..., takes_packed: bool = ...) -> None: ...
 
+class ProduceAtRequest(_message.Message):
+    __slots__ = ("topic", "partition", "batch", "expected_end")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_END_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    partition: int
+    batch: Batch
+    expected_end: int
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., expected_end: _Optional[int] = ...) -> None: ...
+
 class Error(_message.Message):
     __slots__ = ("reason", "message", "retryable", "metadata")
     class MetadataEntry(_message.Message):

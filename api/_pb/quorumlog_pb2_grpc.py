@@ -39,6 +39,11 @@ class LogStub(object):
                 request_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ProduceRequest.SerializeToString,
                 response_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ProduceResponse.FromString,
                 _registered_method=True)
+        self.ProduceAt = channel.unary_unary(
+                '/quorumlog.v1.Log/ProduceAt',
+                request_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ProduceAtRequest.SerializeToString,
+                response_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ProduceResponse.FromString,
+                _registered_method=True)
         self.ProduceStream = channel.stream_stream(
                 '/quorumlog.v1.Log/ProduceStream',
                 request_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ProduceRequest.SerializeToString,
@@ -90,6 +95,12 @@ class LogServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Produce(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ProduceAt(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,6 +168,11 @@ def add_LogServicer_to_server(servicer, server):
             'Produce': grpc.unary_unary_rpc_method_handler(
                     servicer.Produce,
                     request_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ProduceRequest.FromString,
+                    response_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ProduceResponse.SerializeToString,
+            ),
+            'ProduceAt': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProduceAt,
+                    request_deserializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ProduceAtRequest.FromString,
                     response_serializer=quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ProduceResponse.SerializeToString,
             ),
             'ProduceStream': grpc.stream_stream_rpc_method_handler(
@@ -231,6 +247,33 @@ class Log(object):
             target,
             '/quorumlog.v1.Log/Produce',
             quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ProduceRequest.SerializeToString,
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ProduceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProduceAt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorumlog.v1.Log/ProduceAt',
+            quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ProduceAtRequest.SerializeToString,
             quorumlog_dot_api_dot___pb_dot_quorumlog__pb2.ProduceResponse.FromString,
             options,
             channel_credentials,

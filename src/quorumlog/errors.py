@@ -14,6 +14,7 @@
     ├── TopicExists
     ├── UnsafeChange               what was asked for could lose records or a majority
     ├── OffsetOutOfRange           names the offset and the range that can be read
+    ├── WrongExpectedOffset        the log ends elsewhere than the caller's condition says
     ├── IndexOutOfRange            a batch that the log does not hold, or not any more
     ├── Unavailable                retryable: try again, perhaps elsewhere
     │   ├── NotLeader              carries the leader's address where it is known
@@ -215,6 +216,22 @@ class Refused(QuorumlogError):
     proposed the command (:mod:`quorumlog.replicated`)."""
 
     reason = "REFUSED"
+
+
+class WrongExpectedOffset(QuorumlogError):
+    """The log did not end at ``expected`` but at ``end``; nothing was appended."""
+
+    reason = "WRONG_EXPECTED_OFFSET"
+
+    def __init__(self, expected: int, end: int) -> None:
+        super().__init__(
+            f"the log ends at {end}, not at {expected}: read what came in between, and decide again"
+        )
+        self.expected = expected
+        self.end = end
+
+    def details(self) -> dict[str, str]:
+        return {"expected": str(self.expected), "end": str(self.end)}
 
 
 class StaleFencingToken(QuorumlogError):

@@ -42,6 +42,7 @@ from quorumlog.errors import (
     Unavailable,
     UnknownTopic,
     UnsafeChange,
+    WrongExpectedOffset,
 )
 
 DOMAIN: Final = "quorumlog"
@@ -64,6 +65,7 @@ STATUS_CODES: Final[Mapping[type[QuorumlogError], grpc.StatusCode]] = {
     # What a client that reads no details must conclude from it is just what it means.
     OutcomeUnknown: grpc.StatusCode.UNKNOWN,
     StaleFencingToken: grpc.StatusCode.FAILED_PRECONDITION,
+    WrongExpectedOffset: grpc.StatusCode.FAILED_PRECONDITION,
     SequenceError: grpc.StatusCode.FAILED_PRECONDITION,
     OutOfOrderSequence: grpc.StatusCode.ABORTED,
     DuplicateSequence: grpc.StatusCode.ALREADY_EXISTS,
@@ -200,6 +202,7 @@ _REBUILD: Final[Mapping[type[QuorumlogError], Callable[[Mapping[str, str]], Quor
     OffsetOutOfRange: lambda m: OffsetOutOfRange(int(m["offset"]), int(m["start"]), int(m["end"])),
     IndexOutOfRange: lambda m: IndexOutOfRange(int(m["index"]), int(m["start"]), int(m["end"])),
     StaleFencingToken: lambda m: StaleFencingToken(int(m["token"]), int(m["newest"])),
+    WrongExpectedOffset: lambda m: WrongExpectedOffset(int(m["expected"]), int(m["end"])),
     NotLeader: lambda m: NotLeader(leader=m.get("leader")),
     OutOfOrderSequence: lambda m: OutOfOrderSequence(int(m["expected"]), int(m["got"])),
     ProducerForgotten: lambda m: ProducerForgotten(int(m["expected"]), int(m["got"])),

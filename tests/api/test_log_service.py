@@ -24,6 +24,7 @@ from quorumlog.errors import (
     RecordTooLarge,
     StaleFencingToken,
     UnknownTopic,
+    WrongExpectedOffset,
 )
 from quorumlog.log.batch import CODEC_ZSTD, iterate_batches
 from quorumlog.log.compression import compress
@@ -611,6 +612,17 @@ async def test_notes_are_kept_with_their_partition_and_read_back(
     assert (notes.fencing_token, dict(notes.checkpoints)) == (7, {"billing": 2})
     await service.ForgetCheckpoint(pb.ForgetCheckpointRequest(name="billing", **at), context)
     assert not (await service.GetNotes(pb.NotesRequest(**at), context)).checkpoints
+
+
+async def test_a_batch_is_appended_only_where_the_partition_ends(
+    broker: FakeBroker, service: LogService, context: FakeContext
+) -> None:
+    batch = produce(b"a", b"b").batch
+    request = pb.ProduceAtRequest(topic="t", partition=0, batch=batch, expected_end=0)
+    assert (await service.ProduceAt(request, context)).base_offset == 0
+    error = await failure(service.ProduceAt(request, context))
+    assert isinstance(error, WrongExpectedOffset)
+    assert (error.expected, error.end) == (0, 2)
 
 
 async def test_a_batch_with_a_stale_fencing_token_is_refused_alone_or_in_a_stream(

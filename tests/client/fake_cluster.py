@@ -281,6 +281,11 @@ class FakeCluster:
         self.next_producer_id += 1
         return pb.InitProducerResponse(producer_id=self.next_producer_id - 1, producer_epoch=0)
 
+    def _ProduceAt(self, address: str, request: pb.ProduceAtRequest) -> pb.ProduceResponse:
+        partition = self.leading(address, request.topic, request.partition)
+        base_offset, timestamp_ms = partition.append_at(request.batch, request.expected_end, 1_000)
+        return pb.ProduceResponse(base_offset=base_offset, timestamp_ms=timestamp_ms)
+
     def _ListOffsets(self, address: str, request: pb.ListOffsetsRequest) -> pb.ListOffsetsResponse:
         partition = self.leading(address, request.topic, request.partition)
         return pb.ListOffsetsResponse(

@@ -13,6 +13,7 @@ from quorumlog.errors import (
     OffsetOutOfRange,
     OutOfOrderSequence,
     StaleFencingToken,
+    WrongExpectedOffset,
 )
 from quorumlog.log.batch import Batch, Draft, join_batches
 from quorumlog.log.records import check_records, decode_records
@@ -66,6 +67,14 @@ class FakePartition:
         self.changed.set()
         self.changed = asyncio.Event()
         return base_offset, timestamp_ms
+
+    def append_at(self, message: pb.Batch, expected_end: int, timestamp_ms: int) -> tuple[int, int]:
+        """As :meth:`append`, which knows a batch that came before."""
+        done = self.producers.get((message.producer_id, message.producer_epoch), [])
+        is_known = any(sequence == message.sequence for sequence, *_ in done)
+        if not is_known and self.end_offset != expected_end:
+            raise WrongExpectedOffset(expected_end, self.end_offset)
+        return self.append(message, timestamp_ms)
 
     def fence(self, token: int) -> None:
         if token < self.notes.fencing_token:

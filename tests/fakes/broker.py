@@ -22,7 +22,13 @@ from quorumlog.broker.port import (
 )
 from quorumlog.broker.producers import Duplicate, InFlight, PendingProducers, ProducerTable
 from quorumlog.broker.replacement import Replacement
-from quorumlog.errors import NotLeader, OffsetOutOfRange, StaleFencingToken, Unavailable
+from quorumlog.errors import (
+    NotLeader,
+    OffsetOutOfRange,
+    StaleFencingToken,
+    Unavailable,
+    WrongExpectedOffset,
+)
 from quorumlog.log.batch import Batch, Draft, join_batches
 from quorumlog.ports import Member, MemberState
 from quorumlog.types import GroupId, NodeId, Offset
@@ -161,6 +167,14 @@ class FakeBroker:
         if not self.held:
             self.commit(topic, partition)
         return future
+
+    async def append_at(
+        self, topic: str, partition: int, draft: Draft, expected_end: int, fencing_token: int = 0
+    ) -> ProduceAck:
+        log = self._led(topic, partition)
+        if log.end_offset != expected_end:
+            raise WrongExpectedOffset(expected_end, log.end_offset)
+        return await asyncio.shield(self.submit(topic, partition, draft, fencing_token))
 
     def commit(self, topic: str, partition: int = 0, batches: int = 1 << 30) -> None:
         """Commit this many of the batches that are pending, oldest first."""

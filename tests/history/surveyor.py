@@ -4,10 +4,18 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from history.operations import Append, Call, EndOfLog, Read, ReadNothing, Recorder
+from history.operations import (
+    Append,
+    Call,
+    EndOfLog,
+    Read,
+    ReadNothing,
+    Recorder,
+    Refused,
+)
 from quorumlog.client.client import AsyncClient
 from quorumlog.client.consumed import ConsumedBatch
-from quorumlog.errors import OutcomeUnknown, QuorumlogError
+from quorumlog.errors import OutcomeUnknown, QuorumlogError, WrongExpectedOffset
 
 DELIVERY_TIMEOUTS_S: Final = (0.1, 0.5, 2.0)
 """Short, so that outcomes become unknown while a cluster has no leader."""
@@ -52,7 +60,9 @@ class Surveyor:
     async def step(self) -> None:
         """One operation, drawn at random."""
         kind = self._rng.random()
-        if kind < 0.4 and not self._reads_only:
+        if kind < 0.15 and not self._reads_only:
+            await self.append_at(max(0, self._seen_end + self._rng.choice((0, 0, 0, -1, 1))))
+        elif kind < 0.4 and not self._reads_only:
             await self.append()
         elif kind < 0.7:
             await self.ask_for_end()
@@ -73,6 +83,23 @@ class Surveyor:
         else:
             self._seen_end = max(self._seen_end, sent.offset + 1)
             self._write_down(began, Append((value,), sent.offset))
+
+    async def append_at(self, expected: int) -> None:
+        """On the condition that the log ends at ``expected``."""
+        value = b"%s#%d" % (self.name.encode(), self._recorder.begin())
+        began = self._recorder.begin()
+        try:
+            sent = await self._client.append_at(self._topic, _PARTITION, expected, [value])
+        except WrongExpectedOffset as error:
+            self._seen_end = max(self._seen_end, error.end)
+            self._write_down(began, Refused(error.expected, error.end))
+        except OutcomeUnknown:
+            self._write_down(began, Append((value,), None, expected))
+        except QuorumlogError as error:
+            self._note(f"{self.name} appended nothing: {error}")
+        else:
+            self._seen_end = max(self._seen_end, expected + 1)
+            self._write_down(began, Append((value,), sent.offset, expected))
 
     async def ask_for_end(self) -> None:
         began = self._recorder.begin()

@@ -23,6 +23,7 @@ from quorumlog.errors import (
     OffsetOutOfRange,
     RecordTooLarge,
     UnusableDirectory,
+    WrongExpectedOffset,
 )
 from quorumlog.log.config import LogConfig
 from quorumlog.types import RecordData
@@ -69,6 +70,18 @@ def test_records_come_back_with_all_they_had(tmp_path: Path) -> None:
         assert (log.start_offset, log.end_offset) == (0, 5)
         assert log.offset_for_time(records[4].timestamp_ms + 1) == 5
         assert log.offset_for_time(0) == 0
+
+
+def test_an_append_on_a_condition_changes_nothing_where_the_log_ends_elsewhere() -> None:
+    _, log = simulated()
+    assert log.append(b"a", expected_end=0) == 0
+    assert log.append_batch([b"b", b"c"], expected_end=1) == 1
+    for expected in (0, 2, 4):
+        with pytest.raises(WrongExpectedOffset) as caught:
+            log.append(b"late", expected_end=expected)
+        assert (caught.value.expected, caught.value.end) == (expected, 3)
+    assert values(log) == [b"a", b"b", b"c"]
+    log.close()
 
 
 def test_an_append_that_returned_survives_a_power_cut() -> None:

@@ -4,13 +4,16 @@ A mutant replaces one function of the product while it is applied. LESSONS of ot
 pitfalls of the Raft paper are the list to draw from; docs/testing.md shows the table.
 """
 
+import asyncio
 from dataclasses import replace
 from typing import Any, Final
 
 from quorumlog.broker.broker import Broker
 from quorumlog.broker.led_partition import LedPartition
+from quorumlog.broker.port import ProduceAck
 from quorumlog.broker.producers import Duplicate, PendingProducers, ProducerTable
-from quorumlog.log.batch import BatchHeader, Kind
+from quorumlog.errors import WrongExpectedOffset
+from quorumlog.log.batch import BatchHeader, Draft, Kind
 from quorumlog.log.config import FSYNC_INTERVAL
 from quorumlog.log.flusher import Flusher
 from quorumlog.log.hard_state import HardState, HardStateFile
@@ -240,6 +243,27 @@ def _pending_not_checked(check: Any) -> Any:
     return forgetful
 
 
+def _condition_ignored(append_at: Any) -> Any:
+    async def always(
+        self: Broker, topic: str, partition: int, draft: Draft, expected_end: int, token: int = 0
+    ) -> ProduceAck:
+        return await asyncio.shield(self.submit(topic, partition, draft, token))
+
+    return always
+
+
+def _condition_before_retries(append_at: Any) -> Any:
+    async def forgetful(
+        self: Broker, topic: str, partition: int, draft: Draft, expected_end: int, token: int = 0
+    ) -> ProduceAck:
+        end = self._led(topic, partition).replica.log.end_offset
+        if end != expected_end:
+            raise WrongExpectedOffset(expected_end, end)
+        return await asyncio.shield(self.submit(topic, partition, draft, token))
+
+    return forgetful
+
+
 MUTANTS: Final = (
     Mutant("vote not saved", HardStateFile, "save", _vote_not_saved, 200),
     Mutant("term and vote not saved", HardStateFile, "save", _term_not_saved, 30),
@@ -284,6 +308,8 @@ MUTANTS: Final = (
     Mutant("window to a follower ignored", Leadership, "_collect_for", _window_ignored, 60),
     Mutant("no deduplication", PendingProducers, "check", _no_deduplication, 30),
     Mutant("pending batches not deduplicated", PendingProducers, "check", _pending_not_checked, 60),
+    Mutant("condition ignored", Broker, "append_at", _condition_ignored, 30),
+    Mutant("condition asked before retries", Broker, "append_at", _condition_before_retries, 60),
     *STATE_MUTANTS,
     *MEMBER_MUTANTS,
 )

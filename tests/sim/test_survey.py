@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from history.operations import Append, EndOfLog, Read
+from history.operations import Append, EndOfLog, Read, Refused
 from quorumlog.replication.core.leadership import Leadership
 from quorumlog.replication.replica import Replica
 from sim.simulation import Simulation, SimulationFailed
@@ -33,6 +33,8 @@ def test_surveyors_append_read_and_ask_while_everything_breaks() -> None:
     assert len({operation.client for operation in simulation.survey.recorder.operations}) == 5
     for kind in (Append, EndOfLog, Read):
         assert sum(isinstance(call, kind) for call in calls) >= 10
+    assert any(isinstance(call, Refused) for call in calls)
+    assert any(isinstance(call, Append) and call.expected == call.offset for call in calls)
 
 
 @pytest.mark.mutants

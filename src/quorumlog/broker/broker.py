@@ -34,6 +34,7 @@ from quorumlog.errors import (
     OffsetOutOfRange,
     OutcomeUnknown,
     Unavailable,
+    WrongExpectedOffset,
 )
 from quorumlog.log.batch import Draft
 from quorumlog.ports import Membership, MemberState
@@ -92,14 +93,43 @@ class Broker:
             OutcomeUnknown, NotLeader.
         """
         led = self._led(topic, partition)
-        if draft.producer_id:
-            found = led.machine.pending.check(
-                draft.producer_id, draft.producer_epoch, draft.sequence, draft.record_count
-            )
-            if isinstance(found, Duplicate):
-                return self._acknowledged(found)
-            if isinstance(found, InFlight):
-                return self._in_flight[led.group, found.index]
+        return self._sent_before(led, draft) or self._admitted(led, draft, fencing_token)
+
+    async def append_at(
+        self, topic: str, partition: int, draft: Draft, expected_end: int, fencing_token: int = 0
+    ) -> ProduceAck:
+        """Append only where the partition ends at ``expected_end``; see :class:`BrokerPort`."""
+        while True:
+            led = self._led(topic, partition)
+            outcome = self._sent_before(led, draft)
+            if outcome is None and led.replica.log.end_offset == expected_end:
+                outcome = self._admitted(led, draft, fencing_token)
+            if outcome is not None:
+                return await asyncio.shield(outcome)
+            # A leader that was deposed and has not heard of it knows an old end.
+            await led.read_barrier()
+            _, end = led.readable
+            if end != expected_end:
+                raise WrongExpectedOffset(expected_end, end)
+            # What stands behind it here may be lost with the leadership: then it is still the end.
+            await led.replica.high_watermark.wait_above(expected_end, _COMMIT_TIMEOUT_S)
+
+    def _sent_before(self, led: LedPartition, draft: Draft) -> "asyncio.Future[ProduceAck] | None":
+        """The outcome of the batch where its producer sent it before. Raises SequenceError."""
+        if not draft.producer_id:
+            return None
+        found = led.machine.pending.check(
+            draft.producer_id, draft.producer_epoch, draft.sequence, draft.record_count
+        )
+        if isinstance(found, Duplicate):
+            return self._acknowledged(found)
+        if isinstance(found, InFlight):
+            return self._in_flight[led.group, found.index]
+        return None
+
+    def _admitted(
+        self, led: LedPartition, draft: Draft, fencing_token: int
+    ) -> "asyncio.Future[ProduceAck]":
         if fencing_token:
             self._notes.admit(led, fencing_token)
         return self._propose(led, draft)

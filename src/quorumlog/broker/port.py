@@ -130,6 +130,20 @@ class BrokerPort(Protocol):
         """
         ...
 
+    async def append_at(
+        self, topic: str, partition: int, draft: Draft, expected_end: int, fencing_token: int = 0
+    ) -> ProduceAck:
+        """Append a batch only where the partition ends at ``expected_end``.
+
+        What is appended and not committed yet counts as there: it is waited for. A batch that this
+        producer sent before is acknowledged again, wherever the partition ends by now.
+
+        Raises:
+            WrongExpectedOffset: it ends elsewhere, by what was committed anywhere before.
+            All that :meth:`submit` and its future raise.
+        """
+        ...
+
     async def fetch(
         self,
         topic: str,

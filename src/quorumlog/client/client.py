@@ -9,6 +9,7 @@ from quorumlog.api._pb import quorumlog_pb2 as pb
 from quorumlog.client.accumulator import DEFAULT_BATCH_BYTES, ProducerIdentity
 from quorumlog.client.addresses import parse_address
 from quorumlog.client.admin import AdminClient
+from quorumlog.client.conditional import ConditionalAppends
 from quorumlog.client.consumed import ConsumedBatch
 from quorumlog.client.consumer import (
     DEFAULT_FETCH_BYTES,
@@ -17,12 +18,13 @@ from quorumlog.client.consumer import (
     Consumer,
     ConsumerOptions,
 )
+from quorumlog.client.encoding import Item
 from quorumlog.client.fetch_calls import FetchCalls
 from quorumlog.client.grpc_transport import GrpcConnector
 from quorumlog.client.lane import LaneServices
 from quorumlog.client.leader_calls import LeaderCalls
 from quorumlog.client.link import ProduceLinks
-from quorumlog.client.models import OffsetRange
+from quorumlog.client.models import OffsetRange, RecordMetadata
 from quorumlog.client.nodes import Nodes
 from quorumlog.client.note_calls import NoteCalls
 from quorumlog.client.producer import (
@@ -76,6 +78,9 @@ class AsyncClient(AdminClient):
         super().__init__(self._nodes, self._routes, self._leader_calls, request_timeout_s)
         self._fetches = FetchCalls(self._leader_calls, request_timeout_s)
         self._notes = NoteCalls(self._leader_calls, request_timeout_s)
+        self._conditional = ConditionalAppends(
+            self._leader_calls, self._fetches, self._new_identity, request_timeout_s
+        )
         self._links = ProduceLinks(self._nodes, self._tasks)
         self._lane_services = LaneServices(
             self._links,
@@ -147,6 +152,27 @@ class AsyncClient(AdminClient):
         )
         self._producers[producer] = None
         return producer
+
+    async def append_at(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        records: Sequence[Item],
+        *,
+        fencing_token: int | None = None,
+    ) -> RecordMetadata:
+        """Append ``records``, all or none, only where the partition ends at ``offset``.
+
+        So the first one gets ``offset``: whoever decided by what stands before it decided by all of
+        it. Attempts of one client at a partition follow one another.
+
+        Raises:
+            WrongExpectedOffset: somebody else appended; says where the partition ends.
+            StaleFencingToken, RecordTooLarge, InvalidArgument: nothing was appended.
+            OutcomeUnknown: tried until the time was over; it may or may not have been appended.
+        """
+        return await self._conditional.append(topic, partition, offset, records, fencing_token)
 
     def consumer(
         self,

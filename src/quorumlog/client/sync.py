@@ -20,7 +20,14 @@ from quorumlog.client.consumer import (
     DEFAULT_PREFETCH_BYTES,
     DEFAULT_RETRY_TIMEOUT_S,
 )
-from quorumlog.client.models import ClusterInfo, ClusterSettings, OffsetRange, TopicInfo
+from quorumlog.client.encoding import Item
+from quorumlog.client.models import (
+    ClusterInfo,
+    ClusterSettings,
+    OffsetRange,
+    RecordMetadata,
+    TopicInfo,
+)
 from quorumlog.client.producer import DEFAULT_BUFFER_BYTES, DEFAULT_DELIVERY_TIMEOUT_S
 from quorumlog.client.starts import Start
 from quorumlog.client.sync_consumer import SyncConsumer
@@ -216,6 +223,19 @@ class Client:
     ) -> list[ConsumedBatch]:
         return self._background.run(
             self._client.fetch(topic, partition, start, max_bytes=max_bytes, max_wait_s=max_wait_s)
+        )
+
+    def append_at(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        records: Sequence[Item],
+        *,
+        fencing_token: int | None = None,
+    ) -> RecordMetadata:
+        return self._background.run(
+            self._client.append_at(topic, partition, offset, records, fencing_token=fencing_token)
         )
 
     def fence(self, topic: str, partition: int, token: int) -> int:

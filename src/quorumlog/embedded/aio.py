@@ -121,6 +121,7 @@ class AsyncLog:
         *,
         key: bytes | None = None,
         headers: Mapping[str, bytes] | None = None,
+        expected_end: int | None = None,
     ) -> Offset:
         """Append one record and return its offset, once it is durable (see ``fsync``).
 
@@ -128,15 +129,18 @@ class AsyncLog:
         are on their way to the disk.
 
         Raises:
-            InvalidArgument, DiskFull, LogFenced, Closed: as of :meth:`EmbeddedLog.append`.
+            WrongExpectedOffset, InvalidArgument, DiskFull, LogFenced, Closed: as of
+                :meth:`EmbeddedLog.append`.
         """
         self._check_open()
-        return await self._append(encode_record(RecordData(value, key, headers)), 1)
+        return await self._append(encode_record(RecordData(value, key, headers)), 1, expected_end)
 
-    async def append_batch(self, records: Iterable[Value]) -> Offset:
+    async def append_batch(
+        self, records: Iterable[Value], expected_end: int | None = None
+    ) -> Offset:
         """Append ``records`` as one atomic batch and return the first offset; as ``append``."""
         self._check_open()
-        return await self._append(*self._log.drafter.joined(records))
+        return await self._append(*self._log.drafter.joined(records), expected_end)
 
     def read(
         self,
@@ -203,10 +207,10 @@ class AsyncLog:
     ) -> None:
         await self.close()
 
-    async def _append(self, body: bytes, count: int) -> Offset:
+    async def _append(self, body: bytes, count: int, expected_end: int | None) -> Offset:
         drafter = self._log.drafter
         if not drafter.is_compressed:
-            append = await self._enter(drafter.draft(body, count))
+            append = await self._enter(drafter.draft(body, count), expected_end)
         else:
             async with self._turn:
                 self._check_open()
@@ -214,16 +218,16 @@ class AsyncLog:
                     draft = drafter.draft(body, count)
                 else:
                     draft = await self._workers.compress.run(lambda: drafter.draft(body, count))
-                append = await self._enter(draft)
+                append = await self._enter(draft, expected_end)
         return await append.outcome
 
-    async def _enter(self, draft: Draft) -> _Append:
+    async def _enter(self, draft: Draft, expected_end: int | None) -> _Append:
         """Put ``draft`` into the log when there is room; the next flush writes it."""
         size_bytes = HEADER_SIZE + len(draft.body)
         await self._room.enter(size_bytes)
         try:
             self._check_open()
-            ticket = self._log.commits.submit(draft)
+            ticket = self._log.commits.submit(draft, expected_end)
         except BaseException:
             self._room.leave(size_bytes)
             raise

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from threading import Condition, Lock
 
-from quorumlog.errors import DiskFull
+from quorumlog.errors import DiskFull, WrongExpectedOffset
 from quorumlog.log.batch import Draft
 from quorumlog.log.log import Log
 from quorumlog.ports import Clock
@@ -86,14 +86,17 @@ class GroupCommit:
             finally:
                 self.followers -= 1
 
-    def submit(self, draft: Draft) -> Ticket:
+    def submit(self, draft: Draft, expected_end: int | None = None) -> Ticket:
         """Append in memory and return at once; the next flush writes it.
 
         Raises:
+            WrongExpectedOffset: the log, with what waits for a flush, ends elsewhere.
             LogFenced, Closed
         """
         log = self._log
         with self.mutex:
+            if expected_end is not None and log.end_offset != expected_end:
+                raise WrongExpectedOffset(expected_end, log.end_offset)
             batch = draft.stamp(
                 log.next_index,
                 max(log.last_term, _FIRST_TERM),

@@ -170,19 +170,25 @@ class EmbeddedLog:
         *,
         key: bytes | None = None,
         headers: Mapping[str, bytes] | None = None,
+        expected_end: int | None = None,
     ) -> Offset:
         """Append one record and return its offset, once it is durable (see ``fsync``).
 
+        With ``expected_end`` only where the log ends there, so that the record gets that offset;
+        what other threads append at the moment counts.
+
         Raises:
+            WrongExpectedOffset: it ends elsewhere. Nothing was changed.
             InvalidArgument: a wrong type, or over the limit (RecordTooLarge). Nothing was changed.
             DiskFull: nothing was appended; goes on when there is space.
             LogFenced: an fdatasync failed; the record may or may not be there after the next open.
             Closed
         """
         self.check_open()
-        return self._append(self._drafter.of_record(RecordData(value, key, headers)))
+        draft = self._drafter.of_record(RecordData(value, key, headers))
+        return self._append(draft, expected_end)
 
-    def append_batch(self, records: Iterable[Value]) -> Offset:
+    def append_batch(self, records: Iterable[Value], expected_end: int | None = None) -> Offset:
         """Append ``records`` as one atomic batch and return the first offset; errors as ``append``.
 
         After a crash all of them are there or none.
@@ -191,7 +197,7 @@ class EmbeddedLog:
             InvalidArgument: also when there are none, or they are over 4 MiB together.
         """
         self.check_open()
-        return self._append(self._drafter.of_values(records))
+        return self._append(self._drafter.of_values(records), expected_end)
 
     def read(
         self,
@@ -324,10 +330,10 @@ class EmbeddedLog:
                 "a fork: close it there, or open it after the fork"
             )
 
-    def _append(self, draft: Draft) -> Offset:
+    def _append(self, draft: Draft, expected_end: int | None) -> Offset:
         commits = self._commits
         try:
-            return commits.commit(commits.submit(draft))
+            return commits.commit(commits.submit(draft, expected_end))
         except BaseException:
             self._wake_if_fenced()
             raise
