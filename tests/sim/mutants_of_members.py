@@ -10,10 +10,10 @@ from quorumlog.broker.metadata_changes import NodeForgotten
 from quorumlog.broker.mover import Mover
 from quorumlog.broker.registrar import Registrar
 from quorumlog.broker.topics import PartitionInfo, Standing
-from quorumlog.log.install import DRAFT_NAME, install_name
+from quorumlog.log.config import FSYNC_ALWAYS
 from quorumlog.log.log import Log
-from quorumlog.log.state_snapshot import LogOrigin, StateSnapshot, read_snapshot
-from quorumlog.replication import group_files, host
+from quorumlog.log.state_snapshot import LogOrigin, StateSnapshot
+from quorumlog.replication import host
 from quorumlog.replication.applier import Applier
 from quorumlog.replication.catch_up.recovery import Recovery
 from quorumlog.replication.core import leadership
@@ -25,7 +25,6 @@ from quorumlog.replication.core.sleep import Sleeper
 from quorumlog.replication.group_files import GroupFiles
 from quorumlog.replication.group_list import GroupList
 from quorumlog.replication.replica import Replica
-from quorumlog.replication.sleep.beat import Beat
 from quorumlog.replication.sleep.ledger import Ledger
 from quorumlog.types import GroupId, Index, NodeId, Term
 from sim.mutant import Mutant
@@ -41,21 +40,9 @@ def _silence_not_noticed(check: Any) -> Any:
     return deaf
 
 
-def _digest_not_compared(receive: Any) -> Any:
-    def trusting(self: Ledger, node: NodeId, beat: Beat, now: float) -> None:
-        receive(self, node, replace(beat, count=_Agreeable(), digest=_Agreeable()), now)
-
-    return trusting
-
-
-class _Agreeable(int):
-    """Equal to whatever it is compared with."""
-
-    def __eq__(self, other: object) -> bool:
-        return True
-
-    def __hash__(self) -> int:
-        return 0
+def _lossy(drawn: Swarm) -> Swarm:
+    """A fifth of the nodes' messages is lost, and groups sleep at once."""
+    return replace(drawn, link=replace(drawn.link, loss=0.2), sleep_after_s=0.02)
 
 
 def _sleeps_with_less(sleep_following: Any) -> Any:
@@ -116,13 +103,30 @@ def _whole_at_once(compare: Any) -> Any:
     return hasty
 
 
-def _install_not_synced(decide: Any) -> Any:
-    def lazy(disk: Any, directory: str) -> StateSnapshot:
-        state = read_snapshot(disk, f"{directory}/{DRAFT_NAME}")
-        disk.rename(f"{directory}/{DRAFT_NAME}", f"{directory}/{install_name(state.index)}")
-        return state
-
-    return lazy
+def _left_behind(drawn: Swarm) -> Swarm:
+    """Followers are cut off while their leader deletes, and are given its state, over a link that
+    says everything twice, and late, and lose power."""
+    return replace(
+        drawn,
+        nodes=3,
+        moves=False,
+        churns=False,
+        faults=("isolate", "power"),
+        fsync=FSYNC_ALWAYS,
+        fault_interval_s=0.4,
+        fault_duration_s=5.0,
+        segment_bytes=1024,
+        retention_records=2,
+        max_lag_s=0.0,
+        state_interval_bytes=1 << 26,
+        producers=2,
+        records_per_producer=100,
+        record_bytes=300,
+        burst=3,
+        batch_bytes=1,
+        election_timeout_s=0.3,
+        link=replace(drawn.link, slow_chance=0.25, slow_s=0.15, duplicate=1.0, reorder=True),
+    )
 
 
 def _always_emptied(is_needed: Any) -> Any:
@@ -227,7 +231,7 @@ MEMBER_MUTANTS: Final = (
         100,
     ),
     Mutant("recovered once a leader was heard", Recovery, "_compare", _whole_at_once, 700),
-    Mutant("moves reported at once", Mover, "_look_at", _moves_reported_at_once, 20),
+    Mutant("moves reported at once", Mover, "_look_at", _moves_reported_at_once, 30),
     Mutant(
         "replica deleted when the move is ordered",
         PartitionKeeper,
@@ -236,18 +240,25 @@ MEMBER_MUTANTS: Final = (
         20,
         also=Mutant("", PartitionKeeper, "_settled_without", _settled_without_asking, 0),
     ),
-    Mutant("digest of sleepers not compared", Ledger, "receive", _digest_not_compared, 300),
-    Mutant("follower sleeps with less", Sleeper, "sleep_following", _sleeps_with_less, 60),
+    Mutant(
+        "follower sleeps with less",
+        Sleeper,
+        "sleep_following",
+        _sleeps_with_less,
+        20,
+        shape=_lossy,
+    ),
     Mutant(
         "sleeping leader keeps its lease",
         RaftCore,
         "lease_index",
         _dreams_of_a_lease,
-        60,
+        250,
         shape=_drowsy,
     ),
-    Mutant("install not synced", group_files, "decide_install", _install_not_synced, 300),
-    Mutant("late state empties the log", host, "is_needed", _always_emptied, 300),
+    Mutant(
+        "late state empties the log", host, "is_needed", _always_emptied, 20, shape=_left_behind
+    ),
     Mutant(
         "node removed with its replicas",
         Registrar,

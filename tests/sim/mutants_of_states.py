@@ -174,14 +174,14 @@ STATE_MUTANTS: Final = (
     Mutant("notes not carried on", PartitionMachine, "start_draft", _notes_not_carried, 30),
     Mutant("fence not noted", RaiseFence, "applied_to", _fence_kept_by_the_leader_alone, 30),
     Mutant("tokens not compared", NoteKeeper, "admit", _tokens_not_compared, 30),
-    Mutant("start not in the saved state", PartitionMachine, "restore", _start_not_restored, 30),
+    Mutant("start not in the saved state", PartitionMachine, "restore", _start_not_restored, 40),
     Mutant("producers not forgotten", ProducerTable, "forget_before", _producers_not_pruned, 60),
     Mutant(
         "forgotten producers taken for new ones",
         ProducerTable,
         "check",
         _forgotten_taken_for_new,
-        60,
+        200,
     ),
-    Mutant("files go before they are given free", Log, "remove_deleted", _files_go_unasked, 30),
+    Mutant("files go before they are given free", Log, "remove_deleted", _files_go_unasked, 60),
 )
