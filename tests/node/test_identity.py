@@ -20,7 +20,7 @@ def test_an_identity_survives_as_it_was(tmp_path: Path) -> None:
     file = IdentityFile(SystemDisk(), str(tmp_path))
     born = file.load_or_create()
     seats = (Seat(NodeId("a"), "one", "h:1"), Seat(born.node_id, "two", "h:2"))
-    changed = Identity(born.node_id, "", seats, Proposal("c", NodeId("a"), seats))
+    changed = Identity(born.node_id, "", seats, Proposal("c", NodeId("a"), seats), True)
     file.save(changed)
     assert IdentityFile(SystemDisk(), str(tmp_path)).load_or_create() == changed
 
@@ -110,3 +110,13 @@ def test_a_list_that_was_lost_with_all_groups_is_not_taken_for_a_new_one(tmp_pat
         listed = GroupList(SystemDisk(), str(tmp_path / "groups"))
         assert listed.groups() == []
         assert listed.may_lack(GroupId(7))
+
+
+def test_a_group_that_is_lost_stays_listed_over_restarts(tmp_path: Path) -> None:
+    DataDirectory.open(SystemDisk(), str(tmp_path)).release()
+    GroupList(SystemDisk(), str(tmp_path / "groups")).cover(GroupId(7), Term(3))
+    for _ in range(2):
+        DataDirectory.open(SystemDisk(), str(tmp_path)).release()
+        listed = GroupList(SystemDisk(), str(tmp_path / "groups"))
+        assert listed.groups() == [GroupId(7)]
+        assert listed.is_whole

@@ -116,7 +116,10 @@ def _decode(raw: Any) -> Identity:
     if raw["format"] != _FORMAT:
         raise ValueError(f"format {raw['format']}")
     identity = Identity(
-        NodeId(_text(raw["node_id"])), _text(raw["cluster_id"]), _seats(raw["voters"])
+        NodeId(_text(raw["node_id"])),
+        _text(raw["cluster_id"]),
+        _seats(raw["voters"]),
+        lists_groups=raw.get("lists_groups", False) is True,
     )
     accepted = raw["accepted"]
     if accepted is None:
