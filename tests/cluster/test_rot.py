@@ -85,7 +85,7 @@ def test_a_group_whose_directory_is_gone_is_gotten_again(
     shutil.rmtree(group)
     victim.start()
     victim.wait_serving()
-    wait_for("the replica to be begun", (group / "hard-state").exists)
+    wait_for("the loss to be noticed", lambda: '"lost_group_begun"' in victim.output.read_text())
     wait_for("the replica to be whole", lambda: not (group / "recovering").exists())
     assert values_in(client, topic) == expected
     assert victim.terminate() == 0
