@@ -16,10 +16,8 @@ from quorumlog.log.state_snapshot import LogOrigin, StateSnapshot
 from quorumlog.replication import host
 from quorumlog.replication.applier import Applier
 from quorumlog.replication.catch_up.recovery import Recovery
-from quorumlog.replication.core import leadership
 from quorumlog.replication.core.core import RaftCore
 from quorumlog.replication.core.election import Elector
-from quorumlog.replication.core.members import Members
 from quorumlog.replication.core.role import Role
 from quorumlog.replication.core.sleep import Sleeper
 from quorumlog.replication.group_files import GroupFiles
@@ -193,14 +191,6 @@ def _forgets_whoever_is_named(forget_node: Any) -> Any:
     return obedient
 
 
-def _majority_of_new_voters_alone(agreed: Any) -> Any:
-    def simple(members: Members, value_of: Any) -> Any:
-        """The old voters are not asked while the members change."""
-        return agreed(replace(members, outgoing=()), value_of)
-
-    return simple
-
-
 def _losses_not_noticed(check_is_new: Any) -> Any:
     def careless(self: GroupFiles, group: GroupId) -> None:
         return
@@ -267,7 +257,6 @@ MEMBER_MUTANTS: Final = (
         50,
         also=Mutant("", MetadataState, "_forget_node", _forgets_whoever_is_named, 0),
     ),
-    Mutant("only the new voters count", leadership, "agreed", _majority_of_new_voters_alone, 300),
     Mutant(
         "lost group taken for a new one",
         GroupFiles,
