@@ -1,6 +1,7 @@
 """The machine as it is: the real implementations of the clock, disk and worker ports."""
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import os
@@ -197,6 +198,16 @@ class SystemDisk:
         finally:
             os.close(descriptor)
         return False
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process have as many descriptors as it may: the usual 1,024 are a few hundred
+    partitions. For programs, not for libraries: who uses ``select`` cannot have more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        # macOS allows less than the unlimited number it names.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _lock_exclusively(descriptor: int) -> None:

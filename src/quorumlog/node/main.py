@@ -10,12 +10,14 @@ import structlog
 from quorumlog.errors import QuorumlogError
 from quorumlog.node.config import NodeConfig
 from quorumlog.node.node import Node
+from quorumlog.system import raise_descriptor_limit
 
 
 def run(config: NodeConfig) -> int:
     """Serve until SIGTERM or SIGINT; the exit code: 0 stopped, 1 failed (a line on stderr says
     why)."""
     configure_logging(config.log_level, config.log_format)
+    raise_descriptor_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
             return runner.run(_serve(config))
