@@ -9,6 +9,7 @@ import contextlib
 import math
 import os
 import socket
+import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
@@ -32,6 +33,7 @@ from quorumlog.discovery.exchanges import Exchanges
 from quorumlog.discovery.key_changes import NOT_ENCRYPTED, change_keys, watch_key_file
 from quorumlog.discovery.key_ring import GossipKeys
 from quorumlog.discovery.limits import RateLimit
+from quorumlog.discovery.member_events import MemberEvents
 from quorumlog.discovery.rejections import Rejections
 from quorumlog.discovery.seeds import SeedFinder, resolve
 from quorumlog.discovery.sockets import PacketProtocol, bind_pair, bound_address, reachable_host
@@ -74,6 +76,8 @@ class Gossip:
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._change_handlers: list[Callable[[Member], None]] = []
+        # A reader that is dropped in the middle takes its events with it.
+        self._readers: weakref.WeakSet[MemberEvents] = weakref.WeakSet()
         self._conflict_handlers: list[Callable[[DuplicateNode], None]] = []
         self._event_handlers: list[Callable[[EventReceived], None]] = []
         # Answers in the order of the questions.
@@ -182,6 +186,18 @@ class Gossip:
         """Call ``handler`` in the event loop when a member's state, address or tags change."""
         self._change_handlers.append(handler)
 
+    def events(self) -> MemberEvents:
+        """``async for`` over what becomes of the members, this node included.
+
+        Begins with a JOINED for each that runs now (FAILED and LEFT for the others) and ends with
+        ``close``. Each call is a reader of its own; one that is behind gets the newest of each
+        member (``MemberEvents``). Raises ``Closed``.
+        """
+        self._check_open()
+        reader = MemberEvents(self.members, self._config.max_members)
+        self._readers.add(reader)
+        return reader
+
     def on_conflict(self, handler: Callable[[DuplicateNode], None]) -> None:
         """Call ``handler`` when another live node is found to use this node's name."""
         self._conflict_handlers.append(handler)
@@ -249,6 +265,8 @@ class Gossip:
         finally:
             self._stopping.set()
             entered.set()
+            for reader in self._readers:
+                reader.end()
             server.close()
             if self._packets is not None:
                 self._packets.transport.close()
@@ -293,6 +311,8 @@ class Gossip:
             case OpenPing(address, message, timeout_s):
                 self._exchanges.open_ping(address, message, timeout_s)
             case MemberChanged(member):
+                for reader in self._readers:
+                    reader.note(member)
                 self._call(self._change_handlers, member)
             case NameConflicted():
                 self._report_conflict(output)
