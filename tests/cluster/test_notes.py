@@ -1,4 +1,4 @@
-"""Checkpoints and fencing tokens of real processes: there after the leader is killed, and all are."""
+"""Checkpoints and fencing tokens of real processes: there after the leader is killed, or all."""
 
 import pytest
 
