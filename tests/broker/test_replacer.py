@@ -417,3 +417,68 @@ async def test_a_node_that_is_being_removed_is_left_to_that() -> None:
     world.do(pb.Command(remove_node=message))
     await wait(world, replacer, 2 * GRACE_S)
     assert (world.given, replacer.found) == ([], ())
+
+
+async def test_a_removal_that_is_taken_back_finds_the_replacement_where_it_was() -> None:
+    world, replacer = make()
+    world.create("t", LOST, NODES[3])
+    world.lose(LOST)
+    await wait(world, replacer, GRACE_S + 1)
+    world.voting = world.metadata.voters
+    await wait(world, replacer, 2)
+    assert found(replacer).stage is Stage.REFUSED
+    message = pb.RemoveNode(node=LOST, candidates=[*NODES[:2], *NODES[3:]])
+    world.do(pb.Command(remove_node=message))
+    await wait(world, replacer, 1)
+    assert replacer.found == ()
+    world.do(pb.Command(drain_node=pb.DrainNode(node=LOST, undo=True)))
+    await wait(world, replacer, 1)
+    assert found(replacer).partitions == 1
+
+
+async def test_what_cannot_be_taken_back_keeps_nothing_else_from_being_replaced() -> None:
+    world, replacer = make()
+    world.create("t", *NODES[:3])
+    world.create("u", NODES[0], NODES[1], NODES[4])
+    world.lose(LOST)
+    await wait(world, replacer, GRACE_S + 1)
+    assert LOST not in world.partitions()[0].target
+    world.voting = world.metadata.voters
+    world.do(pb.Command(drain_node=pb.DrainNode(node=LOST)))
+    world.find(LOST)
+    await wait(world, replacer, 1)
+    assert replacer.found == ()
+    # Where it goes on to, it is not heard of any more.
+    taker = next(node for node in world.partitions()[0].target if node in NODES[3:])
+    world.lose(taker)
+    await wait(world, replacer, 1)
+    assert found(replacer, taker).stage is Stage.COUNTING
+
+
+async def test_orders_that_take_their_time_do_not_begin_the_counting_anew() -> None:
+    world, replacer = make()
+    world.create("t", *NODES[:3], partitions=8)
+
+    def pass_time() -> None:
+        world.now += 1.5
+
+    world.after_order = pass_time
+    world.lose(LOST)
+    await wait(world, replacer, GRACE_S + 2)
+    assert found(replacer).stage is Stage.MOVING
+    world.move_all()
+    await wait(world, replacer, 1)
+    assert world.given.count("assign_replicas") == 8
+
+
+async def test_an_order_that_takes_too_long_begins_the_counting_anew() -> None:
+    world, replacer = make()
+    world.create("t", *NODES[:3], partitions=8)
+
+    def pass_time() -> None:
+        world.now += 4
+
+    world.after_order = pass_time
+    world.lose(LOST)
+    await wait(world, replacer, GRACE_S + 2)
+    assert found(replacer).stage is Stage.COUNTING

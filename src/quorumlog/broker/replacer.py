@@ -25,6 +25,7 @@ from quorumlog.broker.replacement import (
     holds_anything,
 )
 from quorumlog.broker.topics import NodeInfo, Standing
+from quorumlog.errors import IdentityError, InvalidArgument, NotFound, UnsafeChange
 from quorumlog.ports import Clock, Membership, MemberState
 from quorumlog.replication.replica import Replica
 from quorumlog.types import GroupId, NodeId
@@ -33,11 +34,14 @@ MAX_MOVING: Final = 4
 """Partitions of a failed node that are ordered to be elsewhere at a time."""
 
 MAX_GAP_S: Final = 3.0
-"""From one look to the next; after a longer one counting begins anew: this process stood still, and
-what it did not hear meanwhile says nothing."""
+"""From one look, or order that was carried out, to the next; after a longer one counting begins
+anew: this process stood still, and what it did not hear meanwhile says nothing."""
 
 REFUSED_S: Final = 10.0
 """After a look at all partitions that found nothing to order, until the next one."""
+
+_REFUSALS: Final = (InvalidArgument, NotFound, IdentityError, UnsafeChange)
+"""What the metadata say to an order that they would not take later either."""
 
 _log = structlog.get_logger()
 
@@ -111,7 +115,9 @@ class Replacer:
         for node, silent_s in silent.items():
             info = self._metadata.node(node)
             if info is None or info.standing is Standing.LEAVING:
-                self._found.pop(node, None)  # an operator removes it
+                # An operator removes it.
+                self._found.pop(node, None)
+                self._look_again_s.pop(node, None)
             elif silent_s < grace_s:
                 held = len(self._metadata.groups_of(node))
                 self._note(Replacement(node, Stage.COUNTING, silent_s, grace_s - silent_s, held))
@@ -182,7 +188,7 @@ class Replacer:
             voters = metadata_pb2.SetVoters(
                 voters=orders.voters, voters_index=self._metadata.voters_index
             )
-            await self._propose(metadata_pb2.Command(set_voters=voters))
+            await self._give(metadata_pb2.Command(set_voters=voters))
             _log.warning("failed_node_lost_its_vote", node=node, voters=orders.voters)
             given += 1
         for topic, partition, wanted in orders.moves:
@@ -201,19 +207,34 @@ class Replacer:
         return given
 
     async def _take_back(self, group: GroupId, order: _Order) -> None:
-        """The node is heard again: it keeps what has not moved yet."""
+        """The node is heard again: it keeps what has not moved yet. Where it may not, since it is
+        drained by now, or another of them is gone, the move goes on."""
         partition = self._metadata.group(group)
         is_under_way = (
             partition is not None and bool(partition.wanted) and partition.move == order.move
         )
         if is_under_way and self._metadata.node(order.node) is not None:
-            await self._assign(group, order.before)
-            _log.info("replacement_given_up", node=order.node, group=group)
+            try:
+                await self._assign(group, order.before)
+            except _REFUSALS as error:
+                _log.warning(
+                    "replacement_not_taken_back", node=order.node, group=group, error=str(error)
+                )
+            else:
+                _log.info("replacement_given_up", node=order.node, group=group)
         del self._orders[group]
 
     async def _assign(self, group: GroupId, wanted: Sequence[NodeId]) -> metadata_pb2.Result:
         message = metadata_pb2.AssignReplicas(group=group, wanted=wanted)
-        return await self._propose(metadata_pb2.Command(assign_replicas=message))
+        return await self._give(metadata_pb2.Command(assign_replicas=message))
+
+    async def _give(self, command: metadata_pb2.Command) -> metadata_pb2.Result:
+        """Propose; what was committed in time is as good as a look: this process goes on."""
+        result = await self._propose(command)
+        now = self._clock.monotonic_s()
+        if now - self._looked_at_s <= MAX_GAP_S:
+            self._looked_at_s = now
+        return result
 
     def _count_moving(self) -> int:
         """Orders that are not carried out yet; the others are forgotten."""
