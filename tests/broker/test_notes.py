@@ -208,6 +208,20 @@ async def test_what_a_leader_proposed_and_lost_is_not_held_against_its_callers_l
 
 
 @simulated
+async def test_a_deposed_leader_does_not_say_that_a_checkpoint_is_behind_the_end() -> None:
+    noted = Noted()
+    await noted.open()
+    led, keeper = await noted.led(), await noted.keeper()
+    noted.cluster.wire.cut = {noted.cluster.node_of(led.replica)}
+    raft = ReplicationConfig().raft
+    await asyncio.sleep((raft.lease_fraction + 0.1) * raft.election_timeout_s)
+    assert led.replica.serving
+    # Its successor may have the record that was read; it has not heard of either.
+    with pytest.raises(NotLeader):
+        await keeper.set_checkpoint("t", 0, "a", 1, rewind=False)
+
+
+@simulated
 async def test_a_checkpoint_that_cannot_be_is_refused_with_the_reason() -> None:
     noted = Noted()
     await noted.open()

@@ -211,6 +211,9 @@ class Broker:
     async def delete_before(self, topic: str, partition: int, offset: int) -> int:
         """Delete the partition's records before ``offset``, for good; see :class:`BrokerPort`."""
         led = self._led(topic, partition)
+        if offset > led.readable[1]:
+            # A leader that was deposed and has not heard of it knows an old end.
+            await led.read_barrier()
         start, end = led.readable
         if offset > end:
             raise OffsetOutOfRange(offset, start, end)

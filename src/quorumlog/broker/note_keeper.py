@@ -65,6 +65,9 @@ class NoteKeeper:
         """See :meth:`quorumlog.broker.port.BrokerPort.set_checkpoint`."""
         check_checkpoint_name(name)
         led = self._lead(topic, partition)
+        if offset > led.readable[1]:
+            # A leader that was deposed and has not heard of it knows an old end.
+            await led.read_barrier()
         start, end = led.readable
         if not 0 <= offset <= end:
             raise OffsetOutOfRange(offset, start, end)
