@@ -91,6 +91,15 @@ class Flusher:
         """Whether the start offset of the log is on disk."""
         return self._writer.durable_start == self._state.start_offset
 
+    @property
+    def owes_sync(self) -> bool:
+        """Whether the next flush has to sync what earlier ones wrote, however much that is."""
+        if self._writer.is_synced:
+            return False
+        due_s = self.sync_due_s
+        is_due = due_s is not None and self._state.clock.monotonic_s() >= due_s
+        return is_due or self._state.config.fsync == FSYNC_ALWAYS
+
     def _take_work(self) -> Limits:
         layout = self._state.layout
         self._reach = Flushed(Index(layout.next_index - 1), layout.last_term)

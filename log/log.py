@@ -106,8 +106,12 @@ class Log(ReadableLog):
 
     @property
     def is_flush_small(self) -> bool:
-        """Whether ``flush`` has one batch of at most 32 KiB to write, and that to sync."""
-        return self._layout.is_work_small and self._flusher.is_start_durable
+        """Whether ``flush`` has one batch of at most 32 KiB to write, and no more to sync."""
+        return (
+            self._layout.is_work_small
+            and self._flusher.is_start_durable
+            and not self._flusher.owes_sync
+        )
 
     @property
     def sync_due_s(self) -> float | None:

@@ -201,10 +201,11 @@ class Steps:
 class Quick:
     """A persister whose disk is known to be quick, and what it works with."""
 
-    def __init__(self, limit_s: float = 0.001) -> None:
+    def __init__(self, limit_s: float = 0.001, log_config: LogConfig | None = None) -> None:
         self.disk = SimDisk(Random(1))
         self.disk.make_directory("data")
-        self.log = Log.open(self.disk, "data", LogConfig(), FixedClock())
+        clock = SimClock(asyncio.get_running_loop())
+        self.log = Log.open(self.disk, "data", log_config or LogConfig(), clock)
         self.worker, self.owner = Hands(), Steps()
         self.place = FlushPlace(limit_s)
         self.place.given_to_worker()
@@ -215,7 +216,7 @@ class Quick:
             worker=self.worker,
             place=self.place,
             config=ReplicationConfig(),
-            clock=SimClock(asyncio.get_running_loop()),
+            clock=clock,
             owner=self.owner,
         )
 
@@ -254,6 +255,23 @@ async def flush_on_the_worker(case: str) -> None:
     assert (quick.owner.flushed, len(quick.worker.given)) == ([], 1)
     await quick.worker.work()
     assert quick.owner.flushed == [quick.log.last_index]
+
+
+@simulated
+async def test_the_loop_writes_between_interval_syncs_and_the_worker_syncs_what_it_wrote() -> None:
+    quick = Quick(log_config=LogConfig(fsync="interval", fsync_interval_s=1.0))
+    for expected in ([1], [1, 2]):
+        quick.append()
+        quick.persister.start()
+        await asyncio.sleep(0)
+        assert (quick.owner.flushed, quick.worker.given) == (expected, [])
+    await asyncio.sleep(1.0)
+    quick.append()
+    quick.persister.start()
+    await asyncio.sleep(0)
+    assert (quick.owner.flushed, len(quick.worker.given)) == ([1, 2], 1)
+    await quick.worker.work()
+    assert quick.owner.flushed == [1, 2, 3]
 
 
 @simulated
