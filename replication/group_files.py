@@ -116,7 +116,13 @@ class GroupFiles:
         )
 
     def find_members(
-        self, group: GroupId, log: Log, found: FoundStates, initial: Members, node_id: NodeId
+        self,
+        group: GroupId,
+        log: Log,
+        found: FoundStates,
+        initial: Members,
+        node_id: NodeId,
+        needs_saved_state: bool,
     ) -> tuple[Members, ConfigEntries]:
         """The configuration before those in ``log`` behind what was restored; and these. Blocks.
 
@@ -124,9 +130,14 @@ class GroupFiles:
         if ``log`` is whole; else what the newest state on disk says, though the state machine could
         not use it. (A configuration is in a saved state before its batch is removed.)
 
+        Args:
+            needs_saved_state: nothing of the log is removed before a state is saved, so that one
+                which is not there was lost; without it none may ever have been made.
+
         Raises:
-            Corrupt: all that may say it is damaged. ``initial`` may be of long ago, and have no
-                member in common with today's majorities; it only does for who is alone in it.
+            Corrupt: all that may say it is damaged, or gone. ``initial`` may be of long ago, and
+                have no member in common with today's majorities; it only does for who is alone in
+                it, and has a use for a log without a state.
             StorageError: the log cannot be read.
         """
         entries = configurations_in(log, found.restored)
@@ -136,13 +147,14 @@ class GroupFiles:
             newest = load_newest(self._disk, self.path_of(group), _ANY_INDEX)
             known = newest.snapshot
             # From a state at the start on, the log itself says what followed.
-            is_lost = bool(newest.damage) and (known is None or known.index < log.start_index - 1)
+            may_be_missed = needs_saved_state or bool(newest.damage)
+            is_lost = may_be_missed and (known is None or known.index < log.start_index - 1)
         if is_lost and entries:
             # What holds is known; what would hold again, were it cut off, is not.
             return Members(()), entries
-        if is_lost and initial.voting != (node_id,):
+        if is_lost and (needs_saved_state or initial.voting != (node_id,)):
             raise Corrupt(
-                self.path_of(group), 0, "a saved state with the configuration", "damaged ones"
+                self.path_of(group), 0, "a saved state with the configuration", "none that is whole"
             )
         if is_lost or known is None or not known.configuration:
             return initial, entries

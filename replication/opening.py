@@ -93,7 +93,13 @@ class Opener:
             )
             members, configurations = await self._worker.run(
                 partial(
-                    self._files.find_members, group, opened.log, found, order.members, self._node_id
+                    self._files.find_members,
+                    group,
+                    opened.log,
+                    found,
+                    order.members,
+                    self._node_id,
+                    order.state_machine.needs_saved_state,
                 )
             )
             if self._is_closing():

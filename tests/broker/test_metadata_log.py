@@ -164,3 +164,23 @@ async def test_a_replica_without_a_whole_state_takes_no_empty_one_for_its_own() 
     await cluster.open_node(node, NO_STATES)
     await cluster.until_all_equal()
     await cluster.close()
+
+
+@simulated
+async def test_a_replica_without_any_state_takes_no_old_voters_for_those_of_today() -> None:
+    """Who votes stood in a state that is gone: it votes no more before it has it from its peers."""
+    cluster = Metadata()
+    await cluster.open(NO_STATES)
+    await cluster.write_and_trim(10)
+    leader = cluster.node_of(await cluster.leader())
+    node = next(node for node in cluster.nodes if node != leader)
+    assert cluster.replica(node).log.start_index > 30
+    cluster.power_cut(node)
+    directory, disk = f"groups/{GROUP}", cluster.disks[node]
+    for name in disk.list_directory(directory):
+        if name.endswith(".state"):
+            disk.remove(f"{directory}/{name}")
+    await cluster.open_node(node, NO_STATES)
+    assert cluster.replica(node).core.recovering
+    await cluster.until_all_equal()
+    await cluster.close()
