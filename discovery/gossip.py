@@ -35,7 +35,8 @@ from quorumlog.discovery.key_ring import GossipKeys
 from quorumlog.discovery.limits import RateLimit
 from quorumlog.discovery.member_events import MemberEvents
 from quorumlog.discovery.rejections import Rejections
-from quorumlog.discovery.seeds import SeedFinder, resolve
+from quorumlog.discovery.resolver import Resolver, SystemResolver
+from quorumlog.discovery.seeds import SeedFinder
 from quorumlog.discovery.sockets import PacketProtocol, bind_pair, bound_address, reachable_host
 from quorumlog.discovery.wire.envelope import Envelope
 from quorumlog.discovery.wire.messages import Address
@@ -111,6 +112,7 @@ class Gossip:
         tags: Mapping[str, str],
         config: GossipConfig | None = None,
         keys: GossipKeys | None = None,
+        resolver: Resolver | None = None,
         rng: Rng,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> "Gossip":
@@ -118,12 +120,14 @@ class Gossip:
 
         ``name`` is unique in the cluster. ``bind`` port 0 takes any free port. ``advertise`` is
         where others reach this node (port 0: the bound one), by default the bound address.
-        ``seeds`` are ``HOST:PORT`` of any members, resolved again at every try. With ``keys``
-        everything is encrypted, with nonces from ``random_bytes``.
+        ``seeds`` are ``HOST:PORT`` of any members, or names in DNS (``parse_seed``), resolved again
+        at every try by ``resolver`` (the machine's own). With ``keys`` everything is encrypted,
+        with nonces from ``random_bytes``.
         Raises ``AddressInUse``, ``ConfigError`` (an address or seed that cannot be), and
         ``InvalidArgument`` (a name or tags that do not fit).
         """
         config = config or GossipConfig.lan()
+        resolver = resolver or SystemResolver()
         envelope = Envelope(
             label=config.label,
             seal=None if keys is None else Seal(keys, random_bytes),
@@ -133,7 +137,7 @@ class Gossip:
         packets, stream = bind_pair(*bind)
         try:
             bound = bound_address(packets)
-            advertised = await _advertised(bound, advertise)
+            advertised = await _advertised(bound, advertise, resolver)
             core = GossipCore(
                 name=name,
                 address=advertised,
@@ -146,7 +150,11 @@ class Gossip:
                 core, envelope, keys=keys, bound=bound, advertised=advertised, config=config
             )
             finder = SeedFinder(
-                seeds, exchange=gossip._exchanges.join, running=gossip._running, config=config
+                seeds,
+                exchange=gossip._exchanges.join,
+                running=gossip._running,
+                resolver=resolver,
+                config=config,
             )
             await gossip._run(packets, stream, finder)
             if keys is not None and keys.path:
@@ -380,11 +388,11 @@ class _Stop(Exception):
     """Ends the task group of a member that closes."""
 
 
-async def _advertised(bound: Address, advertise: Address | None) -> Address:
+async def _advertised(bound: Address, advertise: Address | None, resolver: Resolver) -> Address:
     if advertise is None:
         return reachable_host(bound[0]), bound[1]
     try:
-        addresses = await resolve(advertise[0], advertise[1] or bound[1])
+        addresses = await resolver.addresses(advertise[0], advertise[1] or bound[1])
     except OSError as error:
         raise ConfigError(f"the address to advertise, {advertise[0]}, is unknown") from error
     return addresses[0]

@@ -1,38 +1,70 @@
-"""Finding the first members: the addresses in ``--join``, tried until somebody answers."""
+"""Finding the first members: the seeds in ``--join``, tried until somebody answers."""
 
 import asyncio
-import socket
+import re
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
 import structlog
 
 from quorumlog.discovery.config import GossipConfig
 from quorumlog.discovery.limits import RateLimit
+from quorumlog.discovery.resolver import Resolver
 from quorumlog.discovery.wire.messages import Address
 from quorumlog.errors import ConfigError, ProtocolError
 
 _log = structlog.get_logger(__name__)
 
 MAX_SEEDS: Final = 64
+MAX_ADDRESSES: Final = 256
+"""Of one seed at one try; what is beyond is left out."""
 _FIRST_WAIT_SHARE: Final = 1 / 40
 _LOG_INTERVAL_S: Final = 30.0
+_ADDRESSES: Final = "dns+a://"
+_SERVICE: Final = "dns+srv://"
+_SERVICE_NAME: Final = re.compile(r"(_[a-zA-Z0-9-]{1,62}\.){2}[a-zA-Z0-9_.-]{1,120}")
 
 
-def parse_seed(text: str) -> Address:
-    """``HOST:PORT`` with a name, an IPv4 or a bracketed IPv6 address. Raises ``ConfigError``."""
-    host, _, port = text.rpartition(":")
+class SeedKind(Enum):
+    """What a seed's name stands for."""
+
+    MEMBER = "member"
+    """One member: any of its addresses will do."""
+    ADDRESSES = "addresses"
+    """As many members as the name has addresses."""
+    SERVICE = "service"
+    """As many members as the name has SRV records, each with as many addresses as it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """``port`` is 0 for a service, whose records have it."""
+
+    kind: SeedKind
+    host: str
+    port: int
+
+
+def parse_seed(text: str) -> Seed:
+    """``HOST:PORT``, ``dns+a://HOST:PORT`` or ``dns+srv://_SERVICE._PROTOCOL.NAME``, where HOST is
+    a name, an IPv4 or a bracketed IPv6 address. Raises ``ConfigError``."""
+    if text.startswith(_SERVICE):
+        name = text.removeprefix(_SERVICE)
+        if not _SERVICE_NAME.fullmatch(name):
+            raise ConfigError(f"the seed {text!r} is not dns+srv://_SERVICE._PROTOCOL.NAME")
+        return Seed(SeedKind.SERVICE, name, 0)
+    kind = SeedKind.ADDRESSES if text.startswith(_ADDRESSES) else SeedKind.MEMBER
+    host, _, port = text.removeprefix(_ADDRESSES).rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
-        raise ConfigError(f"the seed {text!r} is not HOST:PORT")
-    return host, int(port)
-
-
-async def resolve(host: str, port: int) -> list[Address]:
-    """Every numeric address of ``host``, in the resolver's order. Raises ``OSError``."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys((str(info[4][0]), port) for info in found))
+    is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65_536
+    if not host or "/" in host or not is_port:
+        raise ConfigError(
+            f"the seed {text!r} is not HOST:PORT, dns+a://HOST:PORT or "
+            "dns+srv://_SERVICE._PROTOCOL.NAME"
+        )
+    return Seed(kind, host, int(port))
 
 
 class SeedFinder:
@@ -40,6 +72,7 @@ class SeedFinder:
 
     ``exchange`` does a push/pull with an address and raises when it fails; ``running`` gives the
     addresses of the members that run, this node's own first and included.
+    Raises ``ConfigError``: a seed that cannot be, too many, no library for SRV records.
     """
 
     def __init__(
@@ -48,11 +81,15 @@ class SeedFinder:
         *,
         exchange: Callable[[Address], Awaitable[None]],
         running: Callable[[], list[Address]],
+        resolver: Resolver,
         config: GossipConfig,
     ) -> None:
         if len(seeds) > MAX_SEEDS:
             raise ConfigError(f"there are {len(seeds)} seeds and the limit is {MAX_SEEDS}")
         self._seeds = {seed: parse_seed(seed) for seed in seeds}
+        if any(seed.kind is SeedKind.SERVICE for seed in self._seeds.values()):
+            resolver.require_services()
+        self._resolver = resolver
         self._exchange = exchange
         self._running = running
         self._config = config
@@ -78,28 +115,86 @@ class SeedFinder:
                 await asyncio.sleep(wait_s)
                 wait_s = min(longest_s, 2 * wait_s)
 
-    async def _try(self, seed: str) -> None:
-        """Call every address of one seed that is no running member, until one answers."""
+    async def _try(self, text: str) -> None:
+        """Call what one seed stands for, except the members that run."""
+        seed = self._seeds[text]
+        addresses: list[Address] = []
         reason: Exception | None = None
         try:
             async with asyncio.timeout(self._config.stream_timeout_s):
-                addresses = await resolve(*self._seeds[seed])
+                addresses = await self._resolve(seed)
         except OSError as error:
-            addresses, reason = [], error
+            reason = error
+        call = self._call_one if seed.kind is SeedKind.MEMBER else self._call_all
+        found, failure = await call(addresses)
+        if not found:
+            self._report(text, addresses, failure or reason)
+
+    async def _resolve(self, seed: Seed) -> list[Address]:
+        """At most ``MAX_ADDRESSES``, none twice. Raises ``OSError`` when nothing was found."""
+        if seed.kind is not SeedKind.SERVICE:
+            return (await self._resolver.addresses(seed.host, seed.port))[:MAX_ADDRESSES]
+        targets = await self._resolver.services(seed.host)
+        # A target "." says that the service is decidedly not here (RFC 2782).
+        named = [target for target in targets if target.host not in ("", ".") and target.port]
+        named.sort(key=lambda target: (target.priority, -target.weight, target.host, target.port))
+        results = await asyncio.gather(
+            *(self._resolver.addresses(each.host, each.port) for each in named[:MAX_ADDRESSES]),
+            return_exceptions=True,
+        )
+        addresses: dict[Address, None] = {}
+        reason = OSError(f"{seed.host} names no host")
+        for result in results:
+            if isinstance(result, OSError):
+                reason = result
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                addresses.update(dict.fromkeys(result))
+        if not addresses:
+            raise reason
+        return list(addresses)[:MAX_ADDRESSES]
+
+    async def _call_one(self, addresses: list[Address]) -> tuple[bool, Exception | None]:
+        """Until one is a member, this node included, or answers: whether so, and why not."""
+        reason: Exception | None = None
         for address in addresses:
             if address in self._running():
-                return
-            try:
-                await self._exchange(address)
-                return
-            except (OSError, ProtocolError) as error:
-                reason = error
-        limit = self._limits[seed]
-        now = asyncio.get_running_loop().time()
-        if limit.allows(now):
+                return True, None
+            reason = await self._call(address)
+            if reason is None:
+                return True, None
+        return False, reason
+
+    async def _call_all(self, addresses: list[Address]) -> tuple[bool, Exception | None]:
+        """Each that is no member: whether another member is among them, and why not.
+
+        One after the other: the first answer tells of most of those behind it.
+        """
+        found = False
+        reason: Exception | None = OSError("there is nobody but this node") if addresses else None
+        for address in addresses:
+            own, *others = self._running()
+            if address == own:
+                continue
+            failure = None if address in others else await self._call(address)
+            found = found or failure is None
+            reason = failure or reason
+        return found, reason
+
+    async def _call(self, address: Address) -> Exception | None:
+        try:
+            await self._exchange(address)
+        except (OSError, ProtocolError) as error:
+            return error
+        return None
+
+    def _report(self, text: str, addresses: list[Address], reason: Exception | None) -> None:
+        limit = self._limits[text]
+        if limit.allows(asyncio.get_running_loop().time()):
             _log.warning(
                 "seed_unreachable",
-                seed=seed,
+                seed=text,
                 addresses=[f"{host}:{port}" for host, port in addresses],
                 error=str(reason) or type(reason).__name__,
                 alone=len(self._running()) <= 1,

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from quorumlog.discovery.config import GossipConfig
 from quorumlog.discovery.gossip import Gossip
+from quorumlog.discovery.resolver import ServiceTarget, SystemResolver
 from quorumlog.discovery.seeds import parse_seed
 from quorumlog.discovery.streams import exchange_state, ping
 from quorumlog.discovery.wire.codec import encode_push_pull
@@ -192,6 +193,17 @@ async def test_a_seed_may_be_a_name(start: Start) -> None:
     await meet(one, two)
 
 
+async def test_a_member_finds_the_others_by_the_records_of_a_service(start: Start) -> None:
+    one = await start("one")
+
+    class Records(SystemResolver):
+        async def services(self, name: str) -> list[ServiceTarget]:
+            return [ServiceTarget("localhost", one.address[1])]
+
+    two = await start("two", "dns+srv://_gossip._tcp.q", resolver=Records())
+    await meet(one, two)
+
+
 async def test_a_node_that_is_its_own_seed_stays_well(start: Start) -> None:
     host, port = one_free_address()
     one = await start("one", f"{host}:{port}", f"localhost:{port}", bind=(host, port))
@@ -330,7 +342,8 @@ async def test_what_is_advertised_is_what_others_are_told(start: Start) -> None:
     [("h:1", ("h", 1)), ("[::1]:7946", ("::1", 7946)), ("10.0.0.1:65535", ("10.0.0.1", 65535))],
 )
 def test_a_seed_is_host_and_port(text: str, address: tuple[str, int]) -> None:
-    assert parse_seed(text) == address
+    seed = parse_seed(text)
+    assert (seed.host, seed.port) == address
 
 
 @pytest.mark.parametrize("text", ["", "h", "h:", ":1", "h:0", "h:65536", "h:x", "h:²", "[]:1"])

@@ -33,6 +33,13 @@ def test_environment_lists_are_separated_by_commas() -> None:
     assert config.join == ("a:1", "b:2")
 
 
+def test_seeds_may_be_names_in_dns() -> None:
+    seeds = ("dns+a://q.default.svc:7946", "dns+srv://_gossip._tcp.q")
+    assert load_config({"join": seeds}, {}).join == seeds
+    with pytest.raises(ConfigError, match=r"'dns\+a://q' is not"):
+        load_config({"join": ("dns+a://q",)}, {})
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

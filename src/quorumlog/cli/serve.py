@@ -12,9 +12,10 @@ import click
 @click.option("--gossip", metavar="HOST:PORT", help="[default: the host of --listen, port 7946]")
 @click.option(
     "--join",
-    metavar="HOST:PORT",
+    metavar="SEED",
     multiple=True,
-    help="Gossip address of any node of the cluster; repeatable.",
+    help="Gossip address of any node of the cluster: HOST:PORT, dns+a://HOST:PORT or "
+    "dns+srv://_SERVICE._PROTOCOL.NAME; repeatable.",
 )
 @click.option(
     "--gossip-keys",

@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from quorumlog.discovery.seeds import parse_seed
 from quorumlog.errors import ConfigError
 from quorumlog.log.pacer import MIN_BYTES_S
 
@@ -44,8 +45,8 @@ class NodeConfig:
     advertise: str = ""
     """HOST:PORT that other nodes and clients use; empty: listen. Needed when listen is 0.0.0.0."""
     join: tuple[str, ...] = ()
-    """HOST:PORT of the gossip endpoint of any nodes of the cluster; in the environment with
-    commas."""
+    """Gossip endpoints of any nodes of the cluster: HOST:PORT, dns+a://HOST:PORT (every address
+    of the name) or dns+srv://_SERVICE._PROTOCOL.NAME; in the environment with commas."""
     name: str = ""
     """A name for people, up to 64 characters; empty: made of the node id."""
     bootstrap_expect: int = -1
@@ -88,7 +89,7 @@ class NodeConfig:
             if getattr(self, name):
                 parse_address(name, getattr(self, name))
         for seed in self.join:
-            parse_address("join", seed)
+            parse_seed(seed)
         _within("bootstrap_expect", self.bootstrap_expect, -1, 9)
         _within("election_timeout_ms", self.election_timeout_ms, 50, 60_000)
         _within("segment_bytes", self.segment_bytes, 8 << 20, 2 << 30)
