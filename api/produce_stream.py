@@ -12,8 +12,9 @@ from quorumlog.api._pb import quorumlog_pb2 as pb
 from quorumlog.api.convert import draft_of, fill_response
 from quorumlog.api.limits import Limits
 from quorumlog.api.pipeline import Answer, ProducePipeline, Submission
+from quorumlog.api.produce_request import bad_pack
 from quorumlog.broker.port import BrokerPort, ProduceAck
-from quorumlog.errors import InvalidArgument, QuorumlogError
+from quorumlog.errors import QuorumlogError
 from quorumlog.types import MAX_PACKED_REQUESTS
 
 
@@ -51,9 +52,7 @@ class ProduceStream:
         if not more:
             return [self._submit(message)]
         if len(more) >= MAX_PACKED_REQUESTS or any(request.more for request in more):
-            raise InvalidArgument(
-                f"a message has at most {MAX_PACKED_REQUESTS} requests, and no packs within it"
-            )
+            raise bad_pack()
         return [self._submit(message), *map(self._submit, more)]
 
     def _submit(self, request: pb.ProduceRequest) -> Submission:
@@ -67,7 +66,9 @@ class ProduceStream:
         except QuorumlogError as error:
             outcome = error
         lane = (request.topic, request.partition)
-        return Submission(lane, request.request_id, len(batch.body), outcome)
+        # A topic that does not exist may have a name as long as a message, and is kept as long.
+        size_bytes = len(batch.body) + len(request.topic)
+        return Submission(lane, request.request_id, size_bytes, outcome)
 
 
 def _packed(answers: Sequence[Answer]) -> pb.ProduceResponse:

@@ -7,6 +7,7 @@ import grpc
 from quorumlog.api._pb import quorumlog_pb2 as pb
 from quorumlog.api.fetch_message import FetchMessage
 from quorumlog.api.log_service import LogService
+from quorumlog.api.produce_request import parse_request
 
 LOG_SERVICE: Final = pb.DESCRIPTOR.services_by_name["Log"].full_name
 
@@ -17,7 +18,7 @@ def add_log_service(service: LogService, server: grpc.aio.Server) -> None:
     handlers = {
         "Produce": unary(
             service.Produce,
-            request_deserializer=pb.ProduceRequest.FromString,
+            request_deserializer=parse_request,
             response_serializer=pb.ProduceResponse.SerializeToString,
         ),
         "ProduceAt": unary(
@@ -27,7 +28,7 @@ def add_log_service(service: LogService, server: grpc.aio.Server) -> None:
         ),
         "ProduceStream": grpc.stream_stream_rpc_method_handler(
             service.ProduceStream,
-            request_deserializer=pb.ProduceRequest.FromString,
+            request_deserializer=parse_request,
             response_serializer=pb.ProduceResponse.SerializeToString,
         ),
         "Fetch": unary(

@@ -12,8 +12,9 @@ from fakes.requests import produce
 from quorumlog.api._pb import quorumlog_pb2 as pb
 from quorumlog.api.limits import Limits
 from quorumlog.api.log_service import LogService
+from quorumlog.api.produce_stream import ProduceStream
 from quorumlog.errors import InvalidArgument
-from quorumlog.types import MAX_PACKED_REQUESTS
+from quorumlog.types import MAX_MESSAGE_BYTES, MAX_PACKED_REQUESTS
 
 
 class Stream:
@@ -188,3 +189,22 @@ async def test_reading_stops_at_the_bound_of_unanswered_requests_however_they_ca
     broker.held = False
     broker.commit("t")
     await stream.finish()
+
+
+async def test_reading_stops_at_the_bound_of_bytes_also_where_they_are_the_names_of_topics(
+    broker: FakeBroker,
+) -> None:
+    read = []
+
+    async def requests() -> AsyncIterator[pb.ProduceRequest]:
+        for at in range(10):
+            read.append(at)
+            yield produce(b"a", topic="x" * 1000)
+
+    limits = Limits(max_unanswered_bytes=MAX_MESSAGE_BYTES + 2500)
+    answers = ProduceStream(broker, limits).responses(requests())
+    await anext(answers)
+    # Nobody takes the next one.
+    await settle()
+    assert read == [0, 1, 2]
+    assert len([answer async for answer in answers]) == 9

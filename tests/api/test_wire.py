@@ -82,6 +82,19 @@ async def test_a_message_over_the_limit_is_not_retryable(channel: grpc.aio.Chann
     assert type(error) is InvalidArgument
 
 
+async def test_a_pack_of_millions_is_refused_before_it_is_parsed(
+    broker: FakeBroker, channel: grpc.aio.Channel
+) -> None:
+    hostile = b"\x2a\x00" * 1_000_000
+    kind = quorumlog_pb2.ProduceResponse.FromString
+    single = channel.unary_unary("/quorumlog.v1.Log/Produce", response_deserializer=kind)
+    await rpc_failure(single(hostile))
+    stream = channel.stream_stream("/quorumlog.v1.Log/ProduceStream", response_deserializer=kind)()
+    await stream.write(hostile)
+    assert type(await rpc_failure(stream.read())) is InvalidArgument
+    assert broker.submitted == []
+
+
 async def test_a_produce_stream_answers_errors_and_goes_on(
     broker: FakeBroker, channel: grpc.aio.Channel
 ) -> None:
