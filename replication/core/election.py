@@ -17,7 +17,7 @@ from quorumlog.replication.core.members import Configurations, Members
 from quorumlog.replication.core.messages import TimeoutNow, VoteRequest, VoteResponse
 from quorumlog.replication.core.outbox import Outbox
 from quorumlog.replication.core.quorum import Tally, tally
-from quorumlog.replication.core.ready import LeaderChanged, SteppedDown
+from quorumlog.replication.core.ready import LeaderChanged, Recovered, SteppedDown
 from quorumlog.replication.core.role import TRANSITIONS, Role
 from quorumlog.types import Index, NodeId, Term
 
@@ -97,6 +97,7 @@ class Elector(ABC):
     def recovered(self) -> None:
         """All that this member ever acknowledged is in its log again, durably: it votes."""
         self.recovering = False
+        self._outbox.events.append(Recovered())
 
     @abstractmethod
     def _start_leading(self, now: float) -> None:

@@ -53,7 +53,14 @@ class Awoke:
     """This node slept in its group and has its timers set again."""
 
 
-Event = BecameLeader | SteppedDown | LeaderChanged | MembersChanged | ReadAllowed | Awoke
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """All that this node ever acknowledged in its group is in its log again."""
+
+
+Event = (
+    BecameLeader | SteppedDown | LeaderChanged | MembersChanged | ReadAllowed | Awoke | Recovered
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import pytest
 
 from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.controller import Controller
+from quorumlog.broker.replacement import Replacement
 from quorumlog.errors import InvariantViolation
 from quorumlog.log.config import LogConfig
 from quorumlog.replication.core.members import Members
@@ -29,6 +30,9 @@ class NoPeers:
     def on_message(self, handler: object) -> None: ...
 
     async def propose(self, peer: NodeId, command: bytes) -> bytes:
+        raise AssertionError("a single node asks nobody")
+
+    async def replacements(self, peer: NodeId) -> list[Replacement]:
         raise AssertionError("a single node asks nobody")
 
 
@@ -77,7 +81,8 @@ def test_a_bug_in_a_controllers_task_is_reported_and_not_retried() -> None:
     assert [str(failure) for failure in failures] == ["broken on purpose"]
 
 
-async def test_a_cancellation_that_comes_with_the_result_is_not_lost() -> None:
+def make() -> Controller:
+    """That of a node that has not started."""
     loop = asyncio.get_running_loop()
     peers = NoPeers()
     host = GroupHost(
@@ -89,7 +94,7 @@ async def test_a_cancellation_that_comes_with_the_result_is_not_lost() -> None:
         transport=peers,
         rng=random.Random(1),
     )
-    controller = Controller(
+    return Controller(
         node_id=NodeId("n1"),
         host=host,
         membership=StaticMembership([member(NodeId("n1"), "n1:7400")]),
@@ -97,8 +102,31 @@ async def test_a_cancellation_that_comes_with_the_result_is_not_lost() -> None:
         log_config=lambda topic: LogConfig(fsync=topic.fsync),
         clock=SimClock(loop),
     )
+
+
+async def test_who_starts_over_knows_the_metadata_only_when_all_is_there_again() -> None:
+    """Its log has begun with a part of the leader's, and all of that is committed and applied."""
+    controller = make()
+    core = SimpleNamespace(leader_id=NodeId("n2"), commit_index=3, recovering=True)
+    log = SimpleNamespace(last_index=3)
+    replica = SimpleNamespace(core=core, log=log, awaited=None, applied_index=3)
+    controller._host.replicas[METADATA_GROUP] = cast(Replica, replica)
+    waiting = asyncio.create_task(controller.wait_applied(lambda: controller.caught_up))
+    await asyncio.sleep(0)
+    assert not controller.caught_up
+    core.recovering, core.commit_index, replica.applied_index = False, 9, 9
+    controller.replica_event(cast(Replica, SimpleNamespace(group=METADATA_GROUP)))
+    async with asyncio.timeout(5):
+        assert await waiting
+
+
+async def test_a_cancellation_that_comes_with_the_result_is_not_lost() -> None:
+    loop = asyncio.get_running_loop()
+    controller = make()
     outcome: asyncio.Future[metadata_pb2.Result] = loop.create_future()
-    host.replicas[METADATA_GROUP] = cast(Replica, SimpleNamespace(propose=lambda draft: outcome))
+    controller._host.replicas[METADATA_GROUP] = cast(
+        Replica, SimpleNamespace(propose=lambda draft: outcome)
+    )
     command = metadata_pb2.Command(allocate_producer=metadata_pb2.AllocateProducer())
     proposing = asyncio.create_task(controller.propose_here(command.SerializeToString()))
     await asyncio.sleep(0)

@@ -17,6 +17,7 @@ from quorumlog.log.config import LogConfig
 from quorumlog.log.hard_state import HardState
 from quorumlog.replication.catch_up.starting_over import is_recovering
 from quorumlog.replication.core.members import Members
+from quorumlog.replication.core.ready import Event, Recovered
 from quorumlog.replication.group_files import GroupFiles
 from quorumlog.replication.group_list import (
     TERMS_AHEAD,
@@ -323,6 +324,8 @@ async def test_a_replica_whose_directory_is_gone_gets_everything_again_and_then_
     lose_directory(cluster, node)
     with capture_logs() as logs:
         await cluster.open_node(node)
+    events: list[Event] = []
+    cluster.hosts[node]._events = lambda replica, event: events.append(event)
     assert "lost_group_begun" in [line["event"] for line in logs]
     assert replica_on(cluster, node).core.recovering
     assert replica_on(cluster, node).core.term > voted_in
@@ -338,6 +341,7 @@ async def test_a_replica_whose_directory_is_gone_gets_everything_again_and_then_
 
     await until(is_whole)
     assert len(values_of(replica_on(cluster, node))) == 20
+    await until(lambda: Recovered() in events)
     assert not is_recovering(cluster.disks[node], f"groups/{GROUP}")
     await cluster.close()
 

@@ -237,6 +237,8 @@ class Controller:
             self._caught_up = (
                 core.leader_id is not None
                 and replica.awaited is None
+                # It began empty: what it has come to know may be of long ago.
+                and not core.recovering
                 and replica.applied_index >= min(self._first_last_index, log.last_index)
                 and replica.applied_index >= core.commit_index > 0
             )
