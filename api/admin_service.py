@@ -202,6 +202,7 @@ def nodes_of(view: ClusterView, metadata: MetadataState) -> list[quorumlog_pb2.N
             message.standing = "removed"
         if member is not None:
             message.state = member.state.value
+            message.rack = tags.get("rack", "")
         address = tags.get("rpc", "")
         message.gossip_address = address if address != node.address else ""
         nodes.append(message)

@@ -160,7 +160,8 @@ class Member:
     """A node as gossip sees it. ``tags`` holds what it says of itself.
 
     quorumlog's tags: ``id`` (node id), ``cluster`` (cluster id, empty before it has one), ``rpc``
-    (``host:port`` of its gRPC endpoint), ``expect`` (bootstrap-expect), ``ver`` (release).
+    (``host:port`` of its gRPC endpoint), ``expect`` (bootstrap-expect), ``ver`` (release),
+    ``rack`` (what its failures are shared with; may be missing).
     """
 
     name: str

@@ -83,6 +83,18 @@ def test_members_say_where_gossip_and_the_metadata_differ(cluster: FakeCluster) 
     assert [each["difference"] for each in members] == [None, "registered, and not there", None]
 
 
+@pytest.mark.parametrize("command", ["status", "members"])
+def test_racks_are_shown_where_a_node_has_one(cluster: FakeCluster, command: str) -> None:
+    assert "RACK" not in invoke(cluster, "cluster", command).out
+    cluster.racks["node2"] = "eu-1b"
+    header, *rows = invoke(cluster, "cluster", command).out.splitlines()[-4:]
+    start = header.index("RACK")
+    assert [row[start:].split()[0] for row in rows] == ["-", "eu-1b", "-"]
+    shown = json.loads(invoke(cluster, "cluster", command, "--json").out)
+    nodes = shown["nodes"] if command == "status" else shown
+    assert [node["rack"] for node in nodes] == ["", "eu-1b", ""]
+
+
 def test_a_drain_names_what_nobody_else_has_and_does_not_wait_for_it(cluster: FakeCluster) -> None:
     for partition in cluster.add_topic("t", 2):
         partition.replicas = ["n1:7400"]

@@ -48,10 +48,12 @@ class FakeCluster:
 
     def __init__(self, nodes: int = 3, seed: int = 0) -> None:
         self.changes: list[Message] = []
+        """What was asked about nodes and places, in order."""
         self.settings = pb.ClusterSettings()
         self.replacements: dict[str, pb.Replacement] = {}
         """By node id."""
-        """What was asked about nodes and places, in order."""
+        self.racks: dict[str, str] = {}
+        """By node id, of those that say one."""
         self.rng = random.Random(seed)
         self.nodes = {
             f"n{number}:7400": FakeNode(f"node{number}", f"n{number}:7400")
@@ -168,6 +170,7 @@ class FakeCluster:
                 state="alive" if node.up else "failed",
                 version="0.1.0",
                 standing="active",
+                rack=self.racks.get(node.node_id, ""),
             )
             for node in self.nodes.values()
         ]

@@ -33,6 +33,13 @@ def test_environment_lists_are_separated_by_commas() -> None:
     assert config.join == ("a:1", "b:2")
 
 
+@pytest.mark.parametrize("rack", ["r" * 65, "ü" * 33, "a\nb", "a\0"])
+def test_a_rack_is_short_and_printable(rack: str) -> None:
+    assert load_config({"rack": "eu-1b / 7"}, {}).rack == "eu-1b / 7"
+    with pytest.raises(ConfigError, match="rack is"):
+        load_config({"rack": rack}, {})
+
+
 def test_seeds_may_be_names_in_dns() -> None:
     seeds = ("dns+a://q.default.svc:7946", "dns+srv://_gossip._tcp.q")
     assert load_config({"join": seeds}, {}).join == seeds

@@ -75,6 +75,15 @@ async def test_one_node_embedded_in_a_program_keeps_records_over_a_restart(
                 pass
 
 
+async def test_a_node_says_its_rack_by_gossip_and_in_the_status(tmp_path: Path) -> None:
+    async with (
+        Node(config_in(tmp_path, rack="eu-1b")) as node,
+        quorumlog.AsyncClient(node.address) as client,
+    ):
+        (found,) = (await client.cluster_status()).nodes
+        assert found.rack == "eu-1b"
+
+
 async def test_a_node_with_keys_stores_nothing_in_clear_and_needs_them_again(
     tmp_path: Path,
 ) -> None:

@@ -87,14 +87,16 @@ def members(context: CliContext) -> None:
             [dataclasses.asdict(node) | {"difference": differences[node.id]} for node in info.nodes]
         )
         return
+    racks = ["RACK"] if any(node.rack for node in info.nodes) else []
     print_table(
-        ["NODE", "GOSSIP", "METADATA", "ROLE", "ADDRESS", "DIFFERENCE", "ID"],
+        ["NODE", "GOSSIP", "METADATA", "ROLE", *racks, "ADDRESS", "DIFFERENCE", "ID"],
         [
             [
                 node.name,
                 node.state,
                 node.standing or None,
                 node.role or None,
+                *(node.rack or None for _ in racks),
                 node.address,
                 differences[node.id],
                 node.id,
@@ -161,8 +163,13 @@ def _replacement(name: str, found: "ReplacementInfo") -> str:
 
 
 def _print_nodes(info: "ClusterInfo") -> None:
+    racks = ["RACK"] if any(node.rack for node in info.nodes) else []
     print_table(
-        ["NODE", "ADDRESS", "ROLE", "STATE", "STANDING", "LEADS", "REPLICAS", "VERSION", "ID"],
+        [
+            *("NODE", "ADDRESS", "ROLE", "STATE", "STANDING"),
+            *racks,
+            *("LEADS", "REPLICAS", "VERSION", "ID"),
+        ],
         [
             [
                 node.name,
@@ -170,6 +177,7 @@ def _print_nodes(info: "ClusterInfo") -> None:
                 node.role,
                 node.state,
                 node.standing or None,
+                *(node.rack or None for _ in racks),
                 node.leads,
                 node.replicas,
                 node.version,

@@ -23,6 +23,7 @@ import click
     help='Encrypt gossip with the keys in FILE, a list like ["BASE64"]; the same on every node.',
 )
 @click.option("--name", help="What to call this node. [default: made of its id]")
+@click.option("--rack", help="The rack or zone this node is in, shown by `cluster status`.")
 @click.option(
     "--bootstrap-expect",
     metavar="N",

@@ -125,7 +125,8 @@ class NodeInfo:
     """A node of the cluster: ``address`` is its gRPC endpoint, ``state`` what gossip sees.
 
     ``standing`` is what the metadata say: active, draining, leaving, removed, or empty.
-    ``replacement`` is set while failed nodes are replaced and this one is not heard.
+    ``replacement`` is set while failed nodes are replaced and this one is not heard. ``rack`` is
+    what gossip has of it, empty where it says none.
     """
 
     id: str
@@ -139,6 +140,7 @@ class NodeInfo:
     gossip_address: str
     standing: str = ""
     replacement: ReplacementInfo | None = None
+    rack: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,7 @@ def cluster_info(message: pb.ClusterStatus) -> ClusterInfo:
                 node.gossip_address,
                 node.standing,
                 _replacement_info(node.replacement) if node.HasField("replacement") else None,
+                node.rack,
             )
             for node in message.nodes
         ),

@@ -49,6 +49,9 @@ class NodeConfig:
     of the name) or dns+srv://_SERVICE._PROTOCOL.NAME; in the environment with commas."""
     name: str = ""
     """A name for people, up to 64 characters; empty: made of the node id."""
+    rack: str = ""
+    """What this node shares its failures with: a rack, a zone. Told to the others and shown, moves
+    nothing; up to 64 bytes."""
     bootstrap_expect: int = -1
     """Form a cluster when this many nodes see each other; 0: only join one. -1: 1 without join,
     else 0."""
@@ -113,6 +116,8 @@ class NodeConfig:
             raise ConfigError("gossip_label has more than 255 bytes")
         if len(self.name) > 64:
             raise ConfigError(f"name has {len(self.name)} characters and the limit is 64")
+        if len(self.rack.encode()) > 64 or not self.rack.isprintable():
+            raise ConfigError(f"rack is {self.rack!r}: it has up to 64 bytes, all printable")
         if not self.data_dir:
             raise ConfigError("data_dir is empty: name a directory")
         host, _ = parse_address("listen", self.listen)

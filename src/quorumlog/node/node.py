@@ -304,7 +304,8 @@ class Node:
         )
 
     def _tags(self, cluster_id: str) -> dict[str, str]:
-        return {
+        rack = {"rack": self.config.rack} if self.config.rack else {}
+        return rack | {
             "id": self.node_id,
             "cluster": cluster_id,
             "rpc": self.address,
