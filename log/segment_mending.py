@@ -131,11 +131,14 @@ class SegmentMending:
             self._before = header
         return False
 
-    def finish(self) -> str:
-        """Let the next open put the new segment in its place; where the damaged one is kept.
+    def finish(self) -> str | None:
+        """Let the next open put the new segment in its place.
+
+        Returns:
+            Where the damaged one is kept; None: the disk would not rename it, it is replaced.
 
         Raises:
-            OSError: whether it is decided is known at the next open. Stopped
+            OSError: of the disk; ``abandon`` it. Stopped
         """
         last = self._before
         last_index = Index(last.next_index - 1)
@@ -150,7 +153,11 @@ class SegmentMending:
             header.base_offset,
         )
         self._file.finish(mark)
-        return _set_aside(self._disk, self._damaged.path)
+        # That was the decision: were it taken back from here on, there might be neither segment.
+        try:
+            return _set_aside(self._disk, self._damaged.path)
+        except OSError:
+            return None
 
     def abandon(self) -> None:
         """The log stays as it is."""

@@ -21,7 +21,14 @@ from typing import Final
 
 import structlog
 
-from quorumlog.errors import Closed, Corrupt, IndexOutOfRange, LogFenced, ProtocolError
+from quorumlog.errors import (
+    Closed,
+    Corrupt,
+    IndexOutOfRange,
+    LogFenced,
+    ProtocolError,
+    StorageError,
+)
 from quorumlog.log.batch import Batch, iterate_batches, join_batches
 from quorumlog.log.config import LogConfig
 from quorumlog.log.pacer import Stopped
@@ -143,8 +150,8 @@ class Mender:
 
     async def _mend_from(
         self, peer: NodeId, group: GroupId, damaged: DamagedSegment, config: LogConfig
-    ) -> str:
-        """Where the damaged file is kept.
+    ) -> str | None:
+        """Where the damaged file is kept, None where it is not.
 
         Raises:
             ProtocolError, TimeoutError: ``peer`` does not have what is needed, or does not say so.
@@ -204,9 +211,12 @@ class Mender:
             batches = await self._worker.run(read)
         except (Closed, LogFenced, IndexOutOfRange):
             return []
-        except Corrupt as error:
+        except (StorageError, OSError) as error:
             replica.fail(error)
             return []
+        # One batch is read whole, however large: what is asked for next waits for it as well.
+        size_bytes = sum([batch.size_bytes for batch in batches])
+        self._pacer.reserve(max(0, size_bytes - MAX_READ_BYTES))
         return [batch for batch in batches if batch.header.next_index - 1 <= last_index]
 
     def _send(self, peer: NodeId, group: GroupId, message: MendingMessage) -> None:

@@ -4,16 +4,18 @@ import asyncio
 import errno
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 import pytest
 from structlog.testing import capture_logs
 
-from quorumlog.errors import Corrupt, ProtocolError
-from quorumlog.log.batch import iterate_batches, join_batches
+from quorumlog.errors import Corrupt, ProtocolError, StorageError
+from quorumlog.log.batch import Batch, iterate_batches, join_batches
 from quorumlog.log.key_ring import KeyRing
 from quorumlog.log.segment import DATA_START
 from quorumlog.log.segment_mending import MAX_KEPT
+from quorumlog.replication.catch_up.feeder import MAX_READ_BYTES
 from quorumlog.replication.catch_up.messages import (
     BatchAnswer,
     BatchQuestion,
@@ -22,6 +24,7 @@ from quorumlog.replication.catch_up.messages import (
     is_mending,
 )
 from quorumlog.replication.catch_up.starting_over import set_aside_of
+from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.replica import Replica
 from quorumlog.types import GroupId, Index, NodeId
 from support.replica_cluster import GROUP, Cluster, draft, simulated, values_of
@@ -290,6 +293,86 @@ async def test_a_disk_that_refuses_any_write_of_it_loses_nothing() -> None:
             await cluster.open_node(node)
         await until(lambda c=cluster, n=node, r=leader: is_level(c, n, r, r))  # type: ignore[misc]
         await cluster.close()
+
+
+@pytest.mark.parametrize("is_renamed", [False, True])
+def test_a_segment_that_is_complete_counts_though_the_damaged_one_cannot_be_kept(
+    is_renamed: bool,
+) -> None:
+    simulated(partial(mend_and_keep_nothing, is_renamed))()
+
+
+async def mend_and_keep_nothing(is_renamed: bool) -> None:
+    cluster, leader, node = await cluster_with()
+    old, path, disk = replica_on(cluster, node), rot(cluster, node, 1), cluster.disks[node]
+    rename, sync = disk.rename, disk.sync_directory
+    refused = []
+
+    def refuse_once(target: str) -> None:
+        refused.append(target)
+        disk.rename, disk.sync_directory = rename, sync  # type: ignore[method-assign]
+        raise OSError(errno.EIO, "refused")
+
+    def refuse(source: str, target: str) -> None:
+        if ".damaged-" in target:
+            if is_renamed:
+                rename(source, target)
+                disk.sync_directory = refuse_once  # type: ignore[method-assign]
+            else:
+                refuse_once(target)
+        else:
+            rename(source, target)
+
+    disk.rename = refuse  # type: ignore[method-assign]
+    report(cluster, node, path)
+    await until(lambda: is_level(cluster, node, leader, old))
+    assert len(refused) == 1
+    assert set_aside_of(disk, DIRECTORY) == []
+    assert content_of(cluster, node) == content_of(cluster, cluster.node_of(leader))
+    await cluster.close()
+
+
+@simulated
+async def test_large_batches_for_a_mending_count_with_all_of_their_bytes() -> None:
+    size_bytes = 4 * MAX_READ_BYTES
+    cluster = Cluster(3)
+    cluster.log_config = replace(
+        cluster.log_config, segment_bytes=8 * size_bytes, tail_cache_bytes=0
+    )
+    rate_bytes_s = 512 * 1024
+    await cluster.open(ReplicationConfig(catch_up_bytes_s=rate_bytes_s))
+    leader = await cluster.leader()
+    for number in range(10):
+        await leader.propose(draft(b"%d/" % number + bytes(size_bytes)))
+    await until(
+        lambda: all(r.applied_index == leader.log.last_index for r in cluster.replicas.values())
+    )
+    node = next(n for n in cluster.nodes if cluster.replicas[n] is not leader)
+    old, path = replica_on(cluster, node), rot(cluster, node, 0)
+    began_s = asyncio.get_running_loop().time()
+    report(cluster, node, path)
+    await until(lambda: is_level(cluster, node, leader, old))
+    took_s = asyncio.get_running_loop().time() - began_s
+    assert kept_on(cluster, node)
+    assert took_s > 6 * size_bytes / rate_bytes_s
+    await cluster.close()
+
+
+@simulated
+async def test_a_read_for_a_mending_that_the_disk_refuses_is_one_of_the_replica() -> None:
+    cluster, leader, node = await cluster_with()
+    path = rot(cluster, node, 1)
+    asked = next(n for n in leader.core.members.everybody if n != node)
+    refusing = replica_on(cluster, asked)
+
+    def refuse(index: int, max_bytes: int) -> list[Batch]:
+        raise StorageError("the disk does not answer")
+
+    refusing.log.slice = refuse  # type: ignore[method-assign, assignment]
+    report(cluster, node, path)
+    await until(lambda: refusing.failure is not None)
+    await until(lambda: bool(kept_on(cluster, node)))
+    await cluster.close()
 
 
 @simulated
