@@ -10,7 +10,7 @@ from quorumlog.broker._pb import metadata_pb2 as pb
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.metadata_command import raise_for
 from quorumlog.broker.replacement import Replacement, Stage
-from quorumlog.broker.replacer import MAX_MOVING, Replacer
+from quorumlog.broker.replacer import MAX_MOVING, STALLED_S, Replacer
 from quorumlog.ports import Member, MemberState
 from quorumlog.replication.core.members import Members
 from quorumlog.types import NodeId
@@ -482,3 +482,17 @@ async def test_an_order_that_takes_too_long_begins_the_counting_anew() -> None:
     world.lose(LOST)
     await wait(world, replacer, GRACE_S + 2)
     assert found(replacer).stage is Stage.COUNTING
+
+
+async def test_moves_that_stand_still_keep_no_others_from_beginning() -> None:
+    world, replacer = make()
+    world.create("t", *NODES[:3], partitions=MAX_MOVING + 2)
+    world.lose(LOST)
+    await wait(world, replacer, GRACE_S + STALLED_S - 2)
+    assert world.moving() == MAX_MOVING
+    await wait(world, replacer, 5)
+    assert world.moving() == MAX_MOVING + 2
+    # All the same they are taken back when the node is heard again.
+    world.find(LOST)
+    await wait(world, replacer, 1)
+    assert all(set(each.target) == set(NODES[:3]) for each in world.partitions())

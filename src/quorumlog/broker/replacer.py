@@ -33,6 +33,10 @@ from quorumlog.types import GroupId, NodeId
 MAX_MOVING: Final = 4
 """Partitions of a failed node that are ordered to be elsewhere at a time."""
 
+STALLED_S: Final = 600.0
+"""A move that takes longer keeps no other from beginning: whatever it waits for, a replica that is
+damaged or a disk that is full, may be its own. How many catch up at a time a leader bounds, too."""
+
 MAX_GAP_S: Final = 3.0
 """From one look, or order that was carried out, to the next; after a longer one counting begins
 anew: this process stood still, and what it did not hear meanwhile says nothing."""
@@ -53,6 +57,7 @@ class _Order:
     node: NodeId
     move: int
     before: tuple[NodeId, ...]
+    given_s: float
 
 
 class Replacer:
@@ -159,7 +164,7 @@ class Replacer:
         obstacle = find_obstacle(metadata, node, others_down, gossip)
         if obstacle:
             return replace(found, stage=Stage.REFUSED, reason=obstacle)
-        moving = self._count_moving()
+        moving = self._count_moving(now)
         refusals: tuple[str, ...] = ()
         if moving < MAX_MOVING and now >= self._look_again_s.get(node.id, now):
             alive = [
@@ -195,7 +200,9 @@ class Replacer:
             if self._hears(node):
                 break
             result = await self._assign(partition.group, wanted)
-            self._orders[partition.group] = _Order(node, result.index, partition.target)
+            self._orders[partition.group] = _Order(
+                node, result.index, partition.target, self._clock.monotonic_s()
+            )
             given += 1
             _log.warning(
                 "failed_replica_replaced",
@@ -236,13 +243,13 @@ class Replacer:
             self._looked_at_s = now
         return result
 
-    def _count_moving(self) -> int:
-        """Orders that are not carried out yet; the others are forgotten."""
+    def _count_moving(self, now: float) -> int:
+        """Orders that are under way; those that were carried out are forgotten."""
         for group, order in tuple(self._orders.items()):
             partition = self._metadata.group(group)
             if partition is None or not partition.wanted or partition.move != order.move:
                 del self._orders[group]
-        return len(self._orders)
+        return sum(now - order.given_s < STALLED_S for order in self._orders.values())
 
     def _gossip(self) -> dict[NodeId, MemberState]:
         """By node; of several members that claim to be one, one that is alive counts."""
