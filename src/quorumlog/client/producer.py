@@ -38,7 +38,8 @@ class ProducerOptions:
         compression_level: 1 (fastest) to 22 (smallest). It is the event loop's time: for a batch
             of 1 MiB 3 to 7 ms at level 3, some 50 ms at 9, near a second at 19.
         fencing_token: of the lock that allows this producer to write (1 to 2^63 - 1). Once a
-            partition has seen a newer one, every record fails with ``StaleFencingToken``.
+            partition has seen a newer one, every record fails with ``StaleFencingToken``; one that
+            was sent before without an answer with OutcomeUnknown, and that as the cause.
     """
 
     batch_bytes: int = DEFAULT_BATCH_BYTES
