@@ -1,11 +1,20 @@
 """Checkpoints of consumers and the fencing of producers, as a program uses them."""
 
+import asyncio
+
 import pytest
 
 from client.fake_cluster import FakeCluster
 from client.virtual import run
 from quorumlog.client.client import AsyncClient
-from quorumlog.errors import InvalidArgument, NotLeader, StaleFencingToken, UnknownTopic
+from quorumlog.errors import (
+    InvalidArgument,
+    NotLeader,
+    OutcomeUnknown,
+    StaleFencingToken,
+    Unavailable,
+    UnknownTopic,
+)
 
 
 def client_of(cluster: FakeCluster) -> AsyncClient:
@@ -57,6 +66,40 @@ def test_a_checkpoint_is_found_and_moved_through_a_change_of_leader() -> None:
     run(scenario())
 
 
+def test_a_partition_that_a_consumer_does_not_read_does_not_keep_it_from_its_checkpoint() -> None:
+    async def scenario() -> None:
+        cluster = FakeCluster()
+        lost = cluster.add_topic("t", 2)[1]
+        async with client_of(cluster) as client:
+            async with client.producer("t") as producer:
+                await producer.send(b"a", partition=0)
+            await client.commit_checkpoint("t", "billing", {0: 1})
+            cluster.elect(lost, None)
+            async with client.consumer("t", partitions=[0], checkpoint="billing") as consumer:
+                assert consumer.position(0) == 1
+
+    run(scenario())
+
+
+def test_a_consumer_that_could_not_open_does_not_look_like_one_at_the_end() -> None:
+    async def scenario() -> None:
+        cluster = FakeCluster()
+        (partition,) = cluster.add_topic("t")
+        async with client_of(cluster) as client:
+            async with client.producer("t") as producer:
+                await producer.send(b"a")
+            consumer = client.consumer("t", checkpoint="billing", follow=False)
+            cluster.elect(partition, None)
+            for _ in range(2):
+                with pytest.raises(Unavailable):
+                    await anext(consumer)
+            cluster.elect(partition, "n2:7400")
+            assert [record.value async for record in consumer] == [b"a"]
+            await consumer.close()
+
+    run(scenario())
+
+
 def test_a_producer_whose_token_is_stale_writes_nothing_and_says_who_is_newer() -> None:
     async def scenario() -> None:
         cluster = FakeCluster()
@@ -76,6 +119,28 @@ def test_a_producer_whose_token_is_stale_writes_nothing_and_says_who_is_newer() 
             assert await client.fencing_token("t", 0) == 2
             with pytest.raises(StaleFencingToken):
                 await client.fence("t", 0, 1)
+            old.abort()
+
+    run(scenario())
+
+
+def test_a_stale_token_says_nothing_of_an_earlier_attempt_without_an_answer() -> None:
+    async def scenario() -> None:
+        cluster = FakeCluster()
+        cluster.add_topic("t")
+        async with client_of(cluster) as client:
+            old = client.producer("t", fencing_token=1)
+            await old.send(b"by 1")
+            cluster.lose_request = 1.0
+            in_doubt = asyncio.ensure_future(old.send(b"late"))
+            await asyncio.sleep(0.01)
+            cluster.lose_request = 0.0
+            await client.fence("t", 0, 2)
+            with pytest.raises(OutcomeUnknown) as caught:
+                await in_doubt
+            assert isinstance(caught.value.__cause__, StaleFencingToken)
+            with pytest.raises(StaleFencingToken):
+                await old.send(b"later")
             old.abort()
 
     run(scenario())

@@ -118,6 +118,14 @@ class Consumer:
         if self._opened:
             return
         self._opened = True
+        try:
+            await self._begin_all()
+        except BaseException:
+            # With nothing to read it would look like one at the end of the log.
+            self._opened = False
+            raise
+
+    async def _begin_all(self) -> None:
         count = await self._services.leader_calls.partition_count(
             self.topic, self._options.request_timeout_s
         )
@@ -132,8 +140,8 @@ class Consumer:
             else:
                 starts[partition] = self._start
         if self._options.checkpoint is not None:
-            noted = (await self._notes.checkpoints(self.topic)).get(self._options.checkpoint, {})
-            self._committed = {each: noted[each] for each in wanted if each in noted}
+            name = self._options.checkpoint
+            self._committed = await self._notes.checkpoint(self.topic, name, wanted)
             starts.update(self._committed)
         offsets = await asyncio.gather(
             *(self._find(partition, start) for partition, start in starts.items())

@@ -2,7 +2,7 @@
 stand in ``AsyncClient``."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from quorumlog.api._pb import quorumlog_pb2 as pb
 from quorumlog.client.leader_calls import LeaderCalls
@@ -79,6 +79,16 @@ class NoteCalls:
                 for partition in range(await self._partitions(topic))
             )
         )
+
+    async def checkpoint(self, topic: str, name: str, partitions: Iterable[int]) -> dict[int, int]:
+        """Where it is, by partition; only these are asked, and those without it are left out."""
+        asked = tuple(partitions)
+        answers = await asyncio.gather(*(self._notes(topic, number) for number in asked))
+        return {
+            partition: notes.checkpoints[name]
+            for partition, notes in zip(asked, answers, strict=True)
+            if name in notes.checkpoints
+        }
 
     async def checkpoints(self, topic: str) -> dict[str, dict[int, int]]:
         """See ``AsyncClient.checkpoints``."""
