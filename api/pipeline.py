@@ -7,7 +7,7 @@ that can leave then. One task per stream reads; what happens per request is call
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
@@ -22,12 +22,16 @@ Message = TypeVar("Message")
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A request that was handed on: its lane, its size, and what comes or came of it."""
+    """A request that was handed on: its lane, its size, and what comes or came of it.
+
+    ``took_long``: everybody else has a turn before the next one of its message.
+    """
 
     lane: Hashable
     request_id: int
     size_bytes: int
     outcome: "asyncio.Future[ProduceAck] | QuorumlogError"
+    took_long: bool = False
 
     def settled(self) -> bool:
         return isinstance(self.outcome, QuorumlogError) or self.outcome.done()
@@ -48,9 +52,11 @@ class ProducePipeline(Generic[Message]):
     does not read its answers is stopped too.
     """
 
-    def __init__(self, accept: Callable[[Message], Sequence[Submission]], limits: Limits) -> None:
-        """``accept`` submits the requests of one message. A typed error is the outcome of its
-        request; one that it raises is the end of the stream."""
+    def __init__(self, accept: Callable[[Message], Iterable[Submission]], limits: Limits) -> None:
+        """``accept`` submits the requests of one message, each when it is asked for.
+
+        A typed error is the outcome of its request; one that it raises is the end of the stream.
+        """
         self._accept = accept
         self._max_requests = limits.max_unanswered_requests
         self._max_bytes = limits.max_unanswered_bytes - MAX_MESSAGE_BYTES
@@ -90,6 +96,8 @@ class ProducePipeline(Generic[Message]):
         async for message in messages:
             for submission in self._accept(message):
                 self._take(submission)
+                if submission.took_long:
+                    await asyncio.sleep(0)
             while self._full():
                 self._room.clear()
                 await self._room.wait()

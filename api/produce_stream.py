@@ -5,7 +5,7 @@ with one a message.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Sequence
 from contextlib import aclosing
 
 from quorumlog.api._pb import quorumlog_pb2 as pb
@@ -19,8 +19,9 @@ from quorumlog.types import MAX_PACKED_REQUESTS
 
 
 class ProduceStream:
-    """Serves one call, once. All requests of a message are submitted in one turn of the loop, so
-    that they share a flush and a message to each follower."""
+    """Serves one call, once. The requests of a message are submitted in one turn of the loop, so
+    that they share a flush and a message to each follower; but a compressed batch ends the turn: a
+    few bytes may be some milliseconds of decompression."""
 
     def __init__(self, broker: BrokerPort, limits: Limits) -> None:
         self._broker = broker
@@ -45,15 +46,14 @@ class ProduceStream:
                     for answer in answers:
                         yield _packed([answer])
 
-    def _accept(self, message: pb.ProduceRequest) -> list[Submission]:
+    def _accept(self, message: pb.ProduceRequest) -> Iterator[Submission]:
         if message.takes_packed:
             self._takes_packed = True
         more = message.more
-        if not more:
-            return [self._submit(message)]
         if len(more) >= MAX_PACKED_REQUESTS or any(request.more for request in more):
             raise bad_pack()
-        return [self._submit(message), *map(self._submit, more)]
+        yield self._submit(message)
+        yield from map(self._submit, more)
 
     def _submit(self, request: pb.ProduceRequest) -> Submission:
         outcome: asyncio.Future[ProduceAck] | QuorumlogError
@@ -68,7 +68,7 @@ class ProduceStream:
         lane = (request.topic, request.partition)
         # A topic that does not exist may have a name as long as a message, and is kept as long.
         size_bytes = len(batch.body) + len(request.topic)
-        return Submission(lane, request.request_id, size_bytes, outcome)
+        return Submission(lane, request.request_id, size_bytes, outcome, batch.codec != 0)
 
 
 def _packed(answers: Sequence[Answer]) -> pb.ProduceResponse:

@@ -37,8 +37,8 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """Limit of one gRPC message, in bytes: some batches and their envelope."""
 
 MAX_PACKED_REQUESTS = 128
-"""Produce requests in one message of a stream: a node proposes all of them in one turn of its loop,
-which takes it some milliseconds."""
+"""Produce requests in one message of a stream: a node proposes those that are not compressed in one
+turn of its loop, which takes it some milliseconds."""
 
 MAX_PACKED_BYTES = 64 * 1024
 """Bodies of the requests that a client packs into one message; a larger batch travels alone."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from fastcrc.crc32 import iscsi as crc32c
 
 from fakes.broker import FakeBroker
 from fakes.calls import failure, settle
@@ -14,6 +15,8 @@ from quorumlog.api.limits import Limits
 from quorumlog.api.log_service import LogService
 from quorumlog.api.produce_stream import ProduceStream
 from quorumlog.errors import InvalidArgument
+from quorumlog.log.batch import CODEC_ZSTD
+from quorumlog.log.compression import compress
 from quorumlog.types import MAX_MESSAGE_BYTES, MAX_PACKED_REQUESTS
 
 
@@ -98,6 +101,30 @@ async def test_a_client_that_never_said_it_takes_packs_gets_an_answer_a_message(
     broker.commit("t")
     await stream.finish()
     assert stream.ids == [[0], [1], [2], [3]]
+
+
+async def test_a_compressed_batch_in_a_pack_ends_the_turn_of_the_loop(
+    broker: FakeBroker, service: LogService
+) -> None:
+    """A hundred bytes may stand for a megabyte: a pack of such must not hold everybody up."""
+    requests = [produce(b"%d" % number, request_id=number) for number in range(4)]
+    for request in requests[:2]:
+        frame = compress(request.batch.body)
+        request.batch.MergeFrom(pb.Batch(body=frame, body_crc=crc32c(frame), codec=CODEC_ZSTD))
+    seen: list[int] = []
+    loop = asyncio.get_running_loop()
+
+    def look() -> None:
+        seen.append(len(broker.submitted))
+        if len(broker.submitted) < 4:
+            loop.call_soon(look)
+
+    stream = Stream(service)
+    await settle()
+    look()
+    await stream.send(packed(*requests))
+    assert sorted(set(seen)) == [0, 1, 2, 4]
+    await stream.finish()
 
 
 async def test_an_error_within_a_pack_is_the_answer_of_its_request_alone(
