@@ -16,22 +16,22 @@ def test_what_is_noted_holds_behind_the_next_leader_and_after_all_were_killed(
     cluster: LocalCluster,
 ) -> None:
     with Client(*cluster.servers) as client:
-        client.create_topic("t", replicas=3)
-        with client.producer("t", fencing_token=1) as producer:
+        client.create_topic("noted", replicas=3)
+        with client.producer("noted", fencing_token=1) as producer:
             producer.send_many([b"%d" % number for number in range(10)])
-        with client.consumer("t", checkpoint="billing", follow=False) as consumer:
+        with client.consumer("noted", checkpoint="billing", follow=False) as consumer:
             for _ in range(4):
                 next(consumer)
             assert consumer.commit() == {0: 4}
-        assert client.fence("t", 0, 2) == 2
+        assert client.fence("noted", 0, 2) == 2
 
-        leader = wait_for("a leader", lambda: leader_of(client, "t"))
+        leader = wait_for("a leader", lambda: leader_of(client, "noted"))
         ids = {node.id: node.name for node in client.cluster_status().nodes}
         killed = next(node for node in cluster.nodes if node.name == ids[leader])
         killed.kill()
-        assert client.checkpoints("t") == {"billing": {0: 4}}
+        assert client.checkpoints("noted") == {"billing": {0: 4}}
         # The client knows the new leader by now: nothing is in doubt.
-        late = client.producer("t", fencing_token=1)
+        late = client.producer("noted", fencing_token=1)
         with pytest.raises(StaleFencingToken):
             late.send(b"late")
         late.abort()
@@ -45,8 +45,8 @@ def test_what_is_noted_holds_behind_the_next_leader_and_after_all_were_killed(
     for node in cluster.nodes:
         node.wait_serving()
     with Client(*cluster.servers) as client:
-        assert client.fencing_token("t", 0) == 2
-        with client.consumer("t", checkpoint="billing", follow=False) as consumer:
+        assert client.fencing_token("noted", 0) == 2
+        with client.consumer("noted", checkpoint="billing", follow=False) as consumer:
             assert [record.offset for record in consumer] == list(range(4, 10))
             consumer.commit()
-        assert client.checkpoints("t") == {"billing": {0: 10}}
+        assert client.checkpoints("noted") == {"billing": {0: 10}}
