@@ -67,7 +67,11 @@ class GroupList:
         self._disk = disk
         self._groups_directory = groups_directory
         self._path = list_path_of(groups_directory)
+        self._writing = Lock()
         self._lock = Lock()
+        """Taken for moments, also while ``_writing`` is held: who looks waits for no write."""
+        self._waiting: dict[GroupId, Term] = {}
+        """Bounds that the next write takes along, whoever makes it."""
         self._loaded = False
         self._known_from = GroupId(0)
         self._bounds: dict[GroupId, Term] = {}
@@ -102,32 +106,50 @@ class GroupList:
     def cover(self, group: GroupId, term: Term) -> None:
         """Before anything is promised in ``term``: durable when it returns.
 
+        Threads that wait for one another share a write: a thousand groups begin together.
+
         Raises:
             DiskFull, OSError: what was durable stands; to be called again.
         """
+        bound = Term(term + TERMS_AHEAD)
         with self._lock:
             self._load()
-            if self._is_saved and self._bounds.get(group, 0) > term:
+            if self._covers(group, term):
                 return
-            self._change({**self._bounds, group: Term(term + TERMS_AHEAD)}, self._known_from)
+            self._waiting[group] = bound
+        with self._writing:
+            with self._lock:
+                waiting, self._waiting = self._waiting, {}
+                if self._covers(group, term) and not waiting:
+                    return
+                bounds = {**self._bounds, **waiting, group: bound}
+            self._change(bounds, self._known_from)
+
+    def _covers(self, group: GroupId, term: Term) -> bool:
+        """With ``_lock`` held: whether nothing has to be written for ``term``."""
+        return self._is_saved and self._bounds.get(group, 0) > term
 
     def forget(self, group: GroupId) -> None:
         """``group`` was deleted by command, and so was its directory. Raises as :meth:`cover`."""
-        with self._lock:
-            self._load()
-            if group in self._bounds:
+        with self._writing:
+            with self._lock:
+                self._load()
+                if group not in self._bounds:
+                    return
                 left = {each: bound for each, bound in self._bounds.items() if each != group}
-                self._change(left, self._known_from)
+            self._change(left, self._known_from)
 
     def know_from(self, group: GroupId) -> None:
         """No replica of a group from this number on was here before the list was lost.
 
         Nothing where the list is whole, or knows better. Raises as :meth:`cover`.
         """
-        with self._lock:
-            self._load()
-            if group < self._known_from:
-                self._change(self._bounds, group)
+        with self._writing:
+            with self._lock:
+                self._load()
+                if group >= self._known_from:
+                    return
+            self._change(self._bounds, group)
 
     def begin(self, *, is_whole: bool) -> None:
         """Make the list of the directories that are there, in the place of what there is.
@@ -135,8 +157,7 @@ class GroupList:
         Args:
             is_whole: no other group was ever here. Raises as :meth:`cover`.
         """
-        with self._lock:
-            self._loaded = True
+        with self._writing:
             self._change(self._found(), GroupId(0) if is_whole else UNKNOWN)
 
     def _load(self) -> None:
@@ -183,7 +204,7 @@ class GroupList:
         return found
 
     def _change(self, bounds: dict[GroupId, Term], known_from: GroupId) -> None:
-        """Write the list. It counts once it is durable."""
+        """With ``_writing`` held: write the list. It counts once it is durable."""
         draft = f"{self._path}.new"
         try:
             file = self._disk.open(draft, create=True)
@@ -199,7 +220,9 @@ class GroupList:
             if is_full(error):
                 raise DiskFull(f"{self._path}: no space left for the list of groups") from error
             raise
-        self._bounds, self._known_from, self._is_saved = bounds, known_from, True
+        with self._lock:
+            self._bounds, self._known_from = bounds, known_from
+            self._is_saved = self._loaded = True
 
 
 def list_path_of(groups_directory: str) -> str:
