@@ -74,13 +74,15 @@ class CoreDriver:
         worker: Worker,
         place: FlushPlace,
         send: Callable[[NodeId, GroupId, bytes], None],
+        patience_s: Callable[[], float],
     ) -> None:
-        """``replica`` has its group, core and log already."""
+        """``replica`` has its group, core and log already. ``patience_s``: see the core's."""
         self._replica = replica
         self._core = replica.core
         self._config = config
         self._clock = clock
         self._send = send
+        self._patience_s = patience_s
         self._loop = asyncio.get_running_loop()
         self.persister = Persister(
             log=replica.log,
@@ -220,6 +222,7 @@ class CoreDriver:
         if not self._replica.takes_part:
             return
         now = self._clock.monotonic_s()
+        self._core.patience_s = self._patience_s()
         deadline = self._core.deadline
         if now >= deadline:
             late_s = now - deadline

@@ -99,6 +99,7 @@ class GroupHost:
             config=self._config,
             pacer=pacer,
             heard_at=self._sleep.heard_at,
+            patience_s=self._sleep.patience_s,
             is_closing=lambda: self._closed,
             on_event=self._report,
             on_damage=self._damaged,

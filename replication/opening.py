@@ -50,6 +50,7 @@ class Opener:
         config: ReplicationConfig,
         pacer: CatchUpPacer,
         heard_at: Callable[[NodeId | None], float | None],
+        patience_s: Callable[[], float],
         is_closing: Callable[[], bool],
         on_event: Callable[[Replica, Event], None],
         on_damage: Callable[[Replica, Corrupt], None],
@@ -68,6 +69,7 @@ class Opener:
         self._pacer = pacer
         self._place = FlushPlace(config.loop_flush_s)
         self._heard_at = heard_at
+        self._patience_s = patience_s
         self._is_closing = is_closing
         self._on_event = on_event
         self._on_damage = on_damage
@@ -164,6 +166,7 @@ class Opener:
             send=self._send,
             on_event=self._on_event,
             heard_at=self._heard_at,
+            patience_s=self._patience_s,
             catch_up=partial(self._catch_up_of, opened.left_at),
             on_damage=self._on_damage,
         )

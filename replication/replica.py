@@ -75,13 +75,15 @@ class Replica:
         send: Callable[[NodeId, GroupId, bytes], None],
         on_event: Callable[["Replica", Event], None],
         heard_at: Callable[[NodeId | None], float | None],
+        patience_s: Callable[[], float],
         catch_up: Callable[["Replica"], CatchUp],
         on_damage: Callable[["Replica", Corrupt], None],
     ) -> None:
         """``state_machine`` holds the state of ``restored``, or none yet.
 
         ``awaited`` is a state of a later batch: nothing is applied before the log has passed it.
-        ``heard_at`` says when a node was last known to live; None: never.
+        ``heard_at`` says when a node was last known to live; None: never. ``patience_s``: see
+        :class:`~quorumlog.replication.sleep.delays.Delays`.
         ``on_damage`` hears why this replica is fenced when that is rot in its log.
         """
         self.group = group
@@ -107,6 +109,7 @@ class Replica:
             worker=worker,
             place=place,
             send=send,
+            patience_s=patience_s,
         )
         self.trimmer = Trimmer(
             log=log,

@@ -59,7 +59,7 @@ class RaftCore(Sleeper):
             return inf
         if self._leadership is not None:
             return self._leadership.deadline
-        return self._election_at
+        return self._election_at + self._patience_drawn * self.patience_s
 
     # -- inputs --------------------------------------------------------------------------------
 
@@ -89,7 +89,7 @@ class RaftCore(Sleeper):
         leadership = self._leadership
         if leadership is None:
             self._election_timed_out(now)
-        elif not leadership.hears_quorum(now):
+        elif not leadership.hears_quorum(now - self.patience_s):
             self._become_follower(self.term, None, now)
         elif leadership.retire_by is not None and now >= leadership.retire_by:
             self._leave(leadership, now)

@@ -24,6 +24,10 @@ from quorumlog.types import Index, NodeId, Term
 _MOST_DOUBLINGS: Final = 3
 """How often an election that ends undecided doubles the time of the next one."""
 
+_SPREAD: Final = 4
+"""Patience that chance adds to one at most: two who stand within one and a half round trips, which
+pre-vote and vote request take, split the votes."""
+
 
 class Elector(ABC):
     """Whatever is sent from here leaves after term and vote are durable."""
@@ -69,7 +73,12 @@ class Elector(ABC):
         self._votes_from = float("-inf")
         """Until then this member has promised, or may have, to vote for nobody."""
         self._election_timeout_s = 0.0
+        self._patience_drawn = 1.0
+        """How much of its patience it has this time, by the same chance as its timeout."""
         self._election_at = 0.0
+        self.patience_s = 0.0
+        """How much longer than its timeouts say it waits for others: what messages take at present,
+        beyond what the timeouts allow for. Set by whoever drives it; it touches time alone."""
         self._undecided_elections = 0
         """Of this member, since there was a leader: their time was over before the votes came."""
         self._outbox = Outbox(self.commit_index)
@@ -149,6 +158,7 @@ class Elector(ABC):
     def _restart_election_timer(self, now: float) -> None:
         timeout_s = self._config.election_timeout_s
         self._election_timeout_s = self._rng.uniform(timeout_s, 2 * timeout_s)
+        self._patience_drawn = 1 + _SPREAD * (self._election_timeout_s / timeout_s - 1)
         self._election_at = now + self._election_timeout_s
 
     # -- elections (§5.2, §5.4.1) --------------------------------------------------------------

@@ -5,15 +5,17 @@ It travels as a message of the reserved group :data:`BEAT_GROUP`. Little-endian:
 ======  ====  ===========  ====================================================================
 offset  size  field        meaning
 ======  ====  ===========  ====================================================================
-0       1     version      1
+0       1     version      2
 1       1     wake_all     1: whatever the receiver leads and takes to sleep here has to wake
 2       8     incarnation  of the sender's process, drawn at its start
 10      8     sequence     grows by one with each beat of that process to the receiver
 18      4     count        groups that sleep under the sender at the receiver, with this beat
 22      8     digest       of those groups: XOR of :func:`mix` of (group, term)
-30      4     fell_count
-34      4     woke_count
-38      24    fell         each: group u64, term u64, last_index u64; the sender leads them and
+30      8     echo         sequence of the newest beat that came from the receiver; all ones: none
+38      4     held         microseconds since that came; at most all ones
+42      4     fell_count
+46      4     woke_count
+50      24    fell         each: group u64, term u64, last_index u64; the sender leads them and
                            they sleep from now on; their logs end there
 ...     16    woke         each: group u64, told u64; awake at the sender. ``told`` is the sequence
                            of the receiver's beat that wanted it to sleep; of no meaning where the
@@ -34,11 +36,13 @@ BEAT_GROUP: Final = GroupId((1 << 64) - 1)
 MAX_ENTRIES: Final = 16_384
 """Groups in each list of one beat, 640 KiB in all; the digest tells of what is left out."""
 
-_VERSION: Final = 1
-_HEAD = struct.Struct("<B?QQIQII")
+_VERSION: Final = 2
+_HEAD = struct.Struct("<B?QQIQQIII")
 _FELL = struct.Struct("<QQQ")
 _WOKE = struct.Struct("<QQ")
 _U64: Final = (1 << 64) - 1
+_U32: Final = (1 << 32) - 1
+_NO_ECHO: Final = _U64
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,8 @@ class Beat:
     fell: tuple[Fell, ...] = ()
     woke: tuple[Woke, ...] = ()
     wake_all: bool = False
+    echo: tuple[int, float] | None = None
+    """The sequence of the newest beat that came from the receiver, and seconds since then."""
 
 
 def mix(group: int, term: int) -> int:
@@ -77,6 +83,7 @@ def mix(group: int, term: int) -> int:
 
 
 def encode(beat: Beat) -> bytes:
+    echoed, held_s = (_NO_ECHO, 0.0) if beat.echo is None else beat.echo
     head = _HEAD.pack(
         _VERSION,
         beat.wake_all,
@@ -84,6 +91,8 @@ def encode(beat: Beat) -> bytes:
         beat.sequence,
         beat.count,
         beat.digest,
+        echoed,
+        min(round(held_s * 1e6), _U32),
         len(beat.fell),
         len(beat.woke),
     )
@@ -96,11 +105,22 @@ def decode(payload: Buffer) -> Beat:
     """The inverse of :func:`encode`. Raises ProtocolError for anything else."""
     if len(payload) < _HEAD.size:
         raise ProtocolError(f"a beat has at least {_HEAD.size} bytes, not {len(payload)}")
-    version, wake_all, incarnation, sequence, count, digest, fell_count, woke_count = (
-        _HEAD.unpack_from(payload)
-    )
+    (
+        version,
+        wake_all,
+        incarnation,
+        sequence,
+        count,
+        digest,
+        echoed,
+        held_us,
+        fell_count,
+        woke_count,
+    ) = _HEAD.unpack_from(payload)
     if version != _VERSION or payload[1] > 1:
         raise ProtocolError(f"a beat begins with version {payload[0]} and flag {payload[1]}")
+    if echoed == _NO_ECHO and held_us:
+        raise ProtocolError(f"a beat that follows none has waited {held_us} us")
     if max(fell_count, woke_count) > MAX_ENTRIES:
         raise ProtocolError(f"a beat of {fell_count} and {woke_count} groups is over the limit")
     woke_at = _HEAD.size + fell_count * _FELL.size
@@ -113,4 +133,5 @@ def decode(payload: Buffer) -> Beat:
         for group, term, last_index in _FELL.iter_unpack(payload[_HEAD.size : woke_at])
     )
     woke = tuple(Woke(GroupId(group), told) for group, told in _WOKE.iter_unpack(payload[woke_at:]))
-    return Beat(incarnation, sequence, count, digest, fell, woke, wake_all)
+    echo = None if echoed == _NO_ECHO else (echoed, held_us / 1e6)
+    return Beat(incarnation, sequence, count, digest, fell, woke, wake_all, echo)

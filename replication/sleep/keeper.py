@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -14,6 +14,7 @@ from quorumlog.replication.core.ready import Awoke, Event, MembersChanged
 from quorumlog.replication.core.role import Role
 from quorumlog.replication.replica import Replica
 from quorumlog.replication.sleep.beat import BEAT_GROUP, decode, encode
+from quorumlog.replication.sleep.delays import Delays
 from quorumlog.replication.sleep.ledger import Ledger
 from quorumlog.types import GroupId, Index, NodeId, Term
 
@@ -21,6 +22,9 @@ _log = structlog.get_logger()
 
 MAX_FALLING: Final = 1024
 """Groups that fall asleep between one beat and the next; the others a beat later."""
+
+MOST_PATIENCE: Final = 8
+"""Election timeouts that are added to one at most, however long beats take."""
 
 
 @dataclass(slots=True)
@@ -53,7 +57,9 @@ class SleepKeeper:
         self._config = config
         self._clock = clock
         self._send = send
-        self._ledger = Ledger(incarnation, config.raft.election_timeout_s, self)
+        raft = config.raft
+        self._ledger = Ledger(incarnation, raft.election_timeout_s, self)
+        self._delays = Delays(raft.heartbeat_s, MOST_PATIENCE * raft.election_timeout_s)
         self._awake: dict[GroupId, _Awake] = {}
         self._neighbours: tuple[NodeId, ...] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -93,6 +99,10 @@ class SleepKeeper:
         """When ``node`` last beat; None: never."""
         return self._ledger.heard_at(node)
 
+    def patience_s(self) -> float:
+        """See :class:`~quorumlog.replication.sleep.delays.Delays`."""
+        return self._delays.patience_s
+
     def receive(self, sender: NodeId, payload: memoryview) -> None:
         """Take a beat."""
         try:
@@ -100,7 +110,9 @@ class SleepKeeper:
         except ProtocolError as error:
             _log.warning("peer_beat_refused", peer=sender, error=str(error))
             return
-        self._ledger.receive(sender, beat, self._clock.monotonic_s())
+        now = self._clock.monotonic_s()
+        self._delays.received(sender, beat.incarnation, beat.sequence, beat.echo, now)
+        self._ledger.receive(sender, beat, now)
 
     # -- Sleepers ------------------------------------------------------------------------------
 
@@ -136,13 +148,16 @@ class SleepKeeper:
     def _beat(self) -> None:
         self._arm()
         now = self._clock.monotonic_s()
-        self._ledger.check(now, self._config.raft.heartbeat_s)
+        self._delays.beaten()
+        self._ledger.check(now, self._config.raft.heartbeat_s, self._delays.patience_s)
         self._put_to_sleep(now)
         self._send_beats()
 
     def _send_beats(self) -> None:
         for peer in self._find_neighbours():
-            self._send(peer, BEAT_GROUP, encode(self._ledger.beat_for(peer)))
+            beat = self._ledger.beat_for(peer)
+            echo = self._delays.sending(peer, beat.sequence, self._clock.monotonic_s())
+            self._send(peer, BEAT_GROUP, encode(replace(beat, echo=echo)))
 
     def _put_to_sleep(self, now: float) -> None:
         falling = 0

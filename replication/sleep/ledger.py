@@ -146,10 +146,11 @@ class Ledger:
             if group in peer.told.entries:
                 peer.dissent[group] = None
 
-    def check(self, now: float, interval_s: float) -> None:
+    def check(self, now: float, interval_s: float, patience_s: float = 0.0) -> None:
         """Notice who is silent. Called every ``interval_s``, or as often as this process can.
 
-        A longer pause was this process's own: for that time nobody was silent.
+        A longer pause was this process's own: for that time nobody was silent. ``patience_s``: by
+        how much longer than usual beats may keep this node waiting.
         """
         self._room = MAX_WAKES
         while self._to_wake and self._room:
@@ -161,7 +162,7 @@ class Ledger:
             if peer.silent:
                 continue
             peer.heard_at = min(now, peer.heard_at + pause_s)
-            if now - peer.heard_at > self._silence_s:
+            if now - peer.heard_at > self._silence_s + patience_s:
                 peer.silent = True
                 self._forget_told(node, peer, peer.heard_at)
                 self._leave_out(node, peer)

@@ -92,6 +92,7 @@ def test_a_beat_is_read_as_it_was_written() -> None:
         (Fell(G, Term(3), Index(10)),),
         (Woke(H, 4), Woke(GroupId((1 << 64) - 1))),
         True,
+        (7, 0.25),
     )
     assert decode(encode(beat)) == beat
     assert decode(memoryview(encode(Beat(0, 0)))) == Beat(0, 0)
@@ -103,9 +104,10 @@ def test_a_beat_is_read_as_it_was_written() -> None:
         lambda raw: b"",
         lambda raw: raw[:-1],
         lambda raw: raw + b"\0",
-        lambda raw: b"\2" + raw[1:],
+        lambda raw: b"\1" + raw[1:],
         lambda raw: raw[:1] + b"\2" + raw[2:],
-        lambda raw: raw[:30] + b"\xff\xff\xff\xff" + raw[34:],
+        lambda raw: raw[:38] + b"\1" + raw[39:],
+        lambda raw: raw[:42] + b"\xff\xff\xff\xff" + raw[46:],
     ],
 )
 def test_what_is_no_beat_is_refused(damage: object) -> None:

@@ -484,3 +484,38 @@ def test_an_election_that_is_lost_is_tried_again_as_soon_as_ever() -> None:
         core.receive(voter, VoteResponse(core.term, False), now)
     assert core.role is Role.FOLLOWER
     assert core.deadline == pytest.approx(now + CONFIG.election_timeout_s)
+
+
+# -- beyond the paper: a broadcast time that is not far below the election timeout (§5.6) ----------
+
+
+def test_a_patient_follower_stands_later_by_one_to_five_times_its_patience() -> None:
+    core, _ = make_core()
+    core.receive(B, append_request(1), 0.0)
+    due = core.deadline
+    core.patience_s = 1.0
+    later_s = 1 + 4 * (due / CONFIG.election_timeout_s - 1)
+    assert 1.0 <= later_s < 5.0
+    assert core.deadline == pytest.approx(due + later_s)
+    core.tick(due + 0.9 * later_s)
+    assert core.role is Role.FOLLOWER
+    core.tick(core.deadline)
+    assert core.role is Role.PRE_CANDIDATE
+
+
+def test_a_patient_leader_waits_as_much_longer_for_a_majority() -> None:
+    core, _ = make_leader(members=FIVE)
+    core.patience_s = 1.0
+    while core.role is Role.LEADER:
+        now = core.deadline
+        core.tick(now)
+    timeout_s = CONFIG.election_timeout_s
+    assert 1.0 + timeout_s <= now <= 1.0 + timeout_s + 2 * CONFIG.heartbeat_s
+
+
+def test_patience_extends_no_promise_to_a_leader() -> None:
+    follower, _ = make_core()
+    follower.receive(B, append_request(1), 0.0)
+    follower.patience_s = 1.0
+    follower.receive(A, VoteRequest(Term(2), Index(9), Term(1)), CONFIG.election_timeout_s)
+    assert follower.vote == A

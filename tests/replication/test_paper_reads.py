@@ -152,6 +152,15 @@ def test_6_4_a_read_takes_a_majority_of_both_while_members_change() -> None:
     assert len(allowed(core)) == 1
 
 
+def test_6_4_patience_extends_no_lease() -> None:
+    core = settled()
+    core.patience_s = 1.0
+    core.read(0.1)
+    core.receive(A, answer(1, 1, round_of(core.take_ready(), A)), 0.1)
+    assert core.lease_index(0.2) is not None
+    assert core.lease_index(0.1 + CONFIG.election_timeout_s) is None
+
+
 def test_6_4_a_learner_confirms_nothing() -> None:
     core = settled(Members((ME, A, B), (C,)))
     core.read(0.1)

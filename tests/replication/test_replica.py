@@ -460,3 +460,20 @@ async def test_a_disk_that_fails_while_an_opening_is_given_up_does_not_hide_that
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await opening
+
+
+@simulated
+async def test_a_network_slower_than_the_election_timeout_has_a_leader_that_stays() -> None:
+    """Each way takes longer than a follower would wait; the beats tell so (sleep/delays.py)."""
+    cluster = Cluster(3)
+    cluster.wire.delay_s = 2 * RaftConfig().election_timeout_s
+    await cluster.open()
+    leader = await cluster.leader()
+    term = leader.core.term
+    for number in range(10):
+        await leader.propose(draft(b"%d" % number))
+        await asyncio.sleep(1)
+    assert leader.core.term == term
+    cluster.wire.delay_s = 0.0005
+    await asyncio.sleep(5)
+    await cluster.close()

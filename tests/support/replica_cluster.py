@@ -70,6 +70,7 @@ class Wire:
     def __init__(self) -> None:
         self.handlers: dict[NodeId, Callable[[NodeId, GroupId, memoryview], None]] = {}
         self.cut: set[NodeId] = set()
+        self.delay_s = 0.0005
         self.processes: dict[NodeId, Process] = {}
 
     def port(self, node: NodeId) -> "Port":
@@ -82,7 +83,9 @@ class Port:
         self.node = node
 
     def send(self, peer: NodeId, group: GroupId, payload: Buffer) -> None:
-        asyncio.get_running_loop().call_later(0.0005, self._deliver, peer, group, bytes(payload))
+        asyncio.get_running_loop().call_later(
+            self.wire.delay_s, self._deliver, peer, group, bytes(payload)
+        )
 
     def _deliver(self, peer: NodeId, group: GroupId, payload: bytes) -> None:
         if not {self.node, peer} & self.wire.cut and peer in self.wire.handlers:
