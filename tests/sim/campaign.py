@@ -2,11 +2,36 @@
 
 import multiprocessing
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 
-from sim.simulation import Result, SimulationFailed, run
+
+class SeedFailed(AssertionError):
+    """A seed found something; the text has all that is needed to look into it."""
+
+
+class Result(Protocol):
+    """What a run that found nothing was like."""
+
+    @property
+    def virtual_s(self) -> float: ...
+
+    def counts(self) -> dict[str, int]:
+        """What is added up over all seeds, by what it is called."""
+        ...
+
+
+class Run(Protocol):
+    """A function of a module, so that other processes find it by its name."""
+
+    def __call__(self, seed: int, echo: Callable[[str], None] | None = None) -> Result:
+        """Run one seed; ``echo`` gets every line of the trace. Raises SeedFailed."""
+        ...
+
 
 Outcome = Result | tuple[int, str]
 """What a seed gave: its result, or the seed and the text of its failure."""
@@ -21,21 +46,15 @@ class Tally:
     done: int = 0
     failures: list[tuple[int, str]] = field(default_factory=list)
     virtual_s: float = 0.0
-    messages: int = 0
-    faults: int = 0
-    elections: int = 0
-    records: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, outcome: Outcome) -> None:
         self.done += 1
-        if not isinstance(outcome, Result):
+        if isinstance(outcome, tuple):
             self.failures.append(outcome)
             return
         self.virtual_s += outcome.virtual_s
-        self.messages += outcome.messages
-        self.faults += outcome.faults
-        self.elections += outcome.elections
-        self.records += outcome.records
+        self.counts.update(outcome.counts())
 
     @property
     def elapsed_s(self) -> float:
@@ -51,25 +70,23 @@ class Tally:
         )
 
     def summary(self) -> str:
-        return (
-            f"{self.line()}; {self.virtual_s / 3600:.2f} hours, {self.messages} messages, "
-            f"{self.faults} faults, {self.elections} elections, {self.records} records read"
-        )
+        counted = ", ".join(f"{count} {what}" for what, count in self.counts.items())
+        return f"{self.line()}; {self.virtual_s / 3600:.2f} hours, {counted}"
 
 
-def outcome_of(seed: int) -> Outcome:
+def outcome_of(run: Run, seed: int) -> Outcome:
     try:
         return run(seed)
-    except SimulationFailed as failure:
+    except SeedFailed as failure:
         return seed, str(failure)
 
 
 def run_seeds(
-    seeds: Iterable[int], total: int, jobs: int, progress: Callable[[Tally], None]
+    run: Run, seeds: Iterable[int], total: int, jobs: int, progress: Callable[[Tally], None]
 ) -> Tally:
     """Run ``seeds``, of which there are ``total``; ``progress`` is called after each."""
     tally = Tally(total)
-    with _outcomes(seeds, jobs) as outcomes:
+    with _outcomes(run, seeds, jobs) as outcomes:
         for outcome in outcomes:
             tally.add(outcome)
             progress(tally)
@@ -77,9 +94,10 @@ def run_seeds(
 
 
 @contextmanager
-def _outcomes(seeds: Iterable[int], jobs: int) -> Iterator[Iterator[Outcome]]:
+def _outcomes(run: Run, seeds: Iterable[int], jobs: int) -> Iterator[Iterator[Outcome]]:
+    work = partial(outcome_of, run)
     if jobs == 1:
-        yield map(outcome_of, seeds)
+        yield map(work, seeds)
         return
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        yield pool.imap_unordered(outcome_of, seeds, chunksize=8)
+        yield pool.imap_unordered(work, seeds, chunksize=8)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-from sim.simulation import Simulation, SimulationFailed
-from sim.swarm import Swarm
+from sim.campaign import SeedFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +19,7 @@ class Mutant:
     """The wrong function, from the right one."""
     within: int
     """Of so many seeds, from 0, at least one has to fail."""
-    shape: Callable[[Swarm], Swarm] = lambda drawn: drawn
+    shape: Callable[[Any], Any] = lambda drawn: drawn
     """What to run for a seed, where few seeds as they are drawn meet the bug."""
     also: "Mutant | None" = None
     """A second defence that has to fall with the first."""
@@ -34,12 +33,17 @@ class Mutant:
             yield
 
 
-def hunt(mutant: Mutant, seeds: int | None = None) -> tuple[int, str] | None:
-    """The first seed that finds ``mutant`` and what it says; None when all of them pass."""
+def hunt(
+    mutant: Mutant, run: Callable[[Mutant, int], object], seeds: int | None = None
+) -> tuple[int, str] | None:
+    """The first seed that finds ``mutant`` and what it says; None when all of them pass.
+
+    ``run`` runs what the mutant makes of a seed, and raises SeedFailed.
+    """
     with mutant.applied():
         for seed in range(seeds or mutant.within):
             try:
-                Simulation(mutant.shape(Swarm.drawn(seed))).run()
-            except SimulationFailed as failure:
+                run(mutant, seed)
+            except SeedFailed as failure:
                 return seed, str(failure).splitlines()[0]
     return None

@@ -7,13 +7,9 @@ every record has to be acknowledged, read by every consumer and on every node. W
 """
 
 import asyncio
-import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
-
-import structlog
+from typing import Final
 
 from quorumlog.api.limits import Limits
 from quorumlog.broker.balance import BalanceConfig
@@ -23,6 +19,7 @@ from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.config import RaftConfig
 from quorumlog.replication.core.members import Members
 from quorumlog.types import GroupId, NodeId
+from sim.campaign import SeedFailed
 from sim.checkers import Checker
 from sim.churn import Churn
 from sim.disk import SimulatedCrash
@@ -35,6 +32,7 @@ from sim.membership import Roster, member
 from sim.moves import Operator
 from sim.network import SimNetwork
 from sim.node import NodeSettings, SimNode, World
+from sim.quiet import no_collector, quiet_logs
 from sim.rpc import RpcFabric
 from sim.survey import Survey
 from sim.swarm import NEVER_S, Swarm, rng_for
@@ -64,8 +62,16 @@ class Result:
     records: int
     elections: int
 
+    def counts(self) -> dict[str, int]:
+        return {
+            "messages": self.messages,
+            "faults": self.faults,
+            "elections": self.elections,
+            "records read": self.records,
+        }
 
-class SimulationFailed(AssertionError):
+
+class SimulationFailed(SeedFailed):
     """A seed found something; the text has all that is needed to look into it."""
 
     def __init__(self, swarm: Swarm, error: BaseException, trace: Trace, state: str) -> None:
@@ -169,7 +175,7 @@ class Simulation:
 
     def run(self) -> Result:
         """See :func:`run`. Once only."""
-        with _quiet_logs(self.trace if self._verbose else None), _no_collector():
+        with quiet_logs(self.trace if self._verbose else None), no_collector():
             try:
                 self.loop.run_until_complete(self._phases())
             except (SimulationError, SimulatedCrash, Exception) as error:
@@ -344,32 +350,3 @@ def _settings(swarm: Swarm) -> NodeSettings:
         max_drift=swarm.max_drift,
         max_skew_ms=swarm.max_skew_ms,
     )
-
-
-@contextmanager
-def _quiet_logs(trace: Trace | None) -> Iterator[None]:
-    """The nodes' own log goes into the trace, or nowhere."""
-    before = structlog.get_config()
-
-    def note(logger: object, method: str, event: Any) -> Any:
-        if trace is not None:
-            trace.add(f"log {method} {event}")
-        raise structlog.DropEvent
-
-    structlog.configure(processors=[note], cache_logger_on_first_use=False)
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
-
-
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    """Collect garbage after the run: when a destructor runs must not depend on anything else."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
