@@ -19,10 +19,12 @@ from quorumlog.replication.sleep.beat import BEAT_GROUP
 from quorumlog.replication.wire import decode
 from quorumlog.types import METADATA_GROUP, GroupId, NodeId
 from sim.bounds import check_bounds
+from sim.endings import Endings
 from sim.history import GroupHistory, Violation
-from sim.moves import MoveWatch, is_settled
+from sim.moves import MoveWatch
 from sim.node import DATA_DIRECTORY, SimNode
 from sim.process import Process
+from sim.promises import check_deposed, check_vote_kept, check_whole
 from sim.states import States
 
 _SLICE_BYTES = 1 << 20
@@ -46,13 +48,12 @@ class _Seen:
     """The newest term it told anybody it is in."""
 
 
-class Checker:
+class Checker(Endings):
     """Watches all nodes. A violation is raised at the end of the turn that it was found in."""
 
     def __init__(self, nodes: dict[NodeId, SimNode]) -> None:
-        self.histories: dict[int, GroupHistory] = {}
+        super().__init__(nodes)
         self.checked = 0
-        self._nodes = nodes
         self._moves = MoveWatch(nodes, self.histories)
         self._seen: dict[tuple[NodeId, int], _Seen] = {}
         self._open: dict[Process, dict[GroupId, Replica]] = {}
@@ -135,6 +136,8 @@ class Checker:
         if seen.replica is not replica:
             self._reopened(node, history, replica, seen)
         if not core.recovering:
+            if seen.forgotten:
+                check_whole(node, history, seen.forgotten, log, "is a voter again")
             seen.forgotten = []
         elif not self._nodes[node].was_rotten and not self._moves.may_recover(node, group):
             raise Violation(f"{node} group {group} has started over, and nothing was damaged")
@@ -151,6 +154,7 @@ class Checker:
             self._check_start(node, history, replica)
         settings = self._nodes[node].world.settings.replication
         check_bounds(f"{node} group {group}", replica, settings, seen.largest_batch_bytes)
+        check_deposed(node, replica)
 
     def _check_commit_rule(self, node: NodeId, group: int, replica: Replica, seen: _Seen) -> None:
         """A leader counts replicas only of a batch of its own term (Raft §5.4.2)."""
@@ -171,6 +175,7 @@ class Checker:
                 f"{node} group {group} comes back in term {replica.core.term} "
                 f"and has spoken in term {seen.promised_term}"
             )
+        check_vote_kept(node, history, replica)
         durable = seen.batches[log.start_index - 1 : seen.durable_index]
         found = list(log.batches(log.start_index)) if log.last_index >= log.start_index else []
         for before, after in zip(durable, found, strict=False):
@@ -314,6 +319,7 @@ class Checker:
             elif isinstance(message, VoteResponse) and not message.pre and message.granted:
                 self.history(group).voted(source, message.term, target)
                 self._promise_term(source, group, message.term)
+                self._check_voter(NodeId(source), group, message)
             elif isinstance(message, AppendResponse) and message.success:
                 self._promise_term(source, group, message.term)
                 self._check_acknowledgement(source, group, message)
@@ -324,6 +330,13 @@ class Checker:
     def _promise_term(self, node: str, group: int, term: int) -> None:
         seen = self._seen.setdefault((NodeId(node), group), _Seen())
         seen.promised_term = max(seen.promised_term, term)
+
+    def _check_voter(self, node: NodeId, group: GroupId, message: VoteResponse) -> None:
+        host, seen = self._nodes[node].host, self._seen[node, group]
+        replica = host.replicas.get(group) if host is not None else None
+        if seen.forgotten and replica is not None:
+            what = f"votes in term {message.term}"
+            check_whole(node, self.history(group), seen.forgotten, replica.log, what)
 
     def _check_acknowledgement(self, node: str, group: GroupId, message: AppendResponse) -> None:
         host = self._nodes[NodeId(node)].host
@@ -336,98 +349,6 @@ class Checker:
                     f"{node} group {group} acknowledges {message.match_index} "
                     f"and is durable through {durable_index}"
                 )
-
-    # -- at the end ----------------------------------------------------------------------------
-
-    @property
-    def _members(self) -> list[SimNode]:
-        """The nodes that were not removed from the cluster."""
-        return [node for node in self._nodes.values() if not node.gone]
-
-    def converged(self) -> bool:
-        """All nodes are up and have applied all that is committed, in every group; those that were
-        removed have ended."""
-        if any(node.up for node in self._nodes.values() if node.gone):
-            return False
-        for group, history in self.histories.items():
-            for node in self._members:
-                replica = node.host.replicas.get(GroupId(group)) if node.host else None
-                if not node.ready:
-                    return False
-                if replica is None and group == METADATA_GROUP:
-                    return False
-                if replica is not None and replica.applied_index != len(history.committed):
-                    return False
-                if replica is not None and (replica.core.recovering or replica.failure is not None):
-                    return False
-        return True
-
-    def check_starts(self) -> None:
-        """All replicas of a group begin at the same offset, the one that was agreed."""
-        for group, history in self.histories.items():
-            for node in self._members:
-                replica = node.host.replicas.get(GroupId(group)) if node.host else None
-                agreed = history.starts[-1].offset
-                if replica is not None and replica.log.start_offset != agreed:
-                    raise Violation(
-                        f"{node.node_id} group {group} begins at {replica.log.start_offset}, "
-                        f"agreed is {agreed}"
-                    )
-
-    def led(self) -> bool:
-        """In every group one node serves, and all that are up and have a replica follow it."""
-        up = [node.host for node in self._members if node.ready and node.host is not None]
-        for group in self.histories:
-            replicas = [host.replicas[GroupId(group)] for host in up if group in host.replicas]
-            leaders = {(each.core.leader_id, each.core.term) for each in replicas}
-            if len(leaders) != 1 or sum(replica.serving for replica in replicas) != 1:
-                return False
-        return True
-
-    def moved(self) -> bool:
-        """Every group's members are who they are to be, and nobody else has a replica of one; every
-        node is known."""
-        nodes = [node for node in self._members if node.host is not None]
-        if {node.id for node in nodes[0].metadata.nodes()} != {node.node_id for node in nodes}:
-            return False
-        for group in self.histories:
-            held = {
-                node.node_id: node.host.replicas[GroupId(group)]
-                for node in nodes
-                if node.host is not None and group in node.host.replicas
-            }
-            leader = next((each for each in held.values() if each.serving), None)
-            if leader is None or not is_settled(group, nodes[0].metadata, leader.core.members):
-                return False
-            if set(held) != set(leader.core.members.everybody):
-                return False
-        return True
-
-    def preferred_lead(self) -> bool:
-        """Every partition that is to stay where it is is led by its first replica."""
-        for node in self._members:
-            for _, partition in node.metadata.groups_of(node.node_id):
-                if partition.wanted or partition.replicas[0] != node.node_id:
-                    continue
-                replica = node.host.replicas.get(partition.group) if node.host else None
-                if replica is None or not replica.serving:
-                    return False
-        return True
-
-    def all_asleep(self) -> bool:
-        """No replica has a timer set."""
-        return all(
-            replica.core.asleep
-            for node in self._members
-            if node.ready and node.host is not None
-            for replica in node.host.replicas.values()
-        )
-
-    def check_metadata(self) -> None:
-        """Equal logs give equal states."""
-        views = {repr((node.metadata.topics(), node.metadata.nodes())) for node in self._members}
-        if len(views) != 1:
-            raise Violation(f"the nodes' metadata differ: {sorted(views)}")
 
 
 def _holds(batches: list[Batch], index: int, head: bytes) -> bool:

@@ -210,6 +210,23 @@ def _rotting(drawn: Swarm) -> Swarm:
     return drawn if "rot" in drawn.faults else replace(drawn, faults=(*drawn.faults, "rot"))
 
 
+def _slowly_mended(drawn: Swarm) -> Swarm:
+    """Disks rot, and what is lost comes back batch by batch, read from disks."""
+    return replace(
+        _rotting(drawn),
+        fault_interval_s=0.15,
+        fault_duration_s=5.0,
+        segment_bytes=1024,
+        tail_cache_bytes=0,
+        max_append_bytes=256,
+        max_inflight_bytes=4096,
+        producers=2,
+        records_per_producer=100,
+        record_bytes=300,
+        batch_bytes=1,
+    )
+
+
 MEMBER_MUTANTS: Final = (
     Mutant("silence of a node not noticed", Ledger, "check", _silence_not_noticed, 5),
     Mutant("installed state applied twice", Applier, "_take_awaited", _state_applied_twice, 50),
@@ -218,9 +235,17 @@ MEMBER_MUTANTS: Final = (
         Elector,
         "_receive_vote_request",
         _votes_though_it_forgot,
-        100,
+        20,
+        shape=_rotting,
     ),
-    Mutant("recovered once a leader was heard", Recovery, "_compare", _whole_at_once, 700),
+    Mutant(
+        "recovered once a leader was heard",
+        Recovery,
+        "_compare",
+        _whole_at_once,
+        20,
+        shape=_slowly_mended,
+    ),
     Mutant("moves reported at once", Mover, "_look_at", _moves_reported_at_once, 30),
     Mutant(
         "replica deleted when the move is ordered",
