@@ -7,16 +7,12 @@ misses somebody more often than not, and waits for the next push/pull to hear of
 """
 
 import math
-from dataclasses import dataclass
+from bisect import bisect_left
 
 from quorumlog.discovery.wire.packet import PART_OVERHEAD_BYTES
 
-
-@dataclass(slots=True)
-class _News:
-    data: bytes
-    order: int
-    transmits: int = 0
+_News = tuple[int, int, str, bytes]
+"""How often it was sent, minus its number, subject, data: in this order it is to be sent."""
 
 
 class BroadcastQueue:
@@ -26,19 +22,27 @@ class BroadcastQueue:
         self._multiplier = multiplier
         self._max_subjects = max_subjects
         self._news: dict[str, _News] = {}
+        self._queue: list[_News] = []
+        """The same, sorted."""
         self._order = 0
+        self._least_bytes = 0
+        """No piece of news in the queue is shorter."""
 
     def __len__(self) -> int:
-        return len(self._news)
+        return len(self._queue)
 
     def put(self, subject: str, data: bytes) -> None:
         """Send ``data`` from now on instead of what was said about ``subject``."""
-        self._news.pop(subject, None)
-        if len(self._news) >= self._max_subjects:
-            most_sent = max(self._news, key=lambda name: self._news[name].transmits)
-            del self._news[most_sent]
+        if subject in self._news:
+            self._drop(subject)
+        if len(self._queue) >= self._max_subjects:
+            self._drop(max(self._news, key=lambda name: self._news[name][0]))
         self._order += 1
-        self._news[subject] = _News(data, self._order)
+        news = (0, -self._order, subject, data)
+        self._least_bytes = min(len(data), self._least_bytes) if self._queue else len(data)
+        self._news[subject] = news
+        # Nothing comes before what was never sent and is newest.
+        self._queue.insert(0, news)
 
     def holds(self, subject: str) -> bool:
         return subject in self._news
@@ -48,20 +52,33 @@ class BroadcastQueue:
 
         Counts as sent. The least sent first, of those the newest first.
         """
-        if not self._news:
+        if not self._queue:
             return []
         transmit_limit = self._multiplier * math.ceil(math.log(members + 1))
-        by_urgency = sorted(
-            self._news.items(), key=lambda item: (item[1].transmits, -item[1].order)
-        )
+        least_bytes = self._least_bytes + PART_OVERHEAD_BYTES
         taken: list[bytes] = []
-        for subject, news in by_urgency:
-            size = len(news.data) + PART_OVERHEAD_BYTES
-            if size > limit_bytes or len(taken) == max_parts:
+        kept: list[_News] = []
+        looked_at = 0
+        for news in self._queue:
+            if limit_bytes < least_bytes or len(taken) == max_parts:
+                break
+            looked_at += 1
+            transmits, order, subject, data = news
+            size = len(data) + PART_OVERHEAD_BYTES
+            if size > limit_bytes:
+                kept.append(news)
                 continue
             limit_bytes -= size
-            taken.append(news.data)
-            news.transmits += 1
-            if news.transmits >= transmit_limit:
+            taken.append(data)
+            if transmits + 1 >= transmit_limit:
                 del self._news[subject]
+            else:
+                self._news[subject] = again = (transmits + 1, order, subject, data)
+                kept.append(again)
+        if looked_at:
+            self._queue[:looked_at] = kept
+            self._queue.sort()
         return taken
+
+    def _drop(self, subject: str) -> None:
+        del self._queue[bisect_left(self._queue, self._news.pop(subject))]

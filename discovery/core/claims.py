@@ -91,6 +91,8 @@ class Claims:
         if claim.name == self._name:
             self._answer_alive(claim, now)
             return
+        if self._table.knows(claim):
+            return
         before = self._view(claim.name)
         match self._table.apply_alive(claim, now):
             case Merge.CONFLICT:

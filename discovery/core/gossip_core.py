@@ -35,7 +35,7 @@ from quorumlog.discovery.wire.messages import (
 )
 from quorumlog.discovery.wire.packet import decode_packet
 from quorumlog.discovery.wire.serf_codec import decode_serf, decode_state
-from quorumlog.discovery.wire.serf_messages import KeyAnswer, Query, SerfMessage
+from quorumlog.discovery.wire.serf_messages import Intent, KeyAnswer, Query, SerfMessage
 from quorumlog.discovery.wire.tags import encode_tags
 from quorumlog.errors import InvalidArgument
 from quorumlog.ports import Member
@@ -240,33 +240,35 @@ class GossipCore:
         return at
 
     def _due(self) -> float:
-        times = [self._gossip_at] if self._outbox.has_news else []
+        due = self._gossip_at if self._outbox.has_news else math.inf
         if self._depart_at is not None:
-            if self._claims.me.status is not Status.LEFT:
-                times.append(self._depart_at)
-            return min(times, default=math.inf)
-        times += [self._prober.deadline, self._push_pull_at, self._reconnect_at]
+            staying = self._claims.me.status is not Status.LEFT
+            return min(due, self._depart_at) if staying else due
+        due = min(due, self._prober.deadline, self._push_pull_at, self._reconnect_at)
         suspicion = self._claims.deadline
-        return min(times) if suspicion is None else min(suspicion, *times)
+        return due if suspicion is None else min(due, suspicion)
 
     def _receive(self, message: PacketMessage | SerfMessage, sender: Address, at: float) -> None:
+        # What comes most stands first.
         match message:
+            case Alive():
+                self._claims.alive(message, at)
+            case Intent():
+                self._serf.receive(message, at)
             case Ping():
                 ack = self.answer_ping(message)
                 if ack is not None:
                     self._outbox.send(message.reply_to or sender, ack)
-            case IndirectPing():
-                self._prober.relay(message, sender, at)
             case Ack(sequence):
                 self._prober.receive_ack(sequence, at)
-            case Nack(sequence):
-                self._prober.receive_nack(sequence)
-            case Alive():
-                self._claims.alive(message, at)
             case Suspect():
                 self._claims.suspect(message, at)
             case Dead():
                 self._claims.dead(message, at)
+            case IndirectPing():
+                self._prober.relay(message, sender, at)
+            case Nack(sequence):
+                self._prober.receive_nack(sequence)
             case User():
                 """Was decoded, into one of Serf's messages."""
             case _:

@@ -105,6 +105,16 @@ class MemberTable:
         """Everything, as it goes into a push/pull."""
         return tuple(MemberRecord(peer.alive(), peer.status) for peer in self._order)
 
+    def knows(self, claim: Alive) -> bool:
+        """Whether ``claim`` is old news by its incarnation and address, as most claims are."""
+        peer = self._peers.get(claim.name)
+        if peer is None or claim.incarnation > peer.incarnation:
+            return False
+        said = peer.said
+        return claim is said or (
+            claim.incarnation <= said.incarnation and claim.address == said.address
+        )
+
     def apply_alive(self, claim: Alive, now: float) -> Merge:
         peer = self._peers.get(claim.name)
         if peer is None:

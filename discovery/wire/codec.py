@@ -55,6 +55,7 @@ from quorumlog.errors import ProtocolError
 
 _MAX_SEQUENCE: Final = 2**32 - 1
 _MAX_ERROR_BYTES: Final = 4096
+_STATUSES: Final = tuple(sorted(Status))
 
 
 def encode_message(message: PacketMessage | RemoteError) -> bytes:
@@ -137,7 +138,7 @@ def decode_error(fields: Fields) -> RemoteError:
 def decode_record(fields: Fields) -> MemberRecord:
     """One member of a push/pull."""
     alive = _alive(fields, b"Name")
-    return MemberRecord(alive, Status(read_int(fields, b"State", max(Status))))
+    return MemberRecord(alive, _STATUSES[read_int(fields, b"State", len(_STATUSES) - 1)])
 
 
 def _indirect_ping(fields: Fields) -> IndirectPing:

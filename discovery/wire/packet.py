@@ -12,6 +12,7 @@ Compressed may hold compound and the other way round; at most four layers are un
 import struct
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from quorumlog.discovery.wire.codec import decode_message
@@ -25,7 +26,16 @@ CRC_OVERHEAD_BYTES: Final = 5
 COMPOUND_OVERHEAD_BYTES: Final = 2
 PART_OVERHEAD_BYTES: Final = 2
 
+CACHED_NEWS: Final = 2048
+"""Different pieces of news whose decoded form is kept: each comes many times, from everybody."""
+
+CACHED_NEWS_BYTES: Final = 1024
+"""Longer ones are decoded anew, so what is kept stays below 2 MiB and its decoded form."""
+
 _MAX_LAYERS: Final = 4
+_NEWS: Final = frozenset(
+    map(int, (MessageType.ALIVE, MessageType.SUSPECT, MessageType.DEAD, MessageType.USER))
+)
 _CRC_HEADER = struct.Struct(">BI")
 
 
@@ -37,10 +47,10 @@ def encode_packet(parts: Sequence[bytes]) -> bytes:
 
 def decode_packet(data: bytes) -> list[PacketMessage]:
     """Every message of a packet, in order; all of them are well formed or ``ProtocolError``."""
-    body = memoryview(data)
+    body = data
     if len(data) >= CRC_OVERHEAD_BYTES and data[0] == MessageType.CRC:
         _, expected = _CRC_HEADER.unpack_from(data)
-        body = body[CRC_OVERHEAD_BYTES:]
+        body = data[CRC_OVERHEAD_BYTES:]
         if zlib.crc32(body) != expected:
             raise ProtocolError("the checksum of a gossip packet is wrong")
     messages: list[PacketMessage] = []
@@ -60,8 +70,11 @@ def _compound(parts: Sequence[bytes]) -> bytes:
     return b"".join((bytes([MessageType.COMPOUND, len(parts)]), lengths, *parts))
 
 
-def _unwrap(data: memoryview, layers: int, messages: list[PacketMessage]) -> None:
-    kind = data[0] if len(data) else None
+def _unwrap(data: bytes, layers: int, messages: list[PacketMessage]) -> None:
+    kind = data[0] if data else None
+    if kind in _NEWS and len(data) <= CACHED_NEWS_BYTES:
+        messages.append(_decode_news(data))
+        return
     if kind not in (MessageType.COMPOUND, MessageType.COMPRESS):
         messages.append(decode_message(data))
         return
@@ -69,21 +82,27 @@ def _unwrap(data: memoryview, layers: int, messages: list[PacketMessage]) -> Non
         raise ProtocolError("a gossip packet is wrapped too often")
     if kind == MessageType.COMPRESS:
         inner = decompress_fields(unpack(data[1:]), MAX_PACKET_BYTES)
-        _unwrap(memoryview(inner), layers - 1, messages)
+        _unwrap(inner, layers - 1, messages)
         return
     for part in _split(data):
         _unwrap(part, layers - 1, messages)
 
 
-def _split(data: memoryview) -> list[memoryview]:
+@lru_cache(maxsize=CACHED_NEWS)
+def _decode_news(data: bytes) -> PacketMessage:
+    return decode_message(data)
+
+
+def _split(data: bytes) -> list[bytes]:
     count = data[1] if len(data) > 1 else 0
     start = COMPOUND_OVERHEAD_BYTES + count * PART_OVERHEAD_BYTES
     if count == 0 or len(data) < start:
         raise ProtocolError("a compound gossip packet is cut short")
     parts = []
     for length in struct.unpack_from(f">{count}H", data, COMPOUND_OVERHEAD_BYTES):
-        if len(data) < start + length:
-            raise ProtocolError("a part of a compound gossip packet is cut short")
-        parts.append(data[start : start + length])
-        start += length
+        end = start + length
+        parts.append(data[start:end])
+        start = end
+    if len(data) < start:
+        raise ProtocolError("a part of a compound gossip packet is cut short")
     return parts

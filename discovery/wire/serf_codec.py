@@ -18,6 +18,7 @@ RELAY         {DestAddr: {IP, Port, Zone*}, DestName*}, then the message
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import msgpack
@@ -36,6 +37,7 @@ from quorumlog.discovery.wire.fields import (
     unpack,
 )
 from quorumlog.discovery.wire.messages import MAX_NAME_BYTES, Address, Alive, User
+from quorumlog.discovery.wire.packet import CACHED_NEWS, CACHED_NEWS_BYTES
 from quorumlog.discovery.wire.serf_messages import (
     MAX_EVENT_BYTES,
     MAX_FILTERS,
@@ -95,6 +97,10 @@ def decode_serf(payload: bytes) -> SerfMessage | None:
 
     Raises ``ProtocolError`` for one of Serf's that is malformed.
     """
+    return _decode_cached(payload) if len(payload) <= CACHED_NEWS_BYTES else _decode(payload)
+
+
+def _decode(payload: bytes) -> SerfMessage | None:
     match payload[0] if payload else None:
         case SerfType.LEAVE | SerfType.JOIN as kind:
             fields = unpack(payload[1:])
@@ -114,6 +120,10 @@ def decode_serf(payload: bytes) -> SerfMessage | None:
         case SerfType.RELAY:
             return _relay(payload)
     return None
+
+
+_decode_cached = lru_cache(maxsize=CACHED_NEWS)(_decode)
+"""What is passed on comes many times; see ``wire.packet``."""
 
 
 def encode_state(state: SerfState) -> bytes:
