@@ -18,7 +18,7 @@ from quorumlog.types import GroupId, NodeId
 from sim.network import LinkQuality
 from sim.node import DATA_DIRECTORY, SimNode
 from sim.rot import Rot
-from sim.swarm import Swarm, rng_for
+from sim.swarm import REPLACED_AFTER_S, Swarm, rng_for
 from sim.trace import Trace
 
 QUIET_LINK = LinkQuality()
@@ -63,6 +63,7 @@ class Nemesis:
             "disk_full": self._disk_full,
             "rot": self._flip_bits,
             "nap": self._nap,
+            "outage": self._outage,
         }
         self._rot = Rot(
             self._nodes,
@@ -72,6 +73,7 @@ class Nemesis:
             trace,
         )
         self._lurking = 0
+        self._away: SimNode | None = None
         self._network.tap(self._strike)
         for node in nodes:
             node.on_save = self._strike_save
@@ -86,6 +88,8 @@ class Nemesis:
         swarm, rng = self._swarm, self._rng
         loop = asyncio.get_running_loop()
         until_s = loop.time() + swarm.fault_duration_s
+        if "outage" in swarm.faults:
+            await self._outage()
         while swarm.faults and loop.time() < until_s:
             await asyncio.sleep(rng.expovariate(1 / swarm.fault_interval_s))
             if rng.random() < 0.4:
@@ -100,6 +104,7 @@ class Nemesis:
         self._network.heal()
         self._network.quality = QUIET_LINK
         self._lurking = 0
+        self._away = None
         for node in self._nodes:
             node.resume()
             if node.up and (node.failed or node.may_fail):
@@ -112,7 +117,9 @@ class Nemesis:
         down = [
             node
             for node in self._nodes
-            if not node.buried and (not node.up or node.paused or node.failed)
+            if not node.buried
+            and node is not self._away
+            and (not node.up or node.paused or node.failed)
         ]
         if down and self._rng.random() < 0.8:
             node = self._rng.choice(down)
@@ -176,6 +183,22 @@ class Nemesis:
             node.resume()
         # Time for clients to ask it, before the next fault.
         await asyncio.sleep(self._swarm.election_timeout_s)
+
+    async def _outage(self) -> None:
+        """A node is down for longer than the cluster waits for it; one at a time."""
+        node = self._victim()
+        if node is None or self._away is not None:
+            return
+        self._away = node
+        node.crash(power=self._swarm.may_cut_power)
+        away_s = self._rng.uniform(1.3, 2.5) * REPLACED_AFTER_S
+        self._network.loop.call_outside(away_s, self._end_outage, node)
+
+    def _end_outage(self, node: SimNode) -> None:
+        if self._away is node:
+            self._away = None
+            if not node.up:
+                node.start()
 
     async def _partition(self) -> None:
         """Two sides that cannot reach each other; clients stand on either."""

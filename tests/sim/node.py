@@ -210,6 +210,7 @@ class SimNode:
         self.world.trace.add(f"{self.node_id} starts, incarnation {self.incarnation}")
         self.may_fail = False
         self.process = Process(self.node_id)
+        self.world.roster.started(self.node_id)
         self.world.loop.spawn(self.process, self._run(self.process), "node")
 
     def fail_disk(self, code: int) -> None:
@@ -321,6 +322,7 @@ class SimNode:
         """The process is gone; with ``power`` what its disk had not synced may be gone as well."""
         self.world.trace.add(f"{self.node_id} {'loses power' if power else 'is killed'}")
         self.process.kill()
+        self.world.roster.died(self.node_id)
         if self._worker is not None:
             self._worker.cut_short(self._run_partly)
         if power:
@@ -351,6 +353,7 @@ class SimNode:
         if not closing.done():
             raise SimulationError(f"{self.node_id} did not stop within {_STOP_LIMIT_S} s")
         process.kill()
+        self.world.roster.died(self.node_id)
         self.disk.kill()
 
     async def _close(self) -> None:

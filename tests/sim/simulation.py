@@ -35,7 +35,7 @@ from sim.node import NodeSettings, SimNode, World
 from sim.quiet import no_collector, quiet_logs
 from sim.rpc import RpcFabric
 from sim.survey import Survey
-from sim.swarm import NEVER_S, Swarm, rng_for
+from sim.swarm import NEVER_S, REPLACED_AFTER_S, Swarm, rng_for
 from sim.trace import Trace
 from sim.workload import TOPIC, Workload
 
@@ -108,7 +108,9 @@ class Simulation:
             network=network,
             fabric=RpcFabric(network),
             settings=_settings(swarm),
-            roster=Roster(self.loop, rng_for(swarm.seed, "gossip"), members),
+            roster=Roster(
+                self.loop, rng_for(swarm.seed, "gossip"), members, finds_dead=swarm.replaces
+            ),
             voters=Members(tuple(names)),
         )
         self._groups: dict[tuple[str, int], int] = {}
@@ -204,6 +206,8 @@ class Simulation:
             await self.workload.create_topic(topic)
             while not all(node.metadata.has_topic(topic) for node in self.nodes.values()):
                 await asyncio.sleep(0.05)
+        if self.swarm.replaces:
+            await self.workload.set_cluster(REPLACED_AFTER_S)
         loop.end_s = loop.time() + 100 * self.swarm.fault_duration_s
         self._network.quality = self.swarm.link
         self.workload.start()

@@ -29,6 +29,15 @@ FAULTS = (
     "disk_full",
 )
 
+REPLACED_AFTER_S = 5
+"""The least that a cluster may be set to."""
+
+_CALM_S = 12.0
+_CALM_INTERVAL_S = 4.0
+_OTHER_FAULTS = 1
+"""Of the seeds in which failed nodes are replaced: how long faults go on, how often there is one,
+and how many kinds besides outages."""
+
 NEVER_S = 1e9
 """Longer than any run."""
 
@@ -41,6 +50,9 @@ _MOVING_SHARE = 0.25
 
 _CHURNING_SHARE = 0.6
 """Of those, the seeds in which nodes come and go, too."""
+
+_REPLACING_SHARE = 0.25
+"""Of those in which replicas move, the seeds in which the cluster replaces nodes that failed."""
 
 _LIMITED_SHARE = 0.2
 """Of the seeds, those whose topic has limits, and those in which a client trims it."""
@@ -96,6 +108,9 @@ class Swarm:
     """An operator moves replicas to and fro among more nodes than a partition has replicas."""
     churns: bool
     """Meanwhile nodes are added, and removed for good."""
+    replaces: bool
+    """The cluster replaces nodes that are not heard for ``REPLACED_AFTER_S``, and some are away for
+    longer; gossip says who is dead."""
     surveyors: int
     """Clients whose history is checked for linearizability; half of the seeds have none."""
     holders: int
@@ -121,6 +136,7 @@ class Swarm:
             seed=seed,
             moves=moves,
             churns=moves and rng_for(seed, "churn").random() < _CHURNING_SHARE,
+            replaces=moves and rng_for(seed, "replace").random() < _REPLACING_SHARE,
             nodes=rng.choice((3, 3, 3, 3, 5)),
             partitions=rng.choice((1, 1, 2)) * sleep_rng.choice((1, 1, 3)),
             election_timeout_s=rng.choice((0.15, 0.3)),
@@ -151,7 +167,9 @@ class Swarm:
             surveyors=rng_for(seed, "surveyors").choice((0, 0, 0, 1, 2, 3)),
             holders=rng_for(seed, "holders").choice((0, 0, 0, 0, 2, 3)),
         )
-        return replace(drawn, nodes=moves_rng.choice((4, 4, 5))) if moves else drawn
+        if moves:
+            drawn = replace(drawn, nodes=moves_rng.choice((4, 4, 5)))
+        return _calmed(drawn) if drawn.replaces else drawn
 
     @property
     def may_cut_power(self) -> bool:
@@ -167,6 +185,17 @@ class Swarm:
     def deletes(self) -> bool:
         """Whether records may go before everybody has read them."""
         return self.trims or max(self.retention_records, self.retention_ms) > 0
+
+
+def _calmed(drawn: Swarm) -> Swarm:
+    """There is time to miss a node, and few others are down meanwhile: two at a time keep either
+    from being replaced."""
+    return replace(
+        drawn,
+        faults=("outage", *drawn.faults[:_OTHER_FAULTS]),
+        fault_interval_s=_CALM_INTERVAL_S,
+        fault_duration_s=_CALM_S,
+    )
 
 
 def _draw_deletion(rng: random.Random) -> dict[str, Any]:

@@ -84,6 +84,19 @@ def test_a_run_does_not_depend_on_hashes_or_addresses() -> None:
     assert len(digests) == 1
 
 
+def test_in_some_seeds_the_cluster_replaces_nodes_that_are_away_for_long() -> None:
+    replacing = [swarm for swarm in map(Swarm.drawn, range(1000)) if swarm.replaces]
+    assert 30 < len(replacing) < 100
+    found = 0
+    for swarm in replacing[:20]:
+        lines: list[str] = []
+        Simulation(swarm, lines.append).run()
+        found += any("failed_replica_replaced" in line for line in lines)
+        if found == 2:
+            break
+    assert found == 2
+
+
 def test_in_some_seeds_nodes_come_and_others_go_for_good_dead_or_alive() -> None:
     churning = [swarm for swarm in map(Swarm.drawn, range(1000)) if swarm.churns]
     assert 100 < len(churning) < 200

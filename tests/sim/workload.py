@@ -70,6 +70,11 @@ class Workload:
         process = Process("creator")
         await self._loop.spawn(process, self._create(process, topic), "create")
 
+    async def set_cluster(self, replace_failed_after_s: int) -> None:
+        """The cluster replaces nodes that failed, from when this returns."""
+        process = Process("creator")
+        await self._loop.spawn(process, self._set_cluster(process, replace_failed_after_s), "set")
+
     def start(self) -> None:
         for name in self.names:
             process = Process(name)
@@ -107,6 +112,10 @@ class Workload:
                     retention_records=self._swarm.retention_records,
                     retention_ms=self._swarm.retention_ms,
                 )
+
+    async def _set_cluster(self, process: Process, replace_failed_after_s: int) -> None:
+        async with self._client(process) as client:
+            await client.alter_cluster(replace_failed_after_s=replace_failed_after_s)
 
     # -- producers -----------------------------------------------------------------------------
 
