@@ -10,6 +10,7 @@ from quorumlog.api.proposing import propose
 from quorumlog.api.replacements import replacement_message
 from quorumlog.api.status import CallContext, aborting
 from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.gossip_view import claims_of
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.moves import resized
 from quorumlog.broker.port import BrokerPort, ClusterView
@@ -182,14 +183,11 @@ def nodes_of(view: ClusterView, metadata: MetadataState) -> list[quorumlog_pb2.N
     What is registered goes before what gossip says; where they differ both addresses are shown.
     """
     registered = {node.id: node for node in metadata.nodes()}
-    members = {
-        NodeId(member.tags["id"]): member
-        for member in view.members
-        if member.tags.get("cluster") == view.cluster_id and "id" in member.tags
-    }
+    claims = claims_of(view.members, view.cluster_id)
     nodes = []
-    for node_id in sorted({*registered, *view.roles, *members}):
-        node, member = registered.get(node_id), members.get(node_id)
+    for node_id in sorted({*registered, *view.roles, *claims}):
+        node, claimed = registered.get(node_id), claims.get(node_id, [])
+        member = next(iter(claimed), None)
         tags = member.tags if member is not None else {}
         if node is None:
             name = member.name if member is not None else ""
@@ -198,6 +196,8 @@ def nodes_of(view: ClusterView, metadata: MetadataState) -> list[quorumlog_pb2.N
         message.role = view.roles.get(node_id, "")
         if node_id in registered:
             message.standing = node.standing
+            message.presence = node.presence
+            message.absent_since_ms = node.absent_since_ms
         elif metadata.is_removed(node_id):
             message.standing = "removed"
         if member is not None:
@@ -205,6 +205,8 @@ def nodes_of(view: ClusterView, metadata: MetadataState) -> list[quorumlog_pb2.N
             message.rack = tags.get("rack", "")
         address = tags.get("rpc", "")
         message.gossip_address = address if address != node.address else ""
+        if len(claimed) > 1:
+            message.claimed_by.extend(each.name for each in claimed)
         nodes.append(message)
     return nodes
 

@@ -168,7 +168,7 @@ def topic_config(message: quorumlog_pb2.TopicConfig) -> metadata_pb2.TopicConfig
 
 
 def node_message(node: NodeInfo) -> quorumlog_pb2.Node:
-    """What the metadata says of a node; its role, state and load are the caller's to add."""
+    """Who a node is; what is known of it, its role, state and load are the caller's to add."""
     return quorumlog_pb2.Node(
         id=node.id, name=node.name, address=node.address, version=node.version, state="unknown"
     )

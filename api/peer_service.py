@@ -6,6 +6,7 @@ from typing import Protocol
 from quorumlog.api._pb import peer_pb2, peer_pb2_grpc
 from quorumlog.api.replacements import replacements_reply
 from quorumlog.api.status import CallContext, aborting
+from quorumlog.broker.peer_calls import Introduction
 from quorumlog.broker.replacement import Replacement
 from quorumlog.errors import OutcomeUnknown
 
@@ -32,6 +33,8 @@ class PeerPort(Protocol):
     async def join(self, request: peer_pb2.JoinRequest) -> peer_pb2.JoinReply: ...
 
     async def propose(self, command: bytes) -> bytes: ...
+
+    def introduce(self) -> Introduction: ...
 
     @property
     def replacements(self) -> Sequence[Replacement]: ...
@@ -81,3 +84,11 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         self, request: peer_pb2.ReplacementsRequest, context: CallContext
     ) -> peer_pb2.ReplacementsReply:
         return replacements_reply(self._port.replacements)
+
+    async def Identify(
+        self, request: peer_pb2.IdentifyRequest, context: CallContext
+    ) -> peer_pb2.Introduction:
+        own = self._port.introduce()
+        return peer_pb2.Introduction(
+            node_id=own.node, cluster_id=own.cluster_id, address=own.address
+        )

@@ -18,6 +18,7 @@ from quorumlog.api._pb import peer_pb2
 from quorumlog.api.channels import PEER_CHANNEL_OPTIONS
 from quorumlog.api.frames import FORMAT
 from quorumlog.api.peer_link import MessageHandler, PeerLink
+from quorumlog.broker.peer_calls import Introduction
 from quorumlog.errors import (
     DuplicateNode,
     NodeRemoved,
@@ -135,6 +136,10 @@ class GrpcPeers:
             process_id=self._process_id,
             address=self._address,
         )
+
+    def introduce(self) -> Introduction:
+        """Who this process is, for whoever was told of it by others."""
+        return Introduction(self._node_id, self.cluster_id, self._address)
 
     def check(self, hello: peer_pb2.Hello) -> None:
         """Raise unless the process that says ``hello`` may be this cluster's node of that id."""

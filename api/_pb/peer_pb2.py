@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cquorumlog/api/_pb/peer.proto\x12\x11quorumlog.peer.v1\"a\n\x05Hello\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x12\n\nprocess_id\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\"U\n\nHelloReply\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x18.quorumlog.peer.v1.Hello\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"A\n\x0f\x42ootstrapMember\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"q\n\x11\x42ootstrapProposal\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63oordinator\x18\x02 \x01(\t\x12\x33\n\x07members\x18\x03 \x03(\x0b\x32\".quorumlog.peer.v1.BootstrapMember\"g\n\x0e\x42ootstrapReply\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.quorumlog.peer.v1.BootstrapState\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\"$\n\x0e\x42ootstrapQuery\x12\x12\n\ncluster_id\x18\x01 \x01(\t\"S\n\x0bJoinRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x30\n\x04node\x18\x02 \x01(\x0b\x32\".quorumlog.peer.v1.BootstrapMember\"T\n\tJoinReply\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x33\n\x07members\x18\x02 \x03(\x0b\x32\".quorumlog.peer.v1.BootstrapMember\"!\n\x0eProposeRequest\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\x0c\"\x1e\n\x0cProposeReply\x12\x0e\n\x06result\x18\x01 \x01(\x0c\"\x15\n\x13ReplacementsRequest\"\xd2\x01\n\x11ReplacementsReply\x12\x46\n\x0creplacements\x18\x01 \x03(\x0b\x32\x30.quorumlog.peer.v1.ReplacementsReply.Replacement\x1au\n\x0bReplacement\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x10\n\x08silent_s\x18\x03 \x01(\x01\x12\x13\n\x0bremaining_s\x18\x04 \x01(\x01\x12\x12\n\npartitions\x18\x05 \x01(\r\x12\x0e\n\x06reason\x18\x06 \x01(\t*\xa6\x01\n\x0e\x42ootstrapState\x12\x1f\n\x1b\x42OOTSTRAP_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x42OOTSTRAP_STATE_ACCEPTED\x10\x01\x12\x1b\n\x17\x42OOTSTRAP_STATE_DECIDED\x10\x02\x12\x1b\n\x17\x42OOTSTRAP_STATE_ABORTED\x10\x03\x12\x1b\n\x17\x42OOTSTRAP_STATE_REFUSED\x10\x04\x32\xab\x05\n\x04Peer\x12\x43\n\x08\x41nnounce\x12\x18.quorumlog.peer.v1.Hello\x1a\x1d.quorumlog.peer.v1.HelloReply\x12[\n\x10\x42ootstrapPrepare\x12$.quorumlog.peer.v1.BootstrapProposal\x1a!.quorumlog.peer.v1.BootstrapReply\x12Z\n\x0f\x42ootstrapDecide\x12$.quorumlog.peer.v1.BootstrapProposal\x1a!.quorumlog.peer.v1.BootstrapReply\x12Y\n\x0e\x42ootstrapAbort\x12$.quorumlog.peer.v1.BootstrapProposal\x1a!.quorumlog.peer.v1.BootstrapReply\x12W\n\x0f\x42ootstrapStatus\x12!.quorumlog.peer.v1.BootstrapQuery\x1a!.quorumlog.peer.v1.BootstrapReply\x12\x44\n\x04Join\x12\x1e.quorumlog.peer.v1.JoinRequest\x1a\x1c.quorumlog.peer.v1.JoinReply\x12M\n\x07Propose\x12!.quorumlog.peer.v1.ProposeRequest\x1a\x1f.quorumlog.peer.v1.ProposeReply\x12\\\n\x0cReplacements\x12&.quorumlog.peer.v1.ReplacementsRequest\x1a$.quorumlog.peer.v1.ReplacementsReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cquorumlog/api/_pb/peer.proto\x12\x11quorumlog.peer.v1\"a\n\x05Hello\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x12\n\nprocess_id\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\"U\n\nHelloReply\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x18.quorumlog.peer.v1.Hello\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"A\n\x0f\x42ootstrapMember\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"q\n\x11\x42ootstrapProposal\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63oordinator\x18\x02 \x01(\t\x12\x33\n\x07members\x18\x03 \x03(\x0b\x32\".quorumlog.peer.v1.BootstrapMember\"g\n\x0e\x42ootstrapReply\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.quorumlog.peer.v1.BootstrapState\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\"$\n\x0e\x42ootstrapQuery\x12\x12\n\ncluster_id\x18\x01 \x01(\t\"S\n\x0bJoinRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x30\n\x04node\x18\x02 \x01(\x0b\x32\".quorumlog.peer.v1.BootstrapMember\"T\n\tJoinReply\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x33\n\x07members\x18\x02 \x03(\x0b\x32\".quorumlog.peer.v1.BootstrapMember\"!\n\x0eProposeRequest\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\x0c\"\x1e\n\x0cProposeReply\x12\x0e\n\x06result\x18\x01 \x01(\x0c\"\x11\n\x0fIdentifyRequest\"D\n\x0cIntroduction\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"\x15\n\x13ReplacementsRequest\"\xd2\x01\n\x11ReplacementsReply\x12\x46\n\x0creplacements\x18\x01 \x03(\x0b\x32\x30.quorumlog.peer.v1.ReplacementsReply.Replacement\x1au\n\x0bReplacement\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x10\n\x08silent_s\x18\x03 \x01(\x01\x12\x13\n\x0bremaining_s\x18\x04 \x01(\x01\x12\x12\n\npartitions\x18\x05 \x01(\r\x12\x0e\n\x06reason\x18\x06 \x01(\t*\xa6\x01\n\x0e\x42ootstrapState\x12\x1f\n\x1b\x42OOTSTRAP_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x42OOTSTRAP_STATE_ACCEPTED\x10\x01\x12\x1b\n\x17\x42OOTSTRAP_STATE_DECIDED\x10\x02\x12\x1b\n\x17\x42OOTSTRAP_STATE_ABORTED\x10\x03\x12\x1b\n\x17\x42OOTSTRAP_STATE_REFUSED\x10\x04\x32\xfc\x05\n\x04Peer\x12\x43\n\x08\x41nnounce\x12\x18.quorumlog.peer.v1.Hello\x1a\x1d.quorumlog.peer.v1.HelloReply\x12[\n\x10\x42ootstrapPrepare\x12$.quorumlog.peer.v1.BootstrapProposal\x1a!.quorumlog.peer.v1.BootstrapReply\x12Z\n\x0f\x42ootstrapDecide\x12$.quorumlog.peer.v1.BootstrapProposal\x1a!.quorumlog.peer.v1.BootstrapReply\x12Y\n\x0e\x42ootstrapAbort\x12$.quorumlog.peer.v1.BootstrapProposal\x1a!.quorumlog.peer.v1.BootstrapReply\x12W\n\x0f\x42ootstrapStatus\x12!.quorumlog.peer.v1.BootstrapQuery\x1a!.quorumlog.peer.v1.BootstrapReply\x12\x44\n\x04Join\x12\x1e.quorumlog.peer.v1.JoinRequest\x1a\x1c.quorumlog.peer.v1.JoinReply\x12M\n\x07Propose\x12!.quorumlog.peer.v1.ProposeRequest\x1a\x1f.quorumlog.peer.v1.ProposeReply\x12\\\n\x0cReplacements\x12&.quorumlog.peer.v1.ReplacementsRequest\x1a$.quorumlog.peer.v1.ReplacementsReply\x12O\n\x08Identify\x12\".quorumlog.peer.v1.IdentifyRequest\x1a\x1f.quorumlog.peer.v1.Introductionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quorumlog.api._pb.peer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BOOTSTRAPSTATE']._serialized_start=1037
-  _globals['_BOOTSTRAPSTATE']._serialized_end=1203
+  _globals['_BOOTSTRAPSTATE']._serialized_start=1126
+  _globals['_BOOTSTRAPSTATE']._serialized_end=1292
   _globals['_HELLO']._serialized_start=51
   _globals['_HELLO']._serialized_end=148
   _globals['_HELLOREPLY']._serialized_start=150
@@ -53,12 +53,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROPOSEREQUEST']._serialized_end=766
   _globals['_PROPOSEREPLY']._serialized_start=768
   _globals['_PROPOSEREPLY']._serialized_end=798
-  _globals['_REPLACEMENTSREQUEST']._serialized_start=800
-  _globals['_REPLACEMENTSREQUEST']._serialized_end=821
-  _globals['_REPLACEMENTSREPLY']._serialized_start=824
-  _globals['_REPLACEMENTSREPLY']._serialized_end=1034
-  _globals['_REPLACEMENTSREPLY_REPLACEMENT']._serialized_start=917
-  _globals['_REPLACEMENTSREPLY_REPLACEMENT']._serialized_end=1034
-  _globals['_PEER']._serialized_start=1206
-  _globals['_PEER']._serialized_end=1889
+  _globals['_IDENTIFYREQUEST']._serialized_start=800
+  _globals['_IDENTIFYREQUEST']._serialized_end=817
+  _globals['_INTRODUCTION']._serialized_start=819
+  _globals['_INTRODUCTION']._serialized_end=887
+  _globals['_REPLACEMENTSREQUEST']._serialized_start=889
+  _globals['_REPLACEMENTSREQUEST']._serialized_end=910
+  _globals['_REPLACEMENTSREPLY']._serialized_start=913
+  _globals['_REPLACEMENTSREPLY']._serialized_end=1123
+  _globals['_REPLACEMENTSREPLY_REPLACEMENT']._serialized_start=1006
+  _globals['_REPLACEMENTSREPLY_REPLACEMENT']._serialized_end=1123
+  _globals['_PEER']._serialized_start=1295
+  _globals['_PEER']._serialized_end=2059
 # @@protoc_insertion_point(module_scope)

@@ -108,6 +108,20 @@ class ProposeReply(_message.Message):
     result: bytes
     def __init__(self, result: _Optional[bytes] = ...) -> None: ...
 
+class IdentifyRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Introduction(_message.Message):
+    __slots__ = ("node_id", "cluster_id", "address")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    cluster_id: str
+    address: str
+    def __init__(self, node_id: _Optional[str] = ..., cluster_id: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
+
 class ReplacementsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -74,6 +74,11 @@ class PeerStub(object):
                 request_serializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.ReplacementsRequest.SerializeToString,
                 response_deserializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.ReplacementsReply.FromString,
                 _registered_method=True)
+        self.Identify = channel.unary_unary(
+                '/quorumlog.peer.v1.Peer/Identify',
+                request_serializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.IdentifyRequest.SerializeToString,
+                response_deserializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.Introduction.FromString,
+                _registered_method=True)
 
 
 class PeerServicer(object):
@@ -128,6 +133,12 @@ class PeerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Identify(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -170,6 +181,11 @@ def add_PeerServicer_to_server(servicer, server):
                     servicer.Replacements,
                     request_deserializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.ReplacementsRequest.FromString,
                     response_serializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.ReplacementsReply.SerializeToString,
+            ),
+            'Identify': grpc.unary_unary_rpc_method_handler(
+                    servicer.Identify,
+                    request_deserializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.IdentifyRequest.FromString,
+                    response_serializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.Introduction.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -388,6 +404,33 @@ class Peer(object):
             '/quorumlog.peer.v1.Peer/Replacements',
             quorumlog_dot_api_dot___pb_dot_peer__pb2.ReplacementsRequest.SerializeToString,
             quorumlog_dot_api_dot___pb_dot_peer__pb2.ReplacementsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Identify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorumlog.peer.v1.Peer/Identify',
+            quorumlog_dot_api_dot___pb_dot_peer__pb2.IdentifyRequest.SerializeToString,
+            quorumlog_dot_api_dot___pb_dot_peer__pb2.Introduction.FromString,
             options,
             channel_credentials,
             insecure,

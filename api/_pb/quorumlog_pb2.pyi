@@ -405,7 +405,7 @@ class Replacement(_message.Message):
     def __init__(self, stage: _Optional[str] = ..., silent_s: _Optional[float] = ..., remaining_s: _Optional[float] = ..., partitions: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("id", "name", "address", "role", "state", "version", "leads", "replicas", "gossip_address", "standing", "replacement", "rack")
+    __slots__ = ("id", "name", "address", "role", "state", "version", "leads", "replicas", "gossip_address", "standing", "replacement", "rack", "presence", "absent_since_ms", "claimed_by")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -418,6 +418,9 @@ class Node(_message.Message):
     STANDING_FIELD_NUMBER: _ClassVar[int]
     REPLACEMENT_FIELD_NUMBER: _ClassVar[int]
     RACK_FIELD_NUMBER: _ClassVar[int]
+    PRESENCE_FIELD_NUMBER: _ClassVar[int]
+    ABSENT_SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    CLAIMED_BY_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     address: str
@@ -430,7 +433,10 @@ class Node(_message.Message):
     standing: str
     replacement: Replacement
     rack: str
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., leads: _Optional[int] = ..., replicas: _Optional[int] = ..., gossip_address: _Optional[str] = ..., standing: _Optional[str] = ..., replacement: _Optional[_Union[Replacement, _Mapping]] = ..., rack: _Optional[str] = ...) -> None: ...
+    presence: str
+    absent_since_ms: int
+    claimed_by: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., leads: _Optional[int] = ..., replicas: _Optional[int] = ..., gossip_address: _Optional[str] = ..., standing: _Optional[str] = ..., replacement: _Optional[_Union[Replacement, _Mapping]] = ..., rack: _Optional[str] = ..., presence: _Optional[str] = ..., absent_since_ms: _Optional[int] = ..., claimed_by: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class MetadataRequest(_message.Message):
     __slots__ = ("topics",)

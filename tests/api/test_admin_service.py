@@ -8,6 +8,7 @@ from fakes.context import FakeContext
 from quorumlog.api import proposing
 from quorumlog.api._pb import quorumlog_pb2 as pb
 from quorumlog.api.admin_service import AdminService
+from quorumlog.broker._pb import metadata_pb2
 from quorumlog.errors import (
     InvalidArgument,
     NotLeader,
@@ -18,7 +19,7 @@ from quorumlog.errors import (
     Unavailable,
     UnknownTopic,
 )
-from quorumlog.ports import MemberState
+from quorumlog.ports import Member, MemberState
 from quorumlog.types import NodeId
 
 
@@ -305,6 +306,24 @@ async def test_an_address_that_only_gossip_knows_is_shown_beside_the_registered_
         ("a:7400", ""),
         ("b:7400", "elsewhere:1"),
         ("c:7400", ""),
+    ]
+
+
+async def test_what_is_on_record_and_who_else_claims_a_node_is_shown(
+    broker: FakeBroker, service: AdminService, context: FakeContext
+) -> None:
+    noted = metadata_pb2.NotePresence(node="c", presence="left", absent_since_ms=5)
+    await broker.propose_metadata(metadata_pb2.Command(note_presence=noted))
+    broker.strangers = [
+        Member("twin", "t", 7946, MemberState.SUSPECT, {"id": "b", "cluster": "cluster-1"}),
+        Member("foreign", "f", 7946, MemberState.ALIVE, {"id": "a", "cluster": "another"}),
+        Member("gone", "g", 7946, MemberState.FAILED, {"id": "a", "cluster": "cluster-1"}),
+    ]
+    status = await service.Status(pb.ClusterStatusRequest(), context)
+    assert [(node.presence, node.absent_since_ms, node.claimed_by) for node in status.nodes] == [
+        ("present", 0, []),
+        ("present", 0, ["node-b", "twin"]),
+        ("left", 5, []),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -9,7 +10,14 @@ import pytest
 from quorumlog.api._pb import peer_pb2, peer_pb2_grpc
 from quorumlog.api.peer_calls import GrpcPeerCalls
 from quorumlog.api.status import CallContext, abort
-from quorumlog.errors import NotLeader, OutcomeUnknown, QuorumlogError, Unavailable
+from quorumlog.broker.peer_calls import Introduction
+from quorumlog.errors import (
+    NotLeader,
+    OutcomeUnknown,
+    ProtocolError,
+    QuorumlogError,
+    Unavailable,
+)
 from quorumlog.types import NodeId
 
 LEADER = NodeId("leader")
@@ -77,6 +85,50 @@ async def test_a_refusal_of_the_leader_itself_says_that_nothing_changed(
         with pytest.raises(type(error)):
             await calls.propose(LEADER, b"command")
     assert leader.applied == []
+
+
+@asynccontextmanager
+async def another_program(answer: bytes) -> AsyncIterator[str]:
+    """The address of a server that answers ``answer`` to everything."""
+
+    class Handler(grpc.GenericRpcHandler):
+        def service(self, details: grpc.HandlerCallDetails) -> Any:
+            async def respond(request: bytes, context: object) -> bytes:
+                return answer
+
+            return grpc.unary_unary_rpc_method_handler(respond)
+
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Handler(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(0)
+
+
+async def test_who_answers_at_an_address_is_told() -> None:
+    introduction = peer_pb2.Introduction(node_id="n", cluster_id="c", address="n:1")
+    calls = GrpcPeerCalls(lambda node: None)
+    async with another_program(introduction.SerializeToString()) as address:
+        assert await calls.identify(address) == Introduction(NodeId("n"), "c", "n:1")
+    with pytest.raises(Unavailable):
+        await calls.identify(address)
+    await calls.close()
+
+
+async def test_an_answer_that_cannot_be_decoded_is_an_error_of_its_own() -> None:
+    """gRPC hands out nothing in its place."""
+    async with another_program(b"\xff\xff\xff") as address:
+        calls = GrpcPeerCalls(lambda node: address)
+        with pytest.raises(ProtocolError, match=address):
+            await calls.identify(address)
+        with pytest.raises(ProtocolError, match=address):
+            await calls.call(address, "BootstrapStatus", peer_pb2.BootstrapQuery())
+        with pytest.raises(OutcomeUnknown):
+            await calls.propose(LEADER, b"command")
+        await calls.close()
 
 
 async def test_a_leader_that_cannot_be_reached_never_got_the_command() -> None:

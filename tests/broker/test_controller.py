@@ -9,6 +9,7 @@ import pytest
 
 from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.controller import Controller
+from quorumlog.broker.peer_calls import Introduction
 from quorumlog.broker.replacement import Replacement
 from quorumlog.errors import InvariantViolation
 from quorumlog.log.config import LogConfig
@@ -33,6 +34,9 @@ class NoPeers:
         raise AssertionError("a single node asks nobody")
 
     async def replacements(self, peer: NodeId) -> list[Replacement]:
+        raise AssertionError("a single node asks nobody")
+
+    async def identify(self, address: str) -> Introduction:
         raise AssertionError("a single node asks nobody")
 
 

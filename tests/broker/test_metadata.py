@@ -20,7 +20,7 @@ from quorumlog.broker.topic_config import (
     MIN_SEGMENT_BYTES,
     TopicConfig,
 )
-from quorumlog.broker.topics import MAX_PARTITIONS, NodeInfo
+from quorumlog.broker.topics import MAX_PARTITIONS, NodeInfo, Presence
 from quorumlog.errors import (
     InvalidArgument,
     InvariantViolation,
@@ -383,14 +383,22 @@ SNAPSHOT_4 = (
 )
 
 
-def test_the_bytes_of_a_snapshot_are_those_of_format_4() -> None:
+SNAPSHOT_5 = SNAPSHOT_4.replace(b'"format":4', b'"format":5').replace(
+    b'"1.0","%s"]', b'"1.0","%s","%s",%s]'
+)
+
+
+def test_the_bytes_of_a_snapshot_are_those_of_format_5() -> None:
     state = MetadataState()
     moving = b'["n2"],["n3"],7,5'
-    snapshot = SNAPSHOT_4 % (b"3", b"draining", b'"n0"', b"60", b"700", moving, b'3,["n1"]')
+    node = (b"draining", b"failed", b"1700000000000")
+    snapshot = SNAPSHOT_5 % (b"3", *node, b'"n0"', b"60", b"700", moving, b'3,["n1"]')
     state.restore(snapshot)
     assert (state.free_index, state.settings.replace_failed_after_s) == (3, 60)
     assert state.topic("t").config == TopicConfig("interval", retention_bytes=700)
     assert state.partition("t", 0).holders == ("n1", "n2", "n3")
+    (absent,) = state.nodes()
+    assert (absent.presence, absent.absent_since_ms) == (Presence.FAILED, 1_700_000_000_000)
     assert state.snapshot() == snapshot
 
 
@@ -400,20 +408,24 @@ def test_the_bytes_of_a_snapshot_are_those_of_format_4() -> None:
         (SNAPSHOT_1, b"-1"),
         (SNAPSHOT_2 % b"9", b"9"),
         (SNAPSHOT_3 % (b"active", b"", b"9", b"[],[],0,0", b"0,[]"), b"9"),
+        (SNAPSHOT_4 % (b"0", b"active", b"", b"0", b"9", b"[],[],0,0", b"0,[]"), b"9"),
     ],
 )
 def test_a_snapshot_of_an_older_format_is_read(older: bytes, retention_bytes: bytes) -> None:
     state = MetadataState()
     state.restore(older)
-    assert state.snapshot() == SNAPSHOT_4 % (
-        b"0",
-        b"active",
-        b"",
-        b"0",
-        retention_bytes,
-        b"[],[],0,0",
-        b"0,[]",
+    assert state.snapshot() == SNAPSHOT_5 % (
+        *(b"0", b"active", b"present", b"0", b"", b"0"),
+        *(retention_bytes, b"[],[],0,0", b"0,[]"),
     )
+
+
+@pytest.mark.parametrize("presence", [b"dead", b""])
+def test_a_snapshot_with_an_impossible_presence_is_refused(presence: bytes) -> None:
+    node = (b"active", presence, b"0")
+    broken = SNAPSHOT_5 % (b"0", *node, b"", b"0", b"-1", b"[],[],0,0", b"0,[]")
+    with pytest.raises(ProtocolError):
+        MetadataState().restore(broken)
 
 
 def test_a_leader_can_refuse_before_proposing() -> None:

@@ -7,10 +7,12 @@ from typing import Any, cast
 import pytest
 
 from quorumlog.broker._pb import metadata_pb2 as pb
+from quorumlog.broker.gossip_view import GossipView
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.metadata_command import raise_for
 from quorumlog.broker.replacement import Replacement, Stage
 from quorumlog.broker.replacer import MAX_MOVING, STALLED_S, Replacer
+from quorumlog.broker.silence import SilenceWatch
 from quorumlog.ports import Member, MemberState
 from quorumlog.replication.core.members import Members
 from quorumlog.types import NodeId
@@ -29,6 +31,7 @@ class World:
 
     metadata: MetadataState = field(default_factory=MetadataState)
     now: float = 1000.0
+    skew_ms: int = 0
     term: int = 1
     serving: bool = True
     silent: dict[NodeId, float] = field(default_factory=dict)
@@ -49,8 +52,22 @@ class World:
     def members(self) -> Any:
         return Members(self.voting)
 
+    def hears(self, node: NodeId) -> bool:
+        return node not in self.silent
+
     def heard_at(self, node: NodeId) -> float:
         return self.silent.get(node, self.now)
+
+    def monotonic_s(self) -> float:
+        return self.now
+
+    def wall_ms(self) -> int:
+        return int(self.now * 1000) + self.skew_ms
+
+    def record(self, node: NodeId, since: float) -> None:
+        """An earlier leader had it recorded that ``node`` is absent."""
+        message = pb.NotePresence(node=node, presence="failed", absent_since_ms=int(since * 1000))
+        self.do(pb.Command(note_presence=message))
 
     def do(self, command: pb.Command) -> pb.Result:
         encoded = command.SerializeToString()
@@ -103,7 +120,9 @@ class GossipOf:
 
     def members(self) -> list[Member]:
         states = self._world.states.items()
-        return [Member(node, node, 1, state, {"id": node}) for node, state in states]
+        return [
+            Member(node, node, 1, state, {"id": node, "cluster": "c"}) for node, state in states
+        ]
 
 
 def make(grace_s: int = GRACE_S) -> tuple[World, Replacer]:
@@ -115,21 +134,20 @@ def make(grace_s: int = GRACE_S) -> tuple[World, Replacer]:
     replacer = Replacer(
         node_id=ME,
         metadata=world.metadata,
-        membership=cast(Any, GossipOf(world)),
+        gossip=GossipView(cast(Any, GossipOf(world)), lambda: "c"),
         replica=lambda: cast(Any, world),
-        hears=lambda node: node not in world.silent,
+        hears=world.hears,
+        watch=SilenceWatch(
+            node_id=ME,
+            metadata=world.metadata,
+            replica=lambda: cast(Any, world),
+            hears=world.hears,
+            clock=cast(Any, world),
+        ),
         propose=world.propose,
-        clock=cast(Any, ClockOf(world)),
+        clock=cast(Any, world),
     )
     return world, replacer
-
-
-class ClockOf:
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def monotonic_s(self) -> float:
-        return self._world.now
 
 
 async def wait(world: World, replacer: Replacer, seconds: float) -> None:
@@ -205,6 +223,53 @@ async def test_a_new_leader_counts_by_what_it_heard_itself() -> None:
     assert world.given == []
     await wait(world, replacer, 1)
     assert world.given
+
+
+@pytest.mark.parametrize("skew_s", [0, 10**6])
+async def test_a_recorded_absence_stands_for_half_of_the_time_and_no_more(skew_s: int) -> None:
+    world, replacer = make()
+    world.create("t", *NODES[:3])
+    world.lose(LOST)
+    world.record(LOST, world.now)
+    world.now += 10 * GRACE_S  # under other leaders
+    # The clock of whoever recorded it may be wrong by anything.
+    world.skew_ms = 1000 * skew_s
+    await wait(world, replacer, GRACE_S // 2)
+    assert world.given == []
+    counting = found(replacer)
+    assert (counting.stage, counting.remaining_s) == (Stage.COUNTING, 1.0)
+    await wait(world, replacer, 1)
+    assert world.given
+
+
+async def test_a_record_of_the_future_lengthens_nothing() -> None:
+    world, replacer = make()
+    world.create("t", *NODES[:3])
+    await wait(world, replacer, 1)
+    world.lose(LOST)
+    world.record(LOST, world.now + 10**6)
+    await wait(world, replacer, GRACE_S)
+    assert world.given
+
+
+async def test_a_recorded_absence_is_over_for_a_leader_that_has_heard_the_node() -> None:
+    world, replacer = make()
+    world.create("t", *NODES[:3])
+    world.record(LOST, world.now - 10 * GRACE_S)
+    await wait(world, replacer, 3)
+    world.lose(LOST)
+    await wait(world, replacer, GRACE_S - 1)
+    assert world.given == []
+    assert found(replacer).remaining_s == 1.0
+
+
+async def test_a_recorded_absence_alone_replaces_nobody() -> None:
+    world, replacer = make()
+    world.create("t", *NODES[:3])
+    world.record(LOST, world.now - 10 * GRACE_S)
+    world.states[LOST] = MemberState.FAILED
+    await wait(world, replacer, 3 * GRACE_S)
+    assert (world.given, replacer.found) == ([], ())
 
 
 async def test_a_leader_that_led_again_in_between_counts_anew() -> None:

@@ -1,6 +1,8 @@
 """``cluster add|remove|drain|move``: what is asked of the cluster, and what is said about it."""
 
 import json
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -81,6 +83,34 @@ def test_members_say_where_gossip_and_the_metadata_differ(cluster: FakeCluster) 
     assert "registered, and not there" in lines[2]
     members = json.loads(invoke(cluster, "cluster", "members", "--json").out)
     assert [each["difference"] for each in members] == [None, "registered, and not there", None]
+
+
+@pytest.mark.parametrize(
+    ("node", "difference"),
+    [
+        ({"presence": "present"}, None),
+        ({"presence": "failed", "state": "failed"}, None),
+        ({"presence": "left", "state": "unknown"}, None),
+        ({"presence": "present", "state": "failed"}, "registered, and not there"),
+        ({"presence": "failed", "state": "alive"}, "on record as failed"),
+        ({"claimed_by": ["x", "y"], "state": "failed"}, "x and y claim to be it: stop all but one"),
+        ({"gossip_address": "n:1"}, "gossip has n:1"),
+    ],
+)
+def test_members_compare_gossip_with_what_is_on_record(
+    cluster: FakeCluster, node: dict[str, Any], difference: str | None
+) -> None:
+    cluster.known["node2"] = node
+    members = json.loads(invoke(cluster, "cluster", "members", "--json").out)
+    assert members[1]["difference"] == difference
+
+
+def test_an_absence_on_record_is_shown_with_its_time(cluster: FakeCluster) -> None:
+    cluster.known["node2"] = {"presence": "left", "absent_since_ms": 1_700_000_000_000}
+    assert "active, left" in invoke(cluster, "cluster", "members").out
+    last = invoke(cluster, "cluster", "status").out.splitlines()[-1]
+    told = datetime.fromisoformat(last.removeprefix("node2 has left, and was last heard "))
+    assert told == datetime.fromtimestamp(1_700_000_000, UTC)
 
 
 @pytest.mark.parametrize("command", ["status", "members"])

@@ -53,6 +53,8 @@ class FakeCluster:
         self.replacements: dict[str, pb.Replacement] = {}
         """By node id."""
         self.racks: dict[str, str] = {}
+        self.known: dict[str, dict[str, Any]] = {}
+        """Fields of a node's message that are not the usual ones."""
         """By node id, of those that say one."""
         self.rng = random.Random(seed)
         self.nodes = {
@@ -161,19 +163,20 @@ class FakeCluster:
         return topic
 
     def node_messages(self) -> list[pb.Node]:
-        return [
-            pb.Node(
-                id=node.node_id,
-                name=node.node_id,
-                address=node.address,
-                role="voter",
-                state="alive" if node.up else "failed",
-                version="0.1.0",
-                standing="active",
-                rack=self.racks.get(node.node_id, ""),
-            )
-            for node in self.nodes.values()
-        ]
+        return [self._node_message(node) for node in self.nodes.values()]
+
+    def _node_message(self, node: FakeNode) -> pb.Node:
+        fields = {
+            "id": node.node_id,
+            "name": node.node_id,
+            "address": node.address,
+            "role": "voter",
+            "state": "alive" if node.up else "failed",
+            "version": "0.1.0",
+            "standing": "active",
+            "rack": self.racks.get(node.node_id, ""),
+        }
+        return pb.Node(**{**fields, **self.known.get(node.node_id, {})})
 
     def answer(self, address: str, method: str, request: Any) -> Message:
         name = method.rpartition("/")[2]

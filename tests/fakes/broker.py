@@ -60,7 +60,8 @@ class FakeBroker:
     While ``starting``, it has not caught up with the cluster's metadata.
     So many of the next ``partition_status`` are those of a partition without leader:
     ``elections``.
-    ``states`` and ``moved``: what gossip sees of a node's state and address.
+    ``states`` and ``moved``: what gossip sees of a node's state and address; ``strangers``: whom
+    else it sees.
     ``fetches`` keeps (max_bytes, max_wait_s) of each fetch.
     """
 
@@ -76,6 +77,7 @@ class FakeBroker:
         self.refuse: list[Exception] = []
         self.states: dict[str, MemberState] = {}
         self.moved: dict[str, str] = {}
+        self.strangers: list[Member] = []
         self.not_heard: list[Replacement] = []
         self.metadata_delayed = False
         self._commands: deque[bytes] = deque()
@@ -315,6 +317,7 @@ class FakeBroker:
             for node in self.leader_metadata.nodes()
         ]
         members.append(Member("stranger", "x", 7946, MemberState.ALIVE, {"id": "x", "cluster": ""}))
+        members += self.strangers
         roles = {node.id: "voter" for node in self.leader_metadata.nodes()}
         return ClusterView("cluster-1", NodeId("b"), TERM, 17, roles, members)
 

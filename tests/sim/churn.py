@@ -95,7 +95,9 @@ class Churn:
         if len(self.joined) < MAX_JOINED and (len(present) < _MIN_NODES or rng.random() < 0.4):
             self.joined.append(self._machines.join())
         elif len(self.removed) < MAX_REMOVED and len(present) >= _MIN_NODES:
-            victim = rng.choice(present)
+            # Whoever dies before it was registered is nobody: its claim finds no answer.
+            registered = [each for each in present if self._machines.metadata.node(each)]
+            victim = rng.choice(registered)
             self._replacement = None
             if self._may_bury and rng.random() < 0.5 and self._machines.may_bury(victim):
                 self._machines.bury(victim)

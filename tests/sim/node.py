@@ -18,6 +18,7 @@ from quorumlog.broker.balance import BalanceConfig
 from quorumlog.broker.broker import Broker
 from quorumlog.broker.controller import Controller
 from quorumlog.broker.metadata import MetadataState
+from quorumlog.broker.peer_calls import Introduction
 from quorumlog.broker.replacement import Replacement
 from quorumlog.broker.retention import RetentionConfig
 from quorumlog.errors import NotLeader, QuorumlogError, StorageError
@@ -76,11 +77,15 @@ class World:
 class _PeerPort:
     """The part of the Peer service that a cluster needs once it is formed."""
 
-    def __init__(self, controller: Controller) -> None:
+    def __init__(self, controller: Controller, introduction: Introduction) -> None:
         self._controller = controller
+        self._introduction = introduction
 
     async def propose(self, command: bytes) -> bytes:
         return (await self._controller.propose_here(command)).SerializeToString()
+
+    def introduce(self) -> Introduction:
+        return self._introduction
 
 
 class SimPeerCalls:
@@ -104,6 +109,15 @@ class SimPeerCalls:
     async def replacements(self, peer: NodeId) -> Sequence[Replacement]:
         """Nobody here looks at the state of the cluster."""
         return ()
+
+    async def identify(self, address: str) -> Introduction:
+        found = await self._connector.connect(address).unary(
+            "/quorumlog.peer.v1.Peer/Identify",
+            peer_pb2.IdentifyRequest(),
+            peer_pb2.Introduction,
+            1.0,
+        )
+        return Introduction(NodeId(found.node_id), found.cluster_id, found.address)
 
 
 class _WatchedHost(GroupHost):
@@ -287,7 +301,7 @@ class SimNode:
         services = quorumlog_pb2.DESCRIPTOR.services_by_name
         server.add(services["Log"], LogService(broker, self.world.settings.limits))
         server.add(services["Admin"], AdminService(broker))
-        port: Any = _PeerPort(controller)
+        port: Any = _PeerPort(controller, Introduction(self.node_id, CLUSTER_ID, self.address))
         server.add(peer_pb2.DESCRIPTOR.services_by_name["Peer"], PeerService(port))
         self.world.fabric.listen(self.address, server)
         self._serving = process

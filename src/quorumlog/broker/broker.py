@@ -44,7 +44,6 @@ from quorumlog.types import GroupId, NodeId
 
 _TRANSFER_TIMEOUT_S = 5.0
 _COMMIT_TIMEOUT_S = 10.0
-_REACHABLE = (MemberState.ALIVE, MemberState.SUSPECT)
 
 
 class Broker:
@@ -264,15 +263,11 @@ class Broker:
 
     def alive_nodes(self) -> list[NodeId]:
         """Registered nodes that gossip sees alive, and this one: who may take a replica."""
-        alive = {
-            member.tags.get("id")
-            for member in self._membership.members()
-            if member.state is MemberState.ALIVE
-        }
+        seen = self._controller.gossip.states()
         return [
             NodeId(node.id)
             for node in self._metadata.nodes()
-            if node.id in alive or node.id == self.node_id
+            if seen.get(node.id) is MemberState.ALIVE or node.id == self.node_id
         ]
 
     def partition_status(self, group: GroupId) -> PartitionStatus:
@@ -356,12 +351,8 @@ class Broker:
         """Where a node's gRPC endpoint is: gossip knows first, the metadata remembers."""
         if node is None:
             return None
-        for member in self._membership.members():
-            # A suspicion changes no address: the older one in the metadata is no better.
-            if member.tags.get("id") == node and member.state in _REACHABLE:
-                return member.tags.get("rpc")
         known = self._metadata.node(node)
-        return known.address if known else None
+        return self._controller.gossip.address_of(node) or (known.address if known else None)
 
     def _hosted(self, info: PartitionInfo) -> Replica:
         replica = self._host.replicas.get(info.group)

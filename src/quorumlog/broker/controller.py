@@ -8,23 +8,28 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
 from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.balance import BalanceConfig, LeaderBalance
+from quorumlog.broker.claim_check import ClaimCheck
 from quorumlog.broker.drainer import Drainer
+from quorumlog.broker.gossip_view import GossipView
 from quorumlog.broker.keeper import PartitionKeeper
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.metadata_changes import Applied, Change
 from quorumlog.broker.metadata_command import check_command, parse_command, raise_for
 from quorumlog.broker.metadata_machine import MetadataMachine, trim_draft
 from quorumlog.broker.mover import Mover
+from quorumlog.broker.peer_calls import PeerCalls
+from quorumlog.broker.presence import PresenceKeeper
 from quorumlog.broker.registrar import Registrar
 from quorumlog.broker.replacement import Replacement
 from quorumlog.broker.replacer import Replacer
 from quorumlog.broker.retention import RetentionConfig, RetentionKeeper
+from quorumlog.broker.silence import SilenceWatch
 from quorumlog.broker.topic_config import TopicConfig
 from quorumlog.errors import (
     InvariantViolation,
@@ -35,7 +40,7 @@ from quorumlog.errors import (
 )
 from quorumlog.log.batch import Draft, Kind
 from quorumlog.log.log import LogConfig
-from quorumlog.ports import Clock, Membership, MemberState
+from quorumlog.ports import Clock, Membership
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.host import GroupHost
 from quorumlog.replication.log_trimming import LogTrimming
@@ -51,24 +56,6 @@ _TEND_INTERVAL_S = 1.0
 _RETRY_S = 0.1
 _PAUSE_S = 0.05
 _PROPOSE_TIMEOUT_S = 10.0
-
-
-class PeerCalls(Protocol):
-    """Requests between nodes."""
-
-    async def propose(self, peer: NodeId, command: bytes) -> bytes:
-        """Send a metadata command to ``peer``; an encoded ``Result``.
-
-        Raises NotLeader, Unavailable (it never arrived), OutcomeUnknown.
-        """
-        ...
-
-    async def replacements(self, peer: NodeId) -> Sequence[Replacement]:
-        """What ``peer`` makes of nodes that it does not hear, if it leads the metadata group.
-
-        Raises Unavailable, or what ``peer`` answers; within about a second.
-        """
-        ...
 
 
 class Controller:
@@ -100,7 +87,8 @@ class Controller:
         self.cluster_id = ""
         self.metadata = MetadataState()
         self._host = host
-        self._membership = membership
+        self.gossip = GossipView(membership, lambda: self.cluster_id)
+        self._clock = clock
         self._calls = calls
         self._log_config = log_config
         self._first_last_index = 0
@@ -141,7 +129,7 @@ class Controller:
             node_id=node_id,
             host=host,
             metadata=self.metadata,
-            is_alive=self._is_alive,
+            is_alive=self.gossip.is_alive,
             propose=self.propose,
             look_again=self._moves.set,
         )
@@ -149,19 +137,29 @@ class Controller:
             node_id=node_id,
             host=host,
             metadata=self.metadata,
-            is_alive=self._is_alive,
+            is_alive=self.gossip.is_alive,
             look_again=self._drains.set,
         )
         self._replacer = Replacer(
             node_id=node_id,
             metadata=self.metadata,
-            membership=membership,
+            gossip=self.gossip,
             replica=lambda: self.replica,
             hears=host.hears,
+            watch=self._silence_watch(),
+            propose=self._propose_as_leader,
+            clock=clock,
+        )
+        self._presence = PresenceKeeper(
+            metadata=self.metadata,
+            gossip=self.gossip,
+            replica=lambda: self.replica,
+            watch=self._silence_watch(),
             propose=self._propose_as_leader,
             clock=clock,
         )
         self.metadata.on_change(self._metadata_changed)
+        membership.on_change(lambda member: self._tend.set())
 
     async def start(self, cluster_id: str, members: Members) -> None:
         """Open group 0, whose first configuration is ``members``, and begin to follow it."""
@@ -174,22 +172,22 @@ class Controller:
             replace(config, segment_bytes=min(config.segment_bytes, METADATA_SEGMENT_BYTES)),
         )
         self._first_last_index = replica.log.last_index
-        self._membership.on_change(lambda member: self._tend.set())
         registrar = Registrar(
-            cluster_id,
-            self.metadata,
-            self._membership,
-            lambda: self.replica,
-            self._propose_as_leader,
-            self._is_alive,
+            node_id=self.node_id,
+            metadata=self.metadata,
+            gossip=self.gossip,
+            check=ClaimCheck(cluster_id, self._calls.identify, self._clock),
+            replica=lambda: self.replica,
+            propose=self._propose_as_leader,
         )
         self._tasks = [
             asyncio.create_task(self._forever(self._keeper.reconcile, self._changed, None)),
             asyncio.create_task(self._forever(registrar.tend, self._tend, _TEND_INTERVAL_S)),
             asyncio.create_task(self._forever(self._mover.tend, self._moves, None, _PAUSE_S)),
             asyncio.create_task(self._forever(self._drainer.tend, self._drains, None, _PAUSE_S)),
-            asyncio.create_task(
-                self._forever(self._replacer.tend, asyncio.Event(), _TEND_INTERVAL_S)
+            *(
+                asyncio.create_task(self._forever(work, asyncio.Event(), _TEND_INTERVAL_S))
+                for work in (self._presence.tend, self._replacer.tend)
             ),
             asyncio.create_task(self.retention.run()),
             asyncio.create_task(self._trimming.run()),
@@ -214,6 +212,15 @@ class Controller:
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self._mover.close()
+
+    def _silence_watch(self) -> SilenceWatch:
+        return SilenceWatch(
+            node_id=self.node_id,
+            metadata=self.metadata,
+            replica=lambda: self.replica,
+            hears=self._host.hears,
+            clock=self._clock,
+        )
 
     @property
     def replica(self) -> Replica:
@@ -335,12 +342,6 @@ class Controller:
             return ()
 
     # -- following the metadata ----------------------------------------------------------------
-
-    def _is_alive(self, node_id: NodeId) -> bool:
-        return any(
-            member.tags.get("id") == node_id and member.state is MemberState.ALIVE
-            for member in self._membership.members()
-        )
 
     def _metadata_changed(self, change: Change) -> None:
         if not isinstance(change, Applied):

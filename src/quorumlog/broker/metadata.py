@@ -13,9 +13,9 @@ from quorumlog.broker.cluster_settings import ClusterSettings
 from quorumlog.broker.metadata_changes import (
     Applied,
     Change,
-    NodeChanged,
     NodeForgotten,
     VotersChanged,
+    node_change,
     node_changes,
     topic_changes,
 )
@@ -30,6 +30,7 @@ from quorumlog.broker.topics import (
     MAX_PARTITIONS,
     NodeInfo,
     PartitionInfo,
+    Presence,
     Standing,
     Topic,
     check_replica_count,
@@ -175,6 +176,8 @@ class MetadataState:
         match command.WhichOneof("command"):
             case "register_node":
                 return self._register_node(command.register_node.node)
+            case "note_presence":
+                return self._note_presence(command.note_presence)
             case "create_topic":
                 return self._create_topic(command.create_topic)
             case "alter_topic":
@@ -211,10 +214,13 @@ class MetadataState:
     # ------------------------------------------------------------------------------------- nodes
 
     def _register_node(self, message: metadata_pb2.Node) -> list[Change]:
-        node = self._nodes.register(
-            NodeInfo(NodeId(message.id), message.name, message.address, message.version)
-        )
-        return [] if node is None else [NodeChanged(node)]
+        node = NodeInfo(NodeId(message.id), message.name, message.address, message.version)
+        return node_change(self._nodes.register(node))
+
+    def _note_presence(self, message: metadata_pb2.NotePresence) -> list[Change]:
+        presence = Presence(message.presence)
+        node = NodeId(message.node)
+        return node_change(self._nodes.note(node, presence, message.absent_since_ms))
 
     def _drain_node(self, message: metadata_pb2.DrainNode, index: int) -> list[Change]:
         node = self._nodes.known(NodeId(message.node))
@@ -258,8 +264,7 @@ class MetadataState:
         return [NodeForgotten(self._nodes.forget(node.id))]
 
     def _stand(self, node_id: NodeId, standing: Standing) -> list[Change]:
-        node = self._nodes.stand(node_id, standing)
-        return [] if node is None else [NodeChanged(node)]
+        return node_change(self._nodes.stand(node_id, standing))
 
     def _set_voters(self, voters: Iterable[str], index: int) -> list[Change]:
         self._nodes.set_voters(tuple(voters), index)

@@ -7,7 +7,7 @@ from quorumlog.broker.topics import NodeInfo, PartitionInfo, Topic
 
 @dataclass(frozen=True, slots=True)
 class NodeChanged:
-    """A node is new, or has another name, address, release or standing."""
+    """A node is new, or has another name, address, release, standing or presence."""
 
     node: NodeInfo
 
@@ -104,6 +104,11 @@ def topic_changes(before: dict[str, Topic], after: dict[str, Topic]) -> list[Cha
             elif known[each.group] != each:
                 changes.append(PartitionChanged(after[name], each))
     return changes
+
+
+def node_change(node: NodeInfo | None) -> list[Change]:
+    """Of a node that has changed; None: of one that has not."""
+    return [] if node is None else [NodeChanged(node)]
 
 
 def node_changes(before: list[NodeInfo], after: list[NodeInfo]) -> list[Change]:

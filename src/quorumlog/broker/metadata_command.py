@@ -7,6 +7,7 @@ from quorumlog.broker.cluster_settings import check_cluster_settings
 from quorumlog.broker.topic_config import check_topic_config
 from quorumlog.broker.topics import (
     MAX_REPLICAS,
+    Presence,
     check_partition_count,
     check_replica_count,
     check_topic_name,
@@ -40,6 +41,9 @@ def check_command(command: metadata_pb2.Command) -> None:
             node = command.register_node.node
             if not node.id or not node.address:
                 raise InvalidArgument("a node registers with its id and its address")
+        case "note_presence":
+            if command.note_presence.presence not in set(Presence):
+                raise InvalidArgument("a node is present, left or failed, and nothing else")
         case "create_topic":
             check_topic_name(command.create_topic.name)
             check_partition_count(command.create_topic.partitions)

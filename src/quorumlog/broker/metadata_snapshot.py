@@ -1,14 +1,14 @@
 """The metadata group's state as bytes: JSON, its keys sorted, so equal states give equal bytes.
 
-Keys: ``format`` (4), ``applied_index``, ``next_group``, ``next_producer_id``, ``nodes`` (a list of
-``[id, name, address, version, standing]``), ``removed`` (a list of ids), ``voters`` (``[index, [id,
-...]]``), ``settings`` (every field of :class:`ClusterSettings`), ``free_index`` and ``topics`` (a
-list of ``{name, replicas, config, partitions}``, ``config`` holding every field of
-:class:`TopicConfig` and a partition being ``[group, replicas, wanted, passing, move,
-settled_index]``, its place its number). Still read: format 3, without ``settings`` and
-``free_index``; format 2, whose nodes have no standing and whose partitions are ``[group,
-replicas]``; format 1, which also had ``fsync`` in the place of ``config``. Whoever stores the bytes
-adds a checksum.
+Keys: ``format`` (5), ``applied_index``, ``next_group``, ``next_producer_id``, ``nodes`` (a list of
+``[id, name, address, version, standing, presence, absent_since_ms]``), ``removed`` (a list of
+ids), ``voters`` (``[index, [id, ...]]``), ``settings`` (every field of :class:`ClusterSettings`),
+``free_index`` and ``topics`` (a list of ``{name, replicas, config, partitions}``, ``config``
+holding every field of :class:`TopicConfig` and a partition being ``[group, replicas, wanted,
+passing, move, settled_index]``, its place its number). Still read: format 4, whose nodes have no
+presence; format 3, without ``settings`` and ``free_index``; format 2, whose nodes have no standing
+and whose partitions are ``[group, replicas]``; format 1, which also had ``fsync`` in the place of
+``config``. Whoever stores the bytes adds a checksum.
 """
 
 import json
@@ -18,13 +18,13 @@ from typing import Any, Final
 
 from quorumlog.broker.cluster_settings import ClusterSettings
 from quorumlog.broker.topic_config import TopicConfig
-from quorumlog.broker.topics import NodeInfo, PartitionInfo, Standing, Topic
+from quorumlog.broker.topics import NodeInfo, PartitionInfo, Presence, Standing, Topic
 from quorumlog.errors import ProtocolError
 from quorumlog.types import GroupId, NodeId
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 
-_READABLE: Final = (1, 2, 3, FORMAT)
+_READABLE: Final = (1, 2, 3, 4, FORMAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,10 @@ def encode(contents: Contents) -> bytes:
         "next_group": contents.next_group,
         "next_producer_id": contents.next_producer_id,
         "nodes": [
-            [node.id, node.name, node.address, node.version, node.standing]
+            [
+                *(node.id, node.name, node.address, node.version, node.standing),
+                *(node.presence, node.absent_since_ms),
+            ]
             for node in contents.nodes
         ],
         "removed": list(contents.removed),
@@ -89,7 +92,7 @@ def decode(encoded: bytes) -> Contents:
             raise ProtocolError(
                 f"metadata snapshot format {tree['format']}; this release knows {_READABLE}"
             )
-        if tree["format"] < FORMAT:
+        if tree["format"] < 4:
             settings = {"settings": asdict(ClusterSettings()), "free_index": 0}
             tree = {"removed": [], "voters": [0, []], **settings, **tree}
         voters_index, voters = tree["voters"]
@@ -110,9 +113,23 @@ def decode(encoded: bytes) -> Contents:
 
 
 def _decode_node(
-    node_id: str, name: str, address: str, version: str, standing: str = Standing.ACTIVE
+    node_id: str,
+    name: str,
+    address: str,
+    version: str,
+    standing: str = Standing.ACTIVE,
+    presence: str = Presence.PRESENT,
+    absent_since_ms: int = 0,
 ) -> NodeInfo:
-    return NodeInfo(NodeId(node_id), str(name), str(address), str(version), Standing(standing))
+    return NodeInfo(
+        NodeId(node_id),
+        str(name),
+        str(address),
+        str(version),
+        Standing(standing),
+        Presence(presence),
+        int(absent_since_ms),
+    )
 
 
 def _decode_topic(tree: dict[str, Any], format_number: int) -> Topic:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from quorumlog.broker.topics import NodeInfo, Standing
+from quorumlog.broker.topics import NodeInfo, Presence, Standing
 from quorumlog.errors import InvalidArgument, NodeRemoved, NotFound, UnsafeChange
 from quorumlog.types import NodeId
 
@@ -69,10 +69,23 @@ class NodeTable:
             )
         before = self._nodes.get(node.id)
         if before is not None:
-            node = replace(node, standing=before.standing)
+            node = replace(before, name=node.name, address=node.address, version=node.version)
         if node == before:
             return None
         self._nodes[node.id] = node
+        return node
+
+    def note(self, node_id: NodeId, presence: Presence, absent_since_ms: int) -> NodeInfo | None:
+        """The node, whose presence is new; None when it was that before.
+
+        Raises:
+            NotFound, NodeRemoved.
+        """
+        before = self.known(node_id)
+        node = replace(before, presence=presence, absent_since_ms=absent_since_ms)
+        if node == before:
+            return None
+        self._nodes[node_id] = node
         return node
 
     def stand(self, node_id: NodeId, standing: Standing) -> NodeInfo | None:

@@ -1,21 +1,22 @@
 """Gossip proposes, Raft decides: the metadata's leader registers the nodes that gossip shows.
 
-A new node, a new address or release becomes a command; a suspicion alone changes nothing. The same
-leader has the metadata group follow the node list: every node is a member, those vote that are to,
-and who was removed and holds nothing any more is forgotten.
+A new node, a new address or release becomes a command once the process at that address has said the
+same (:mod:`quorumlog.broker.claim_check`); a suspicion changes nothing. The same leader has the
+metadata group follow the node list: every node is a member, those vote that are to, and who was
+removed and holds nothing any more is forgotten.
 """
 
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 
 from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.claim_check import ClaimCheck
+from quorumlog.broker.gossip_view import GossipView
 from quorumlog.broker.member_plan import next_members
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.mover import has_caught_up
 from quorumlog.broker.topics import NodeInfo, Standing
-from quorumlog.ports import Member, Membership, MemberState
+from quorumlog.ports import MemberState
 from quorumlog.replication.replica import Replica
 from quorumlog.types import NodeId
 
@@ -31,52 +32,55 @@ def register(node: NodeInfo) -> metadata_pb2.Command:
 class Registrar:
     def __init__(
         self,
-        cluster_id: str,
+        *,
+        node_id: NodeId,
         metadata: MetadataState,
-        membership: Membership,
+        gossip: GossipView,
+        check: ClaimCheck,
         replica: Callable[[], Replica],
         propose: Callable[[metadata_pb2.Command], Awaitable[object]],
-        is_alive: Callable[[NodeId], bool] = lambda node: True,
     ) -> None:
-        """``replica`` gives that of group 0; ``propose`` applies a command here, as the leader;
-        ``is_alive`` is gossip's opinion of a node."""
-        self._cluster_id = cluster_id
+        """``replica`` gives that of group 0; ``propose`` applies a command here, as the leader."""
+        self._node_id = node_id
         self._metadata = metadata
-        self._membership = membership
+        self._gossip = gossip
+        self._check = check
         self._replica = replica
         self._propose = propose
-        self._is_alive = is_alive
 
     async def tend(self) -> None:
         """Bring the node list up to date, if this node leads. Raises what proposing raises."""
         if not self._replica().serving:
             return
-        for node in self._nodes_seen():
-            known = self._metadata.node(node.id)
-            is_news = known is None or replace(known, standing=node.standing) != node
-            if is_news and not self._metadata.is_removed(node.id):
-                await self._propose(register(node))
+        await self._register_news()
         await self._forget_removed()
         await self._tend_members()
 
-    def _nodes_seen(self) -> list[NodeInfo]:
+    async def _register_news(self) -> None:
+        news = [node for node in self._nodes_claimed() if self._is_news(node)]
+        # What this node says of itself it has not heard from others.
+        own = [node for node in news if node.id == self._node_id]
+        others = [node for node in news if node.id != self._node_id]
+        for node in own + await self._check.true_of(others):
+            await self._propose(register(node))
+
+    def _is_news(self, node: NodeInfo) -> bool:
+        known = self._metadata.node(node.id)
+        if known is None:
+            return not self._metadata.is_removed(node.id)
+        return not known.says_the_same_as(node)
+
+    def _nodes_claimed(self) -> list[NodeInfo]:
         """Not those that two members claim to be: a node that came back under another name is seen
         twice until its old self is found dead, and registering both in turn would never end."""
-        seen = [
-            node
-            for member in self._membership.members()
-            if (node := self._node_of(member)) is not None
-        ]
-        claims = Counter(node.id for node in seen)
-        return [node for node in seen if claims[node.id] == 1]
-
-    def _node_of(self, member: Member) -> NodeInfo | None:
-        tags = member.tags
-        node_id, address = tags.get("id"), tags.get("rpc")
-        is_ours = tags.get("cluster") == self._cluster_id
-        if member.state is not MemberState.ALIVE or not is_ours or not node_id or not address:
-            return None
-        return NodeInfo(NodeId(node_id), member.name, address, tags.get("ver", ""))
+        claimed: list[NodeInfo] = []
+        for node_id, members in sorted(self._gossip.claims().items()):
+            tags = members[0].tags
+            is_alive = members[0].state is MemberState.ALIVE
+            if len(members) == 1 and is_alive and tags.get("rpc"):
+                info = NodeInfo(node_id, members[0].name, tags["rpc"], tags.get("ver", ""))
+                claimed.append(info)
+        return claimed
 
     async def _forget_removed(self) -> None:
         """Only who holds nothing any more: no replica, and no vote on the metadata.
@@ -105,7 +109,7 @@ class Registrar:
             self._metadata.voters or core.members.voters,
             [node.id for node in self._metadata.nodes()],
             has_caught_up=partial(has_caught_up, core, leadership),
-            is_alive=self._is_alive,
+            is_alive=self._gossip.is_alive,
         )
         if step is not None:
             await replica.propose_members(step)

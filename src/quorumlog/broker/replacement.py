@@ -1,6 +1,6 @@
 """Whether, and by what orders, the replicas of a node that failed are made anew elsewhere; pure.
 
-Asked at the metadata's leader, about a node that it has not heard for the whole time that
+Asked at the metadata's leader, about a node that has not been heard for the time that
 :class:`~quorumlog.broker.cluster_settings.ClusterSettings` names. Everything here errs towards
 doing nothing: a copy too few for a while is mended by the node coming back, or by an operator.
 """
@@ -34,8 +34,9 @@ class Stage(StrEnum):
 class Replacement:
     """What the metadata's leader makes of a node that it does not hear.
 
-    ``silent_s`` is by its own observation, since it leads; ``partitions`` are those that the node
-    has a replica of still; ``reason`` says why something is not done.
+    ``silent_s`` is for how long the node counts as not heard: by the leader's own observation, and
+    by what is on record; ``partitions`` are those that it has a replica of still; ``reason`` says
+    why something is not done.
     """
 
     node: NodeId

@@ -1,8 +1,9 @@
 """Has the replicas of a node that failed made anew on others, where the cluster is set to do so.
 
-At the metadata's leader, which hears every node by Raft's answers and beats. It counts by what it
-heard itself while it leads, without a break of its own: a new leader, or one whose process stood
-still, begins anew. Gossip is only a hint: it can keep a node from being replaced, never cause it.
+At the metadata's leader, which counts by what it heard itself (:mod:`quorumlog.broker.silence`). An
+absence that an earlier leader had recorded stands for the first half of the time; the other half
+this one has to have watched in any case. Gossip can keep a node from being replaced, never cause
+it.
 The orders are those that an operator would give (``AssignReplicas``, ``SetVoters``), a few
 partitions at a time, each asked for its safety before; all else is done by the partitions' leaders.
 The node stays a member: back again, it sees by the metadata what is not its own any more.
@@ -15,7 +16,9 @@ from typing import Final
 import structlog
 
 from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.gossip_view import GossipView
 from quorumlog.broker.metadata import MetadataState
+from quorumlog.broker.presence import counted_silence_s, recorded_absence_s
 from quorumlog.broker.replacement import (
     Orders,
     Replacement,
@@ -24,9 +27,10 @@ from quorumlog.broker.replacement import (
     find_orders,
     holds_anything,
 )
+from quorumlog.broker.silence import SilenceWatch
 from quorumlog.broker.topics import NodeInfo, Standing
 from quorumlog.errors import IdentityError, InvalidArgument, NotFound, UnsafeChange
-from quorumlog.ports import Clock, Membership, MemberState
+from quorumlog.ports import Clock, MemberState
 from quorumlog.replication.replica import Replica
 from quorumlog.types import GroupId, NodeId
 
@@ -36,10 +40,6 @@ MAX_MOVING: Final = 4
 STALLED_S: Final = 600.0
 """A move that takes longer keeps no other from beginning: whatever it waits for, a replica that is
 damaged or a disk that is full, may be its own. How many catch up at a time a leader bounds, too."""
-
-MAX_GAP_S: Final = 3.0
-"""From one look, or order that was carried out, to the next; after a longer one counting begins
-anew: this process stood still, and what it did not hear meanwhile says nothing."""
 
 REFUSED_S: Final = 10.0
 """After a look at all partitions that found nothing to order, until the next one."""
@@ -68,25 +68,24 @@ class Replacer:
         *,
         node_id: NodeId,
         metadata: MetadataState,
-        membership: Membership,
+        gossip: GossipView,
         replica: Callable[[], Replica],
         hears: Callable[[NodeId], bool],
+        watch: SilenceWatch,
         propose: Callable[[metadata_pb2.Command], Awaitable[metadata_pb2.Result]],
         clock: Clock,
     ) -> None:
         """``replica`` gives that of group 0; ``hears`` says whether there was a sign of life of a
-        node within an election timeout; ``propose`` applies a command here, as the leader."""
+        node within an election timeout; ``watch`` is this replacer's own; ``propose`` applies a
+        command here, as the leader."""
         self._node_id = node_id
         self._metadata = metadata
-        self._membership = membership
+        self._gossip = gossip
         self._replica = replica
         self._hears = hears
+        self._watch = watch
         self._propose = propose
         self._clock = clock
-        self._term = -1
-        self._since_s = 0.0
-        """What was heard before counts as heard then."""
-        self._looked_at_s = float("-inf")
         self._orders: dict[GroupId, _Order] = {}
         self._look_again_s: dict[NodeId, float] = {}
         self._found: dict[NodeId, Replacement] = {}
@@ -104,13 +103,9 @@ class Replacer:
         if not replica.serving or not grace_s:
             self._stop()
             return
-        is_new_term = replica.core.term != self._term
-        if is_new_term:
+        if replica.core.term != self._watch.term:
             self._stop()
-        if is_new_term or now - self._looked_at_s > MAX_GAP_S:
-            self._term, self._since_s = replica.core.term, now
-        self._looked_at_s = now
-        silent = self._find_silent(replica, now)
+        silent = self._count(self._watch.look(), grace_s)
         for group, order in sorted(self._orders.items()):
             if order.node not in silent:
                 await self._take_back(group, order)
@@ -130,19 +125,21 @@ class Replacer:
                 self._note(await self._replace(replica, info, silent, now))
 
     def _stop(self) -> None:
-        self._term = -1
+        self._watch.stop()
         self._found.clear()
         self._orders.clear()
         self._look_again_s.clear()
 
-    def _find_silent(self, replica: Replica, now: float) -> dict[NodeId, float]:
-        """The registered nodes that are not heard, and for how many seconds, as far as counted."""
+    def _count(self, observed: Mapping[NodeId, float], grace_s: float) -> dict[NodeId, float]:
+        """The nodes that are not heard, and for how many seconds they count as that."""
         silent: dict[NodeId, float] = {}
         for node in self._metadata.nodes():
-            if node.id != self._node_id and not self._hears(node.id):
-                heard_at = replica.heard_at(node.id)
-                since_s = self._since_s if heard_at is None else max(heard_at, self._since_s)
-                silent[node.id] = now - since_s
+            observed_s = observed.get(node.id)
+            if observed_s is not None:
+                # What was recorded before this leader heard it is over.
+                is_over = self._watch.has_heard(node.id)
+                recorded_s = 0.0 if is_over else recorded_absence_s(node, self._clock)
+                silent[node.id] = counted_silence_s(observed_s, recorded_s, grace_s)
         return silent
 
     # -- one node ------------------------------------------------------------------------------
@@ -160,7 +157,7 @@ class Replacer:
         others_down = [
             each for each in silent if each != node.id and holds_anything(metadata, voting, each)
         ]
-        gossip = self._gossip()
+        gossip = self._gossip.states()
         obstacle = find_obstacle(metadata, node, others_down, gossip)
         if obstacle:
             return replace(found, stage=Stage.REFUSED, reason=obstacle)
@@ -236,11 +233,8 @@ class Replacer:
         return await self._give(metadata_pb2.Command(assign_replicas=message))
 
     async def _give(self, command: metadata_pb2.Command) -> metadata_pb2.Result:
-        """Propose; what was committed in time is as good as a look: this process goes on."""
         result = await self._propose(command)
-        now = self._clock.monotonic_s()
-        if now - self._looked_at_s <= MAX_GAP_S:
-            self._looked_at_s = now
+        self._watch.went_on()
         return result
 
     def _count_moving(self, now: float) -> int:
@@ -250,15 +244,6 @@ class Replacer:
             if partition is None or not partition.wanted or partition.move != order.move:
                 del self._orders[group]
         return sum(now - order.given_s < STALLED_S for order in self._orders.values())
-
-    def _gossip(self) -> dict[NodeId, MemberState]:
-        """By node; of several members that claim to be one, one that is alive counts."""
-        states: dict[NodeId, MemberState] = {}
-        for member in self._membership.members():
-            node = NodeId(member.tags.get("id", ""))
-            if node not in states or member.state is MemberState.ALIVE:
-                states[node] = member.state
-        return states
 
     def _note(self, found: Replacement) -> None:
         before = self._found.get(found.node)

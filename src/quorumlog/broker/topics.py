@@ -32,6 +32,16 @@ class Standing(StrEnum):
     """It is being removed: what it holds moves to others."""
 
 
+class Presence(StrEnum):
+    """What was established of whether a node is there; see :mod:`quorumlog.broker.presence`."""
+
+    PRESENT = "present"
+    LEFT = "left"
+    """It said that it leaves, and is not heard any more."""
+    FAILED = "failed"
+    """It is gone without a word, and for longer than a restart takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
     """``address`` is the ``host:port`` of the node's gRPC endpoint."""
@@ -41,6 +51,14 @@ class NodeInfo:
     address: str
     version: str
     standing: Standing = Standing.ACTIVE
+    presence: Presence = Presence.PRESENT
+    absent_since_ms: int = 0
+    """When it was last heard, in ms since 1970; 0 while it is present."""
+
+    def says_the_same_as(self, other: "NodeInfo") -> bool:
+        """Whether both are one node with one name, address and release."""
+        mine = (self.id, self.name, self.address, self.version)
+        return mine == (other.id, other.name, other.address, other.version)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import click
 
 from quorumlog.cli.cluster_changes import add, drain, move, remove
 from quorumlog.cli.connect import CliContext, client_options, pass_context, with_client
-from quorumlog.cli.output import plural, print_json, print_table
+from quorumlog.cli.output import local_time, plural, print_json, print_table
 
 if TYPE_CHECKING:
     from quorumlog.client.client import AsyncClient
@@ -47,6 +47,9 @@ def status(context: CliContext) -> None:
     )
     _print_nodes(info)
     for node in info.nodes:
+        if node.absent_since_ms:
+            since = local_time(node.absent_since_ms)
+            print(f"{node.name or node.id} has {node.presence}, and was last heard {since}")
         if node.replacement is not None:
             print(_replacement(node.name or node.id, node.replacement))
 
@@ -94,7 +97,7 @@ def members(context: CliContext) -> None:
             [
                 node.name,
                 node.state,
-                node.standing or None,
+                _on_record(node),
                 node.role or None,
                 *(node.rack or None for _ in racks),
                 node.address,
@@ -141,9 +144,21 @@ def _difference(node: "NodeInfo") -> str | None:
         return "removed, and still runs" if node.state == "alive" else None
     if not node.standing:
         return "not registered yet"
+    if node.claimed_by:
+        return f"{' and '.join(node.claimed_by)} claim to be it: stop all but one"
     if node.state in ("failed", "unknown", "left"):
-        return "registered, and not there"
+        is_recorded = node.presence in ("failed", "left")
+        return None if is_recorded else "registered, and not there"
+    if node.presence in ("failed", "left"):
+        return f"on record as {node.presence}"
     return f"gossip has {node.gossip_address}" if node.gossip_address else None
+
+
+def _on_record(node: "NodeInfo") -> str | None:
+    """What the metadata say of ``node``."""
+    if node.presence in ("", "present"):
+        return node.standing or None
+    return f"{node.standing}, {node.presence}"
 
 
 def _replacement(name: str, found: "ReplacementInfo") -> str:

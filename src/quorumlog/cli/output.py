@@ -4,6 +4,7 @@ import base64
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 
@@ -48,6 +49,11 @@ def text_or_base64(name: str, data: bytes | None) -> dict[str, str | None]:
         return {name: data.decode()}
     except UnicodeDecodeError:
         return {f"{name}_base64": base64.b64encode(data).decode()}
+
+
+def local_time(time_ms: int) -> str:
+    """``time_ms`` since 1970 where this machine is, to the second."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC).astimezone().isoformat(" ", "seconds")
 
 
 def plural(count: int, noun: str) -> str:

@@ -126,7 +126,10 @@ class NodeInfo:
 
     ``standing`` is what the metadata say: active, draining, leaving, removed, or empty.
     ``replacement`` is set while failed nodes are replaced and this one is not heard. ``rack`` is
-    what gossip has of it, empty where it says none.
+    what gossip has of it, empty where it says none. ``presence`` is what the metadata have on
+    record: present, left or failed, or empty; ``absent_since_ms`` when it was last heard, in ms
+    since 1970, 0 while it is present. ``claimed_by`` names the members of gossip that claim to be
+    this node, where several run.
     """
 
     id: str
@@ -141,6 +144,9 @@ class NodeInfo:
     standing: str = ""
     replacement: ReplacementInfo | None = None
     rack: str = ""
+    presence: str = ""
+    absent_since_ms: int = 0
+    claimed_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +226,9 @@ def cluster_info(message: pb.ClusterStatus) -> ClusterInfo:
                 node.standing,
                 _replacement_info(node.replacement) if node.HasField("replacement") else None,
                 node.rack,
+                node.presence,
+                node.absent_since_ms,
+                tuple(node.claimed_by),
             )
             for node in message.nodes
         ),

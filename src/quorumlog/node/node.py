@@ -186,7 +186,7 @@ class Node:
             membership=self._gossip,
             calls=self._calls,
         )
-        peer_port = NodePeerPort(self._peers, self._bootstrap, self._controller)
+        peer_port = NodePeerPort(self._peers, self._bootstrap, self._controller, self._calls)
         await self._server.start(self.broker, peer_port, self._peers.rpc_handler(), config)
         self._gossip.on_change(self._member_changed)
         self._tasks = [asyncio.create_task(self._enter_cluster())]

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from quorumlog.api._pb import peer_pb2
 from quorumlog.api.peers import GrpcPeers
+from quorumlog.broker.claim_check import objection_to
 from quorumlog.broker.controller import Controller
+from quorumlog.broker.peer_calls import PeerCalls
 from quorumlog.broker.registrar import register
 from quorumlog.broker.replacement import Replacement
 from quorumlog.broker.topics import NodeInfo
@@ -16,11 +18,14 @@ from quorumlog.types import NodeId
 class NodePeerPort:
     """Implements :class:`quorumlog.api.peer_service.PeerPort`."""
 
-    def __init__(self, peers: GrpcPeers, bootstrap: Bootstrap, controller: Controller) -> None:
-        self._peers = peers
+    def __init__(
+        self, peers: GrpcPeers, bootstrap: Bootstrap, controller: Controller, calls: PeerCalls
+    ) -> None:
         self._bootstrap = bootstrap
         self._controller = controller
+        self._calls = calls
         self.announce = peers.answer
+        self.introduce = peers.introduce
         self.bootstrap_prepare = bootstrap.prepare
         self.bootstrap_decide = bootstrap.decide
         self.bootstrap_abort = bootstrap.abort
@@ -30,7 +35,8 @@ class NodePeerPort:
         """Register a node with this cluster.
 
         Raises:
-            Unavailable: there is no cluster here yet. WrongCluster: another one was meant.
+            Unavailable: there is no cluster here yet, or the node is not where it says.
+            WrongCluster: another one was meant.
         """
         identity = self._bootstrap.identity
         if not identity.cluster_id:
@@ -39,6 +45,9 @@ class NodePeerPort:
             raise WrongCluster(f"this node is of cluster {identity.cluster_id}")
         seat = request.node
         node = NodeInfo(NodeId(seat.node_id), seat.name, seat.address, "")
+        objection = await objection_to(node, identity.cluster_id, self._calls.identify)
+        if objection:
+            raise Unavailable(f"{node.name} cannot join: {objection}")
         await self._controller.propose(register(node))
         members = [
             peer_pb2.BootstrapMember(node_id=seat.node_id, name=seat.name, address=seat.address)

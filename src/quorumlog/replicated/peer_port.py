@@ -26,6 +26,7 @@ class GroupPeerPort:
         self._bootstrap = bootstrap
         self._answer = answer
         self.announce = peers.answer
+        self.introduce = peers.introduce
         self.bootstrap_prepare = bootstrap.prepare
         self.bootstrap_decide = bootstrap.decide
         self.bootstrap_abort = bootstrap.abort

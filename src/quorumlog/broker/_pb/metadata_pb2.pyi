@@ -147,6 +147,16 @@ class SetCluster(_message.Message):
     replace_failed_after_s: int
     def __init__(self, replace_failed_after_s: _Optional[int] = ...) -> None: ...
 
+class NotePresence(_message.Message):
+    __slots__ = ("node", "presence", "absent_since_ms")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    PRESENCE_FIELD_NUMBER: _ClassVar[int]
+    ABSENT_SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    presence: str
+    absent_since_ms: int
+    def __init__(self, node: _Optional[str] = ..., presence: _Optional[str] = ..., absent_since_ms: _Optional[int] = ...) -> None: ...
+
 class TrimLog(_message.Message):
     __slots__ = ("free_index",)
     FREE_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -154,7 +164,7 @@ class TrimLog(_message.Message):
     def __init__(self, free_index: _Optional[int] = ...) -> None: ...
 
 class Command(_message.Message):
-    __slots__ = ("register_node", "create_topic", "alter_topic", "delete_topic", "allocate_producer", "assign_replicas", "replicas_moved", "drain_node", "remove_node", "forget_node", "set_voters", "set_cluster", "trim_log")
+    __slots__ = ("register_node", "create_topic", "alter_topic", "delete_topic", "allocate_producer", "assign_replicas", "replicas_moved", "drain_node", "remove_node", "forget_node", "set_voters", "set_cluster", "trim_log", "note_presence")
     REGISTER_NODE_FIELD_NUMBER: _ClassVar[int]
     CREATE_TOPIC_FIELD_NUMBER: _ClassVar[int]
     ALTER_TOPIC_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +178,7 @@ class Command(_message.Message):
     SET_VOTERS_FIELD_NUMBER: _ClassVar[int]
     SET_CLUSTER_FIELD_NUMBER: _ClassVar[int]
     TRIM_LOG_FIELD_NUMBER: _ClassVar[int]
+    NOTE_PRESENCE_FIELD_NUMBER: _ClassVar[int]
     register_node: RegisterNode
     create_topic: CreateTopic
     alter_topic: AlterTopic
@@ -181,7 +192,8 @@ class Command(_message.Message):
     set_voters: SetVoters
     set_cluster: SetCluster
     trim_log: TrimLog
-    def __init__(self, register_node: _Optional[_Union[RegisterNode, _Mapping]] = ..., create_topic: _Optional[_Union[CreateTopic, _Mapping]] = ..., alter_topic: _Optional[_Union[AlterTopic, _Mapping]] = ..., delete_topic: _Optional[_Union[DeleteTopic, _Mapping]] = ..., allocate_producer: _Optional[_Union[AllocateProducer, _Mapping]] = ..., assign_replicas: _Optional[_Union[AssignReplicas, _Mapping]] = ..., replicas_moved: _Optional[_Union[ReplicasMoved, _Mapping]] = ..., drain_node: _Optional[_Union[DrainNode, _Mapping]] = ..., remove_node: _Optional[_Union[RemoveNode, _Mapping]] = ..., forget_node: _Optional[_Union[ForgetNode, _Mapping]] = ..., set_voters: _Optional[_Union[SetVoters, _Mapping]] = ..., set_cluster: _Optional[_Union[SetCluster, _Mapping]] = ..., trim_log: _Optional[_Union[TrimLog, _Mapping]] = ...) -> None: ...
+    note_presence: NotePresence
+    def __init__(self, register_node: _Optional[_Union[RegisterNode, _Mapping]] = ..., create_topic: _Optional[_Union[CreateTopic, _Mapping]] = ..., alter_topic: _Optional[_Union[AlterTopic, _Mapping]] = ..., delete_topic: _Optional[_Union[DeleteTopic, _Mapping]] = ..., allocate_producer: _Optional[_Union[AllocateProducer, _Mapping]] = ..., assign_replicas: _Optional[_Union[AssignReplicas, _Mapping]] = ..., replicas_moved: _Optional[_Union[ReplicasMoved, _Mapping]] = ..., drain_node: _Optional[_Union[DrainNode, _Mapping]] = ..., remove_node: _Optional[_Union[RemoveNode, _Mapping]] = ..., forget_node: _Optional[_Union[ForgetNode, _Mapping]] = ..., set_voters: _Optional[_Union[SetVoters, _Mapping]] = ..., set_cluster: _Optional[_Union[SetCluster, _Mapping]] = ..., trim_log: _Optional[_Union[TrimLog, _Mapping]] = ..., note_presence: _Optional[_Union[NotePresence, _Mapping]] = ...) -> None: ...
 
 class Result(_message.Message):
     __slots__ = ("error", "message", "details", "producer_id", "index")
