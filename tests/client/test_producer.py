@@ -248,6 +248,26 @@ def test_a_hint_is_followed_within_milliseconds() -> None:
     run(scenario())
 
 
+def test_nobody_is_sent_back_and_forth_to_a_dead_leader_until_the_others_elect() -> None:
+    """They name it until their election timeout: the new one is found soon after, whenever."""
+
+    async def scenario(elected_after_s: float) -> float:
+        cluster = FakeCluster()
+        partition = cluster.add_topic("t")[0]
+        async with client_of(cluster) as client, client.producer("t") as producer:
+            await producer.send(b"a")
+            cluster.kill("n1:7400")
+            cluster.elect(partition, "n1:7400")
+            sent = asyncio.create_task(producer.send(b"b"))
+            await asyncio.sleep(elected_after_s)
+            cluster.elect(partition, "n2:7400")
+            start_s = asyncio.get_running_loop().time()
+            await sent
+            return asyncio.get_running_loop().time() - start_s
+
+    assert max(run(scenario(0.3 + number * 0.01)) for number in range(60)) < 0.22
+
+
 def test_a_node_that_is_asked_about_others_partitions_may_guess_wrong() -> None:
     """Metadata names a dead leader for ever; the partition's other replicas know better."""
 

@@ -17,12 +17,12 @@ from quorumlog.errors import (
 )
 
 BACKOFF_INITIAL_S: Final = 0.02
-BACKOFF_LIMIT_S: Final = 0.2
+BACKOFF_LIMIT_S: Final = 0.1
 """An election takes about half a second, and a client should not sleep long past its end."""
 
 
 class Backoff:
-    """Doubling delays with jitter: between half and all of 20 ms, 40 ms … 0.2 s."""
+    """Doubling delays with jitter: between half and all of 20 ms, 40 ms … 0.1 s."""
 
     def __init__(
         self,

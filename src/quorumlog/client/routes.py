@@ -2,7 +2,8 @@
 
 A leader is learned from metadata (any node answers, what it says of partitions it has no replica of
 is a guess) and from ``NotLeader`` errors, which name it. When the node believed to lead cannot be
-reached the partition's other replicas are asked in turn: one of them leads or knows who does.
+reached the partition's other replicas are asked in turn: one of them leads or knows who does. They
+go on naming it until their election, so a node is left alone for a moment once it was not reached.
 """
 
 import asyncio
@@ -26,6 +27,9 @@ from quorumlog.errors import (
 METADATA_TIMEOUT_S: Final = 2.0
 """Limit of one metadata call: another node will answer when this one hangs."""
 
+UNREACHED_S: Final = 0.25
+"""For so long another replica is asked instead of a node that could not be reached, if one can."""
+
 
 @dataclass(slots=True)
 class _Partition:
@@ -44,6 +48,8 @@ class Routes:
         self._nodes = nodes
         self._tasks = tasks
         self._topics: dict[str, _Topic] = {}
+        self._unreached: dict[str, float] = {}
+        """Addresses, with the time of the loop until which they are left alone."""
         self._refreshing: dict[str, asyncio.Task[QuorumlogError | None]] = {}
 
     async def partition_count(self, topic: str) -> int:
@@ -76,9 +82,10 @@ class Routes:
         if not 0 <= partition < len(known.partitions):
             raise PartitionOutOfRange(topic, partition, len(known.partitions))
         entry = known.partitions[partition]
-        if entry.leader is not None and entry.leader != avoid:
+        if entry.leader not in (None, avoid) and self._is_reachable(entry.leader):
             return entry.leader
         others = [replica for replica in entry.replicas if replica != avoid]
+        others = [replica for replica in others if self._is_reachable(replica)] or others
         if not others:
             if avoid is not None and avoid in entry.replicas:
                 return avoid
@@ -98,6 +105,8 @@ class Routes:
 
         A ``NotLeader`` that names the leader is believed at once.
         """
+        if type(error) is Unavailable:
+            self._unreached[address] = asyncio.get_running_loop().time() + UNREACHED_S
         known = self._topics.get(topic)
         if known is None or partition >= len(known.partitions):
             return
@@ -107,6 +116,9 @@ class Routes:
             entry.leader = hint
         elif entry.leader == address and not surely_leads(error):
             entry.leader = None
+
+    def _is_reachable(self, address: str) -> bool:
+        return self._unreached.get(address, 0.0) <= asyncio.get_running_loop().time()
 
     def forget(self, topic: str) -> None:
         self._topics.pop(topic, None)
