@@ -47,7 +47,8 @@ from quorumlog.replication.replica import Replica
 from quorumlog.types import Buffer, GroupId, NodeId
 
 ANSWER_TIMEOUT_S: Final = 5.0
-"""Who has not answered by then is not asked any more."""
+"""Who has not answered by then is not asked any more; and later, by what the answers before have to
+wait for at the rate of this node, which is that of the others, too."""
 
 MAX_ANSWERS: Final = 16
 """Answers of a node that are read for at a time; a question beyond that gets none."""
@@ -160,12 +161,13 @@ class Mender:
         begin = partial(SegmentMending, self._disk, damaged, config, self._clock, self._stop)
         mending = await self._worker.run(begin)
         try:
-            is_all = False
+            is_all, before = False, 0
             while not is_all:
                 question = BatchQuestion(
                     self._rng.getrandbits(64), mending.next_index, damaged.next_index
                 )
-                answer = await self._ask(peer, group, question)
+                answer = await self._ask(peer, group, question, before)
+                before = len(answer)
                 batches = list(iterate_batches(answer))
                 if not batches:
                     raise ProtocolError(f"{peer} has no committed batch {question.first_index}")
@@ -175,7 +177,10 @@ class Mender:
             await self._worker.run(mending.abandon)
             raise
 
-    async def _ask(self, peer: NodeId, group: GroupId, question: BatchQuestion) -> Buffer:
+    async def _ask(
+        self, peer: NodeId, group: GroupId, question: BatchQuestion, before: int
+    ) -> Buffer:
+        """``before``: bytes of the answer before, which may still have to be made up for."""
         if self._stop.is_set():
             raise Stopped
         asked: asyncio.Future[Buffer] = asyncio.get_running_loop().create_future()
@@ -183,7 +188,8 @@ class Mender:
         self._asked[key] = asked
         try:
             self._send(peer, group, question)
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            others = MAX_ANSWERS * MAX_READ_BYTES
+            async with asyncio.timeout(ANSWER_TIMEOUT_S + self._pacer.longest_s(others + before)):
                 return await asked
         finally:
             del self._asked[key]

@@ -69,6 +69,10 @@ class CatchUpPacer:
         self._free_at_s = starts_s + size_bytes / self.bytes_s
         return starts_s - now_s
 
+    def longest_s(self, size_bytes: int) -> float:
+        """How long ``size_bytes`` take at most: at the least share of the rate."""
+        return size_bytes / (self._bytes_s * LEAST_SHARE)
+
     def committed(self, took_s: float) -> None:
         """A batch that this node leads was committed ``took_s`` after it was proposed."""
         now_s = self.now()

@@ -359,6 +359,27 @@ async def test_large_batches_for_a_mending_count_with_all_of_their_bytes() -> No
 
 
 @simulated
+async def test_at_the_lowest_rate_a_segment_is_mended_all_the_same() -> None:
+    cluster = Cluster(3)
+    cluster.log_config = replace(cluster.log_config, segment_bytes=1 << 20, tail_cache_bytes=0)
+    await cluster.open(ReplicationConfig(catch_up_bytes_s=64 * 1024))
+    leader = await cluster.leader()
+    for number in range(6):
+        await leader.propose(draft(b"%d/" % number + bytes(6 * MAX_READ_BYTES)))
+    await until(
+        lambda: all(r.applied_index == leader.log.last_index for r in cluster.replicas.values())
+    )
+    node = next(n for n in cluster.nodes if cluster.replicas[n] is not leader)
+    old, path = replica_on(cluster, node), rot(cluster, node, 0)
+    report(cluster, node, path)
+    # Each of its batches takes six seconds, and eight times as many while producers go on.
+    await until(lambda: is_level(cluster, node, leader, old))
+    assert kept_on(cluster, node)
+    assert set_aside_of(cluster.disks[node], DIRECTORY) == []
+    await cluster.close()
+
+
+@simulated
 async def test_a_read_for_a_mending_that_the_disk_refuses_is_one_of_the_replica() -> None:
     cluster, leader, node = await cluster_with()
     path = rot(cluster, node, 1)
