@@ -278,3 +278,37 @@ async def test_a_replica_whose_log_says_that_it_was_added_again_stays() -> None:
     await kept.keeper.reconcile()
     assert sorted(kept.host.replicas) == []
     await kept.host.close()
+
+
+@simulated
+async def test_a_group_given_out_while_the_lost_list_is_settled_is_opened() -> None:
+    disk = BadDisk(random.Random(1))
+    before = Kept(disk)
+    before.create("t", 1)
+    await before.keeper.reconcile()
+    await asyncio.sleep(5)
+    await before.host.close()
+    disk.remove("groups.list")
+
+    kept = Kept(disk)
+    kept.create("t", 1)
+    know, writing, may_write = kept.host.know_groups_from, asyncio.Event(), asyncio.Event()
+
+    async def slowly(group: GroupId) -> None:
+        writing.set()
+        await may_write.wait()
+        await know(group)
+
+    async def caught_up() -> None: ...
+
+    kept.host.know_groups_from = slowly  # type: ignore[method-assign]
+    settling = asyncio.ensure_future(kept.keeper.settle_list(caught_up))
+    await writing.wait()
+    kept.create("u", 1)
+    reconciling = asyncio.ensure_future(kept.keeper.reconcile())
+    await asyncio.sleep(1)
+    may_write.set()
+    await settling
+    await reconciling
+    assert sorted(kept.host.replicas) == [1, 2]
+    await kept.host.close()

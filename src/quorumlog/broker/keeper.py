@@ -50,6 +50,8 @@ class PartitionKeeper:
         self._strays: set[GroupId] = set()
         self._damaged: set[GroupId] = set()
         self._looked_at_stored = False
+        self._list_settling = asyncio.Lock()
+        """While it is held no group is opened: which of them are new is being written."""
 
     def note(self, change: Change) -> None:
         """Remember what the metadata's state will not tell any more: partitions that are gone."""
@@ -95,10 +97,11 @@ class PartitionKeeper:
         if not await self._host.lacks_groups():
             return
         await caught_up()
-        try:
-            await self._host.know_groups_from(GroupId(self._metadata.next_group))
-        except (DiskFull, OSError) as error:
-            _log.warning("group_list_not_settled", error=str(error))
+        async with self._list_settling:
+            try:
+                await self._host.know_groups_from(GroupId(self._metadata.next_group))
+            except (DiskFull, OSError) as error:
+                _log.warning("group_list_not_settled", error=str(error))
 
     async def _look_at_stored(self) -> None:
         """Note what became nobody's, or another's, before this node's state was saved.
@@ -184,7 +187,8 @@ class PartitionKeeper:
         is_member = self._node_id in partition.replicas
         members = Members(partition.replicas if is_member else ())
         try:
-            replica = await self._host.open_group(group, members, machine, config)
+            async with self._list_settling:
+                replica = await self._host.open_group(group, members, machine, config)
         except Corrupt as error:
             self._damaged.add(group)
             _log.error("partition_damaged", group=group, error=str(error))
