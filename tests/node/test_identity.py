@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -14,6 +16,7 @@ from quorumlog.node.storage import DataDirectory
 from quorumlog.replication.group_list import GroupList
 from quorumlog.system import SystemDisk
 from quorumlog.types import GroupId, NodeId, Term
+from sim.disk import SimDisk, SimulatedCrash
 
 
 def test_an_identity_survives_as_it_was(tmp_path: Path) -> None:
@@ -23,6 +26,21 @@ def test_an_identity_survives_as_it_was(tmp_path: Path) -> None:
     changed = Identity(born.node_id, "", seats, Proposal("c", NodeId("a"), seats), True)
     file.save(changed)
     assert IdentityFile(SystemDisk(), str(tmp_path)).load_or_create() == changed
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("last_change", range(1, 8))
+def test_what_a_process_began_with_survives_a_power_cut(seed: int, last_change: int) -> None:
+    """It may have promised or served on it; the process before died while it wrote it."""
+    disk = SimDisk(Random(seed))
+    first = DataDirectory.open(disk, "data")
+    disk.crash_before(last_change)
+    with suppress(SimulatedCrash):
+        first.save(replace(first.identity, cluster_id="c"))
+    disk.kill()
+    second = DataDirectory.open(disk, "data")
+    disk.crash()
+    assert DataDirectory.open(disk, "data").identity == second.identity
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"{}", b'{"format": 2}', b"\xff\xfe"])

@@ -6,6 +6,7 @@ accepts a bootstrap proposal and when it enters a cluster: never while it works.
 
 import json
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -48,16 +49,24 @@ class Identity:
     """It keeps a list of its groups; one of a release before there was such a list does not."""
 
 
+def random_id() -> str:
+    """An id that nobody else has: 32 hexadecimal digits."""
+    return uuid.uuid4().hex
+
+
 class IdentityFile:
-    def __init__(self, disk: Disk, directory: str, prefix: str = "") -> None:
-        """``prefix``: what the id of a new node begins with."""
+    def __init__(
+        self, disk: Disk, directory: str, prefix: str = "", new_id: Callable[[], str] = random_id
+    ) -> None:
+        """``prefix``: what the id of a new node begins with; ``new_id`` makes the rest."""
         self._disk = disk
         self._directory = directory
         self._prefix = prefix
+        self._new_id = new_id
         self._path = f"{directory}/{_FILE}"
 
     def load_or_create(self) -> Identity:
-        """The identity in the directory, a new one in a new directory.
+        """The identity in the directory, a new one in a new directory; durable when it returns.
 
         Raises:
             Corrupt: there is one and it cannot be read: a new one would be another node.
@@ -69,7 +78,7 @@ class IdentityFile:
                     f"{self._directory} has data and no {_FILE}: whose data it is is not known; "
                     "restore the file, or start with an empty directory as a new node"
                 )
-            identity = Identity(NodeId(f"{self._prefix}{uuid.uuid4().hex}"))
+            identity = Identity(NodeId(f"{self._prefix}{self._new_id()}"))
             self.save(identity)
             return identity
         file = self._disk.open_readonly(self._path)
@@ -78,11 +87,14 @@ class IdentityFile:
         finally:
             file.close()
         try:
-            return _decode(json.loads(raw))
+            identity = _decode(json.loads(raw))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise Corrupt(
                 self._path, 0, f"a node identity of format {_FORMAT}", repr(error)
             ) from error
+        # Its process may have died just before: what this one tells others must not be undone.
+        self._disk.sync_directory(self._directory)
+        return identity
 
     def save(self, identity: Identity) -> None:
         """Durable when it returns."""

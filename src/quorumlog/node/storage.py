@@ -4,13 +4,14 @@
 which of them there have been.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Self
 
 import structlog
 
 from quorumlog.errors import DiskFull, LogLocked, UnusableDirectory
-from quorumlog.node.identity import Identity, IdentityFile
+from quorumlog.node.identity import Identity, IdentityFile, random_id
 from quorumlog.ports import Disk, Lock
 from quorumlog.replication.group_list import GroupList, list_path_of
 
@@ -21,10 +22,12 @@ _NO_DIRECTORY = (FileExistsError, NotADirectoryError)
 
 
 class DataDirectory:
-    def __init__(self, disk: Disk, path: str, lock: Lock, prefix: str = "") -> None:
+    def __init__(
+        self, disk: Disk, path: str, lock: Lock, prefix: str, new_id: Callable[[], str]
+    ) -> None:
         self.groups = f"{path}/groups"
         self._lock = lock
-        self._file = IdentityFile(disk, path, prefix)
+        self._file = IdentityFile(disk, path, prefix, new_id)
         self.identity: Identity = self._file.load_or_create()
         if self.identity.cluster_id and not disk.exists(self.groups):
             # It has voted, and would do so again as if it never had.
@@ -37,11 +40,13 @@ class DataDirectory:
         self._keep_list(disk)
 
     @classmethod
-    def open(cls, disk: Disk, path: str, prefix: str = "") -> Self:
+    def open(
+        cls, disk: Disk, path: str, prefix: str = "", new_id: Callable[[], str] = random_id
+    ) -> Self:
         """Lock the directory, creating it when it is missing. Blocking.
 
         Args:
-            prefix: what the id of a new node begins with.
+            prefix: what the id of a new node begins with; ``new_id`` makes the rest.
 
         Raises:
             LogLocked: another process runs on it. UnusableDirectory, DiskFull, Corrupt.
@@ -57,7 +62,7 @@ class DataDirectory:
         except OSError as error:
             raise unusable(path, error) from error
         try:
-            return cls(disk, path, lock, prefix)
+            return cls(disk, path, lock, prefix, new_id)
         except OSError as error:
             lock.release()
             raise unusable(path, error) from error
