@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from quorumlog.api._pb import peer_pb2
 from quorumlog.errors import Unavailable
 from quorumlog.node.bootstrap import Bootstrap
-from quorumlog.node.identity import Identity, Seat
+from quorumlog.node.identity import Identity, Proposal, Seat
 from quorumlog.ports import Member, MemberState
 from quorumlog.types import NodeId
 from sim.loop import SimLoop
@@ -40,6 +41,7 @@ class World:
         self.latency_s = self.rng.choice([0.05, 0.8])
         self.calm = False
         self.cut: set[int] = set()
+        self.save_s = 0.01
 
     def start(self, index: int) -> None:
         self.nodes[index] = Bootstrap(
@@ -60,7 +62,7 @@ class World:
             task.cancel()
 
     async def save(self, index: int, identity: Identity) -> None:
-        await asyncio.sleep(self.rng.uniform(0, 0.01))
+        await asyncio.sleep(self.rng.uniform(0, self.save_s))
         before = self.disks[index].cluster_id
         assert before in ("", identity.cluster_id), "a node changed its cluster"
         self.disks[index] = identity
@@ -212,21 +214,82 @@ def test_a_node_joins_by_way_of_another_member_when_the_first_does_not_answer() 
     run_simulated(scenario())
 
 
+def proposal_of(world: World, cluster_id: str, coordinator: int) -> peer_pb2.BootstrapProposal:
+    """A cluster of the first three nodes."""
+    return peer_pb2.BootstrapProposal(
+        cluster_id=cluster_id,
+        coordinator=world.disks[coordinator].node_id,
+        members=[
+            peer_pb2.BootstrapMember(node_id=world.disks[i].node_id, name=f"n{i}", address=str(i))
+            for i in range(3)
+        ],
+    )
+
+
+def promise(world: World, index: int) -> None:
+    """Let node ``index`` be promised to a proposal that node 0 coordinates."""
+    seats = tuple(Seat(world.disks[i].node_id, f"n{i}", str(i)) for i in range(3))
+    proposal = Proposal("x", world.disks[0].node_id, seats)
+    world.disks[index] = replace(world.disks[index], accepted=proposal)
+
+
+def test_a_promise_that_its_caller_gave_up_waiting_for_is_kept() -> None:
+    async def scenario() -> None:
+        world = World(1, [3, 3, 3, 3], 0.0)
+        world.save_s = 3.0
+        world.start(1)
+        answering = asyncio.create_task(world.nodes[1].prepare(proposal_of(world, "x", 0)))
+        await asyncio.sleep(0)
+        answering.cancel()
+        refused = await world.nodes[1].prepare(proposal_of(world, "y", 2))
+        assert refused.state == peer_pb2.BOOTSTRAP_STATE_REFUSED
+        assert refused.cluster_id == "x"
+        accepted = world.disks[1].accepted
+        assert accepted is not None
+        assert accepted.cluster_id == "x"
+        world.crash(1)
+
+    run_simulated(scenario())
+
+
+def test_a_member_learns_of_the_decision_from_another_when_its_coordinator_is_gone() -> None:
+    async def scenario() -> None:
+        world = World(1, [3, 3, 3], 0.0)
+        promise(world, 2)
+        accepted = world.disks[2].accepted
+        assert accepted is not None
+        world.disks[1] = replace(world.disks[1], cluster_id="x", voters=accepted.seats)
+        world.start(1)
+        world.start(2)
+        async with asyncio.timeout(30):
+            identity = await world.tasks[2]
+        assert (identity.cluster_id, identity.voters) == ("x", accepted.seats)
+
+    run_simulated(scenario())
+
+
+def test_only_its_coordinator_can_say_that_a_proposal_was_aborted() -> None:
+    async def scenario() -> None:
+        world = World(1, [3, 3, 3], 0.0)
+        promise(world, 2)
+        world.start(1)
+        world.start(2)
+        await asyncio.sleep(60)
+        assert world.disks[2].accepted is not None
+        world.start(0)
+        async with asyncio.timeout(60):
+            await asyncio.gather(*world.tasks.values())
+        assert world.disks[2].cluster_id not in ("", "x")
+
+    run_simulated(scenario())
+
+
 def test_an_aborted_proposal_sets_its_members_free() -> None:
     async def scenario() -> None:
         world = World(1, [3, 3, 3, 3], 0.0)
         world.start(0)
         world.start(1)
-        proposal = peer_pb2.BootstrapProposal(
-            cluster_id="x",
-            coordinator=world.disks[0].node_id,
-            members=[
-                peer_pb2.BootstrapMember(
-                    node_id=world.disks[i].node_id, name=f"n{i}", address=str(i)
-                )
-                for i in range(3)
-            ],
-        )
+        proposal = proposal_of(world, "x", 0)
         reply = await world.nodes[1].prepare(proposal)
         assert reply.state == peer_pb2.BOOTSTRAP_STATE_ACCEPTED
         other = peer_pb2.BootstrapProposal()

@@ -4,13 +4,12 @@ Forming is a two-phase commit with a single decider (docs/design/0001). Nodes th
 see N such nodes that are in no cluster: the one with the smallest id coordinates. It accepts its
 own proposal first, durably; every member accepts at most one proposal at a time, durably; when
 all N have, the coordinator decides by writing the cluster id into its identity. It alone may
-abort, and only before that. A member that accepted and hears nothing asks the coordinator. A node
-that sees a cluster joins it and never forms another.
+abort, and only before that. A member that accepted and hears nothing asks the coordinator, or one
+that has heard. A node that sees a cluster joins it and never forms another.
 """
 
 import asyncio
-import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -18,7 +17,7 @@ import structlog
 
 from quorumlog.api._pb import peer_pb2
 from quorumlog.errors import QuorumlogError
-from quorumlog.node.identity import Identity, Proposal, Seat
+from quorumlog.node.identity import Identity, Proposal, Seat, random_id
 from quorumlog.ports import Member, Membership, MemberState
 from quorumlog.types import NodeId
 
@@ -54,7 +53,7 @@ class Bootstrap:
         save: Callable[[Identity], Awaitable[None]],
         membership: Membership,
         calls: Calls,
-        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+        new_id: Callable[[], str] = random_id,
     ) -> None:
         """``seat`` is this node's own; ``expect`` 0: only ever join a cluster that exists."""
         self.identity = identity
@@ -91,7 +90,7 @@ class Bootstrap:
             if proposal.coordinator == self.identity.node_id:
                 await self._coordinate(proposal)
             else:
-                await self._ask_coordinator(proposal)
+                await self._learn_outcome(proposal)
             return
         clusters = {member.tags["cluster"] for member in self._alive() if member.tags["cluster"]}
         if len(clusters) == 1:
@@ -166,10 +165,14 @@ class Bootstrap:
 
     async def _tell(self, proposal: Proposal, method: str) -> list[int]:
         """What the other members answered; 0 for who did not."""
-        others = [seat for seat in proposal.seats if seat.node_id != self.identity.node_id]
         message = _encode(proposal)
+        return await self._ask_all(self._others(proposal), method, message)
 
-        async def tell(seat: Seat) -> int:
+    def _others(self, proposal: Proposal) -> list[Seat]:
+        return [seat for seat in proposal.seats if seat.node_id != self.identity.node_id]
+
+    async def _ask_all(self, seats: Iterable[Seat], method: str, message: Any) -> list[int]:
+        async def ask(seat: Seat) -> int:
             try:
                 reply = await self._calls.call(seat.address, method, message, 2.0)
             except QuorumlogError as error:
@@ -177,22 +180,32 @@ class Bootstrap:
                 return 0
             return int(reply.state) if reply.node_id == seat.node_id else 0
 
-        return list(await asyncio.gather(*(tell(seat) for seat in others)))
+        return list(await asyncio.gather(*(ask(seat) for seat in seats)))
 
-    async def _ask_coordinator(self, proposal: Proposal) -> None:
-        known = (seat.address for seat in proposal.seats if seat.node_id == proposal.coordinator)
-        seen = (m.tags["rpc"] for m in self._alive() if m.tags["id"] == proposal.coordinator)
-        address = next(seen, None) or next(known)
+    async def _learn_outcome(self, proposal: Proposal) -> None:
+        """Ask the coordinator what became of ``proposal``.
+
+        Where that one is silent, maybe for good, the others are asked: one that is in the cluster
+        knows that it was decided. That it was aborted only the coordinator can say.
+        """
         query = peer_pb2.BootstrapQuery(cluster_id=proposal.cluster_id)
-        reply = await self._calls.call(address, "BootstrapStatus", query)
-        if reply.node_id != proposal.coordinator:
-            return
+        addresses = {member.tags["id"]: member.tags["rpc"] for member in self._alive()}
+        others = [
+            replace(seat, address=addresses.get(seat.node_id, seat.address))
+            for seat in self._others(proposal)
+        ]
+        coordinator = [seat for seat in others if seat.node_id == proposal.coordinator]
+        states = await self._ask_all(coordinator, "BootstrapStatus", query)
+        if not any(states):
+            rest = [seat for seat in others if seat.node_id != proposal.coordinator]
+            found = await self._ask_all(rest, "BootstrapStatus", query)
+            states = [state for state in found if state == Decided]
         async with self._lock:
             if self.identity.accepted != proposal:
                 return
-            if reply.state == Decided:
+            if Decided in states:
                 await self._enter(proposal.cluster_id, proposal.seats)
-            elif reply.state == Aborted:
+            elif Aborted in states:
                 await self._keep(replace(self.identity, accepted=None))
 
     async def _enter(self, cluster_id: str, voters: tuple[Seat, ...]) -> None:
@@ -201,8 +214,23 @@ class Bootstrap:
             await self._keep(entered)
 
     async def _keep(self, identity: Identity) -> None:
-        await self._save(identity)
+        """Save ``identity``, then be it.
+
+        A write that has begun cannot be called back. Who is cancelled meanwhile (a call whose
+        caller gave up) waits for it: else memory would not know what the disk says, and the write
+        could overtake a later one.
+        """
+        saving = asyncio.ensure_future(self._save(identity))
+        cancelled: asyncio.CancelledError | None = None
+        while not saving.done():
+            try:
+                await asyncio.wait([saving])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        saving.result()
         self.identity = identity
+        if cancelled is not None:
+            raise cancelled
 
     def _say_what_is_missing(self) -> None:
         if self.identity.accepted is not None:
@@ -255,7 +283,7 @@ class Bootstrap:
             return self._reply(Aborted)
 
     def status(self, cluster_id: str) -> peer_pb2.BootstrapReply:
-        """What became of a proposal this node coordinates."""
+        """What became of a proposal this node coordinates; of another's, whether it is decided."""
         if self.identity.cluster_id == cluster_id:
             return self._reply(Decided)
         accepted = self.identity.accepted
