@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from quorumlog.api._pb import peer_pb2
-from quorumlog.errors import DuplicateNode, NodeRemoved, QuorumlogError, WrongCluster
+from quorumlog.errors import DuplicateNode, NodeRemoved, QuorumlogError, Unavailable, WrongCluster
 from quorumlog.node.bootstrap import Calls
 from quorumlog.node.identity import Seat
 from quorumlog.ports import Membership, MemberState
@@ -14,6 +14,8 @@ from quorumlog.ports import Membership, MemberState
 _MEET_S: Final = 2.0
 _ROUNDS: Final = 6
 _PAUSE_S: Final = 1.0
+_NOT_OF_ANOTHER: Final = {"", Unavailable.reason}
+"""Who answers so is of this cluster, or is starting, too, and cannot say yet."""
 
 
 async def announce(
@@ -27,8 +29,9 @@ async def announce(
     """Ask the others whether the identity in ``hello`` is free.
 
     Those are the ``voters``, and whoever gossip knows; where it ``has_seeds`` it is given a moment
-    to meet somebody. A node that was just restarted may still look alive to some for a moment:
-    only a persistent no counts.
+    to meet somebody. A node that was just restarted may still look alive to some for a moment, and
+    where all nodes start again a stranger at an old address may be the first to answer: only a
+    persistent no counts.
 
     Raises:
         DuplicateNode: another process is that node, and stays it.
@@ -48,8 +51,9 @@ async def announce(
                 raise DuplicateNode(errors[DuplicateNode.reason])
         elif NodeRemoved.reason in errors:
             raise NodeRemoved(errors[NodeRemoved.reason])
-        elif WrongCluster.reason in errors and "" not in errors:
-            raise WrongCluster(errors[WrongCluster.reason])
+        elif WrongCluster.reason in errors and not errors.keys() & _NOT_OF_ANOTHER:
+            if remaining == 0:
+                raise WrongCluster(errors[WrongCluster.reason])
         else:
             return
         await asyncio.sleep(_PAUSE_S)
