@@ -86,7 +86,7 @@ mutants: setup ## Put known bugs back: the simulator and the tests of the log ha
 	$(BIN)/python -m pytest -q -n $(JOBS) tests/log/test_storage_mutants.py
 
 .PHONY: bench
-bench: setup ## Measure and write bench/results.md and the README's tables: ONLY=storage, replicated or partitions
+bench: setup ## Measure and write bench/results.md and the README's tables: ONLY=storage, replicated, partitions or discovery
 	$(BIN)/python -m bench $(ONLY)
 
 .PHONY: proto

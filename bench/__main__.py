@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from bench.discovery import measure_discovery
 from bench.figures import FULL, QUICK, Figure, Scale
 from bench.partitions import measure_partitions
 from bench.replicated import measure_replicated
@@ -18,6 +19,7 @@ PARTS: Final[dict[str, Callable[[Path, Scale], list[Figure]]]] = {
     "storage": measure_storage,
     "replicated": measure_replicated,
     "partitions": measure_partitions,
+    "discovery": measure_discovery,
 }
 
 

@@ -21,7 +21,7 @@ _POLL_S: Final = 0.05
 
 
 @dataclass(frozen=True)
-class _Usage:
+class Usage:
     """Of one process, since its start."""
 
     cpu_s: float
@@ -60,7 +60,7 @@ def _creation(configured: str, count: int, created_s: float) -> Figure:
     )
 
 
-def _rest(cluster: LocalCluster, configured: str, count: int, before: list[_Usage]) -> list[Figure]:
+def _rest(cluster: LocalCluster, configured: str, count: int, before: list[Usage]) -> list[Figure]:
     first = _usages(cluster)
     time.sleep(_WATCHED_S)
     last = _usages(cluster)
@@ -145,12 +145,12 @@ def _wait(condition: Callable[[], bool]) -> None:
         time.sleep(_POLL_S)
 
 
-def _usages(cluster: LocalCluster) -> list[_Usage]:
-    return [_usage(node.pid) for node in cluster.nodes]
+def _usages(cluster: LocalCluster) -> list[Usage]:
+    return [process_usage(node.pid) for node in cluster.nodes]
 
 
-def _usage(pid: int) -> _Usage:
+def process_usage(pid: int) -> Usage:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return _Usage(cpu_s, resident * os.sysconf("SC_PAGE_SIZE"))
+    return Usage(cpu_s, resident * os.sysconf("SC_PAGE_SIZE"))
