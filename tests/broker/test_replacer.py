@@ -388,6 +388,22 @@ async def test_who_is_heard_in_the_middle_of_the_orders_loses_no_more() -> None:
     assert all(set(each.target) == set(NODES[:3]) for each in world.partitions())
 
 
+async def test_a_voter_that_never_registered_keeps_nothing_but_the_vote_from_moving() -> None:
+    world, replacer = make()
+    world.create("t", *NODES[:3])
+    world.voting = (ME, LOST, NodeId("z"), NODES[3], NODES[4])
+    world.lose(LOST)
+    await wait(world, replacer, GRACE_S + 1)
+    assert world.moving() == 1
+    (found,) = replacer.found
+    assert "z" in found.reason
+    assert "registered" in found.reason
+    message = pb.RegisterNode(node=pb.Node(id="z", name="node-z", address="z:7400", version="1"))
+    world.do(pb.Command(register_node=message))
+    await wait(world, replacer, GRACE_S)
+    assert set(world.metadata.voters) == {*world.voting, NODES[1]} - {LOST}
+
+
 async def test_what_an_operator_ordered_meanwhile_is_not_taken_back() -> None:
     world, replacer = make()
     world.create("t", *NODES[:3])

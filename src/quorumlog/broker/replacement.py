@@ -146,6 +146,13 @@ def _voters_instead(
         raise UnsafeChange(
             "no node is there to take its vote on the cluster's metadata: start another node"
         )
+    unknown = [voter for voter in voters if metadata.node(voter) is None]
+    if unknown:
+        # The metadata take no voter that they do not know, not even one that votes already.
+        raise UnsafeChange(
+            f"{', '.join(unknown)} votes on the cluster's metadata and was never registered: start "
+            "it, and its vote and this one's can be settled"
+        )
     check_metadata_voters(metadata, present, voters, alive)
     return voters
 
