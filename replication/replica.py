@@ -190,6 +190,15 @@ class Replica:
             return None
         return max(progress.heard_at, self._heard_at(peer) or progress.heard_at)
 
+    def answers(self, peer: NodeId) -> bool:
+        """As the leader: whether the replica of ``peer``, a member, answers or sleeps as this one
+        does. False of this node."""
+        leadership = self.core.leadership
+        progress = leadership.progress_of(peer) if leadership is not None else None
+        patience_s = self._config.raft.election_timeout_s + self.core.patience_s
+        heard_since_s = self._clock.monotonic_s() - patience_s
+        return progress is not None and (self.core.asleep or progress.heard_at >= heard_since_s)
+
     def present_state(self, origin: LogOrigin | None = None) -> StateSnapshot | None:
         """What was applied so far, as bytes; see :meth:`StateSaver.present`."""
         return self.awaited or self._saver.present(origin)

@@ -91,7 +91,9 @@ def make(*members: Member) -> tuple[World, Registrar]:
         commit_index=1,
         leadership=SimpleNamespace(),
     )
-    replica: Any = SimpleNamespace(serving=True, core=core, propose_members=propose_members)
+    replica: Any = SimpleNamespace(
+        serving=True, core=core, propose_members=propose_members, answers=lambda node: True
+    )
     registrar = Registrar(
         node_id=ME,
         metadata=world.metadata,

@@ -118,7 +118,7 @@ class Mover:
             target,
             (),
             has_caught_up=partial(has_caught_up, core, leadership),
-            is_alive=self._is_up,
+            is_alive=lambda node: self._is_up(node) and self._takes_part(replica, node),
         )
         joining = [node for node in target if node not in members.voters]
         if step is None and not joining and set(members.voters) == set(target):
@@ -151,6 +151,10 @@ class Mover:
                 settled_index=replica.core.commit_index,
             )
         )
+
+    def _takes_part(self, replica: Replica, node: NodeId) -> bool:
+        """Whether it is not only the node that is up, but its replica of this group, too."""
+        return node == self._node_id or replica.answers(node)
 
     def _is_up(self, node: NodeId) -> bool:
         return node == self._node_id or self._is_alive(node)

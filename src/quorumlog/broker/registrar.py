@@ -109,7 +109,9 @@ class Registrar:
             self._metadata.voters or core.members.voters,
             [node.id for node in self._metadata.nodes()],
             has_caught_up=partial(has_caught_up, core, leadership),
-            is_alive=self._gossip.is_alive,
+            is_alive=lambda node: (
+                node == self._node_id or (self._gossip.is_alive(node) and replica.answers(node))
+            ),
         )
         if step is not None:
             await replica.propose_members(step)

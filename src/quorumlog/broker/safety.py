@@ -1,7 +1,9 @@
 """What a change of members may not do to the cluster as it is now; pure.
 
-Asked before a command is proposed, with gossip's view of who is up. The metadata decide what is
-possible at all; this refuses what would leave a group without a majority, or lose the only copy.
+Asked before a command is proposed, with gossip's view of which nodes are up. The metadata decide
+what is possible at all; this refuses what would leave a group without a majority, or lose the only
+copy. Whether a node's replica is up as well is asked where the members change, of the group's own
+leader (:mod:`quorumlog.broker.mover`).
 """
 
 from collections.abc import Collection, Iterable, Sequence
