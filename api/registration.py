@@ -1,6 +1,7 @@
 """Adding ``quorumlog.v1.Log`` to a gRPC server."""
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 import grpc
 
@@ -12,7 +13,13 @@ from quorumlog.api.produce_request import parse_request
 LOG_SERVICE: Final = pb.DESCRIPTOR.services_by_name["Log"].full_name
 
 
-def add_log_service(service: LogService, server: grpc.aio.Server) -> None:
+class Handlers(Protocol):
+    """A server, or what stands before it."""
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler], /) -> None: ...
+
+
+def add_log_service(service: LogService, server: Handlers) -> None:
     """As the generated ``add_LogServicer_to_server``, but for how fetched batches are encoded."""
     unary = grpc.unary_unary_rpc_method_handler
     handlers = {

@@ -12,7 +12,7 @@ from quorumlog.api._pb import quorumlog_pb2 as pb
 from quorumlog.api._pb import quorumlog_pb2_grpc as pb_grpc
 from quorumlog.client.grpc_transport import GrpcConnector
 from quorumlog.client.transport import LOG_SERVICE, Connection
-from quorumlog.errors import NotLeader, OutcomeUnknown, Unavailable
+from quorumlog.errors import NotLeader, OutcomeUnknown, ProtocolError, Unavailable
 from quorumlog.rpc_status import status_of
 
 
@@ -156,3 +156,34 @@ async def test_a_closed_connection_says_so() -> None:
     await connection.close()
     with pytest.raises(Unavailable):
         await connection.unary(LOG_SERVICE + "Fetch", pb.FetchRequest(), pb.FetchResponse, 5.0)
+
+
+async def test_an_answer_that_cannot_be_decoded_is_neither_an_answer_nor_the_end() -> None:
+    """gRPC hands out nothing in its place."""
+
+    async def answer(request: bytes, context: object) -> bytes:
+        return b"\xff\xff\xff"
+
+    async def answers(request: bytes, context: object) -> AsyncIterator[bytes]:
+        yield b"\xff\xff\xff"
+
+    handlers = {
+        "InitProducer": grpc.unary_unary_rpc_method_handler(answer),
+        "Consume": grpc.unary_stream_rpc_method_handler(answers),
+    }
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(LOG_SERVICE.strip("/"), handlers),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    connection = GrpcConnector().connect(f"127.0.0.1:{port}")
+    with pytest.raises(OutcomeUnknown, match="InitProducer cannot be decoded"):
+        await connection.unary(
+            f"{LOG_SERVICE}InitProducer", pb.InitProducerRequest(), pb.InitProducerResponse, 5.0
+        )
+    stream = connection.stream(f"{LOG_SERVICE}Consume", pb.FetchResponse, pb.ConsumeRequest())
+    with pytest.raises(ProtocolError, match="cannot be decoded"):
+        await stream.receive()
+    await connection.close()
+    await server.stop(None)

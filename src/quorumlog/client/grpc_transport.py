@@ -8,7 +8,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from quorumlog.client.transport import Connection, MessageT, Stream
-from quorumlog.errors import QuorumlogError, Unavailable
+from quorumlog.errors import OutcomeUnknown, ProtocolError, QuorumlogError, Unavailable
 from quorumlog.rpc_status import error_from_rpc
 from quorumlog.types import MAX_MESSAGE_BYTES
 
@@ -53,11 +53,13 @@ class GrpcConnection:
             response_deserializer=response_type.FromString,
         )
         try:
-            response: MessageT = await call(request, timeout=timeout_s)
+            response: MessageT | None = await call(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error) from error
         except grpc.aio.UsageError as error:
             raise Unavailable("this connection is closed") from error
+        if response is None:  # gRPC could not decode it
+            raise OutcomeUnknown(f"the answer to {method} cannot be decoded: is it a node's?")
         return response
 
     def stream(
@@ -93,7 +95,7 @@ class GrpcStream(Generic[MessageT]):
 
     async def receive(self) -> MessageT | None:
         try:
-            response: MessageT = await self._call.read()
+            response: MessageT | None = await self._call.read()
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error) from error
         except (asyncio.InvalidStateError, grpc.aio.UsageError) as error:
@@ -101,6 +103,8 @@ class GrpcStream(Generic[MessageT]):
         except asyncio.CancelledError as error:
             self._raise_unless_cancelled_here(error)
             raise
+        if response is None:  # gRPC could not decode it
+            raise ProtocolError("an answer in the stream cannot be decoded: is it a node's?")
         return None if response is _END else response
 
     def cancel(self) -> None:

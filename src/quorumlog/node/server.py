@@ -14,6 +14,7 @@ from quorumlog.api._pb import (
 )
 from quorumlog.api.admin_service import AdminService
 from quorumlog.api.channels import SERVER_OPTIONS
+from quorumlog.api.handler_registry import HandlerRegistry
 from quorumlog.api.limits import Limits
 from quorumlog.api.log_service import LogService
 from quorumlog.api.peer_service import PeerPort, PeerService
@@ -42,13 +43,13 @@ class NodeServer:
     ) -> None:
         server = self._server
         limits = Limits(max_record_bytes=config.max_record_bytes)
-        log_service = LogService(broker, limits)
-        add_log_service(log_service, server)
-        quorumlog_pb2_grpc.add_AdminServicer_to_server(AdminService(broker), server)
-        proglog_pb2_grpc.add_LogServicer_to_server(ProglogService(broker, limits), server)
-        peer_pb2_grpc.add_PeerServicer_to_server(PeerService(peer_port), server)
-        server.add_generic_rpc_handlers((replication,))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        registry = HandlerRegistry(server)
+        add_log_service(LogService(broker, limits), registry)
+        quorumlog_pb2_grpc.add_AdminServicer_to_server(AdminService(broker), registry)
+        proglog_pb2_grpc.add_LogServicer_to_server(ProglogService(broker, limits), registry)
+        peer_pb2_grpc.add_PeerServicer_to_server(PeerService(peer_port), registry)
+        registry.add_generic_rpc_handlers((replication,))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, registry)
         reflection.enable_server_reflection([*_service_names(), health.SERVICE_NAME], server)
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         await server.start()

@@ -4,6 +4,7 @@ import grpc
 
 from quorumlog.api._pb import peer_pb2_grpc
 from quorumlog.api.channels import SERVER_OPTIONS
+from quorumlog.api.handler_registry import HandlerRegistry
 from quorumlog.api.peer_service import PeerPort, PeerService
 from quorumlog.errors import AddressInUse
 
@@ -28,6 +29,7 @@ def bind_server(listen: str) -> grpc.aio.Server:
 async def start_server(
     server: grpc.aio.Server, peer_port: PeerPort, replication: grpc.GenericRpcHandler
 ) -> None:
-    peer_pb2_grpc.add_PeerServicer_to_server(PeerService(peer_port), server)
-    server.add_generic_rpc_handlers((replication,))
+    registry = HandlerRegistry(server)
+    peer_pb2_grpc.add_PeerServicer_to_server(PeerService(peer_port), registry)
+    registry.add_generic_rpc_handlers((replication,))
     await server.start()
