@@ -113,6 +113,18 @@ def names(nodes: tuple[NodeId, ...]) -> str:
     return "".join(nodes)
 
 
+def test_an_order_that_was_taken_back_before_anything_was_done_is_settled_where_the_last_one_was(
+    machine: Machine,
+) -> None:
+    machine.do(report(1, machine.do(assign(1, "abd")), "abd", settled_index=12))
+    machine.do(assign(1, "abcd"))
+    move = machine.do(assign(1, "dba"))
+    assert names(machine.partition.passing) == "c"
+    machine.do(report(1, move, "abd", settled_index=12))
+    done = machine.partition
+    assert (names(done.holders), done.wanted, done.settled_index) == ("abd", (), 12)
+
+
 def test_an_order_leaves_the_replicas_until_the_leader_reports_them_moved(machine: Machine) -> None:
     move = machine.do(assign(1, "ade"))
     moving = machine.partition

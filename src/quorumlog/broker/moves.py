@@ -46,9 +46,12 @@ def assigned(partition: PartitionInfo, wanted: Sequence[NodeId], index: int) -> 
 def moved(
     partition: PartitionInfo, move: int, replicas: Iterable[NodeId], settled_index: int
 ) -> PartitionInfo:
-    """``partition`` after a report, which is void when another order came in between."""
+    """``partition`` after a report, which is void when another order came in between.
+
+    The index may be that of the report before: then the orders in between had nothing done.
+    """
     is_current = move == partition.move and set(replicas) == set(partition.target)
-    if not is_current or settled_index <= partition.settled_index:
+    if not is_current or settled_index < partition.settled_index:
         return partition
     return replace(
         partition,
