@@ -64,6 +64,7 @@ MAX_SNAPSHOT_BYTES: Final = _PREFIX_BYTES + _ORIGIN.size + MAX_BODY_BYTES + MAX_
 _SUFFIX = ".state"
 _DRAFT_NAME = "state.new"
 _DIGITS = 20
+_EVERYTHING: Final = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +102,19 @@ class FoundSnapshot:
     damage: tuple[StorageError, ...]
 
 
-def save_snapshot(disk: Disk, directory: str, snapshot: StateSnapshot) -> None:
+def save_snapshot(
+    disk: Disk, directory: str, snapshot: StateSnapshot, durable_index: int = _EVERYTHING
+) -> None:
     """Returns when ``snapshot`` is durable and all but the newest ``KEPT_SNAPSHOTS`` are removed.
 
     A crash in between leaves what was there before. Snapshots of a higher index are removed too:
     they are damaged, or of an end of the log that a power cut has taken.
 
     Blocks. One at a time per directory.
+
+    Args:
+        durable_index: of the log. A crash leaves no log for a snapshot beyond it, so the newest
+            ones up to there are kept besides.
 
     Raises:
         StorageError: the state is larger than ``MAX_STATE_BYTES``, its configuration than a batch.
@@ -126,9 +133,11 @@ def save_snapshot(disk: Disk, directory: str, snapshot: StateSnapshot) -> None:
     disk.sync_directory(directory)
     # Only now: until here a power cut could take the new name back.
     indexes = _indexes_in(disk, directory)
-    at = indexes.index(snapshot.index) + 1
-    for index in (*indexes[: max(at - KEPT_SNAPSHOTS, 0)], *indexes[at:]):
-        disk.remove(f"{directory}/{snapshot_name(index)}")
+    usable = [index for index in indexes if index <= min(snapshot.index, durable_index)]
+    kept = {snapshot.index, *usable[-KEPT_SNAPSHOTS:]}
+    for index in indexes:
+        if index not in kept:
+            disk.remove(f"{directory}/{snapshot_name(index)}")
 
 
 def load_newest(disk: Disk, directory: str, at_most_index: int) -> FoundSnapshot:

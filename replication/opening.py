@@ -146,6 +146,7 @@ class Opener:
             state_machine=state_machine,
             interval_bytes=self._config.state_interval_bytes,
             restored=restored,
+            durable_index=lambda: opened.log.durable_index,
         )
         has_state = restored is not None or found.awaited is not None
         if opened.log.start_index > 1 and not has_state and not state_machine.needs_saved_state:

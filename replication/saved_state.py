@@ -46,14 +46,17 @@ class StateSaver:
         state_machine: StateMachine,
         interval_bytes: int,
         restored: StateSnapshot | None,
+        durable_index: Callable[[], Index],
     ) -> None:
-        """``restored`` is what ``state_machine`` holds already."""
+        """``restored`` is what ``state_machine`` holds already; ``durable_index`` that of the log,
+        which what is committed and applied here may be ahead of."""
         self._group = group
         self._disk = disk
         self._directory = directory
         self._worker = worker
         self._state_machine = state_machine
         self._interval_bytes = interval_bytes
+        self._durable_index = durable_index
         self._configuration = b""
         self._applied: BatchHeader | None = None
         self._configuration_index = Index(0)
@@ -119,11 +122,12 @@ class StateSaver:
         await self.settle()
 
     def find_older_index(self) -> Index:
-        """Of the saved state before the newest, both read and found whole; 0 without them. Blocks.
+        """Of the saved state before the newest, both read and found whole, and of what is durable
+        in the log; 0 without them. Blocks.
 
         What precedes it can be given up: one damaged state loses nothing then.
         """
-        newest = load_newest(self._disk, self._directory, _NO_BOUND).snapshot
+        newest = load_newest(self._disk, self._directory, self._durable_index()).snapshot
         if newest is None:
             return Index(0)
         older = load_newest(self._disk, self._directory, newest.index - 1).snapshot
@@ -160,8 +164,10 @@ class StateSaver:
         )
 
     async def _write(self, snapshot: StateSnapshot) -> None:
+        durable_index = self._durable_index()
+        save = partial(save_snapshot, self._disk, self._directory, snapshot, durable_index)
         try:
-            await self._worker.run(partial(save_snapshot, self._disk, self._directory, snapshot))
+            await self._worker.run(save)
         except (StorageError, OSError) as error:
             _log.warning("state_not_saved", group=self._group, error=str(error))
             # As long as nothing more is applied, it is this that has to be saved.

@@ -266,3 +266,14 @@ def test_lengths_that_do_not_add_up_are_refused_whatever_the_checksum_says() -> 
     found = load_newest(disk, DIRECTORY, END)
     assert found.snapshot == snapshot_of(5)
     assert "the state of 8" in str(found.damage[0])
+
+
+def test_states_beyond_what_is_durable_take_the_place_of_none_that_is_before_it() -> None:
+    disk = disk_with(10, 20)
+    for index in (30, 40, 50):
+        save_snapshot(disk, DIRECTORY, snapshot_of(index), durable_index=25)
+    assert names_in(disk) == [f"{index:020}.state" for index in (10, 20, 50)]
+    save_snapshot(disk, DIRECTORY, snapshot_of(60), durable_index=55)
+    assert names_in(disk) == [f"{index:020}.state" for index in (20, 50, 60)]
+    save_snapshot(disk, DIRECTORY, snapshot_of(70), durable_index=70)
+    assert names_in(disk) == [f"{index:020}.state" for index in (60, 70)]

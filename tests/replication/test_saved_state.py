@@ -332,3 +332,25 @@ async def test_a_fenced_replica_saves_no_state_when_it_closes() -> None:
     leader._fence(ZeroDivisionError("a bug"))
     await cluster.close()
     assert saved_indexes(cluster.disks[NODE]) == []
+
+
+@simulated
+async def test_while_the_log_waits_for_a_full_disk_no_state_goes_that_the_log_would_need() -> None:
+    cluster = Cluster(3)
+    await cluster.open(EVERY_BATCH)
+    leader = await cluster.leader()
+    await produce(leader, b"1", b"2", b"3")
+    await asyncio.sleep(0.2)
+    node = next(each for each in cluster.nodes if cluster.replicas[each] is not leader)
+    disk, replica = cluster.disks[node], cluster.replicas[node]
+    disk.fail_at(1, errno.ENOSPC)
+    for number in range(4, 9):
+        await produce(leader, b"%d" % number)
+        await asyncio.sleep(0.05)
+    durable_index = replica.log.durable_index
+    older_index = await replica.trimmer.older_saved_index()
+    killed = disk.copy()
+    assert durable_index + 2 < replica.applied_index == saved_indexes(killed)[-1]
+    assert 0 < older_index < durable_index
+    assert len([index for index in saved_indexes(killed) if index <= durable_index]) == 2
+    await cluster.close()
