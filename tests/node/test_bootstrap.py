@@ -284,6 +284,32 @@ def test_only_its_coordinator_can_say_that_a_proposal_was_aborted() -> None:
     run_simulated(scenario())
 
 
+def test_a_node_that_is_seen_under_two_names_does_not_count_as_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    members = View.members
+
+    def doubled(self: View) -> list[Member]:
+        seen = members(self)
+        return [*seen, *(replace(member, name="n9") for member in seen if member.name == "n1")]
+
+    async def scenario() -> None:
+        world = World(1, [3, 3, 3], 0.0)
+        world.calm = True
+        world.start(0)
+        world.start(1)
+        with monkeypatch.context() as patch:
+            patch.setattr(View, "members", doubled)
+            await asyncio.sleep(10)
+        assert [identity.accepted for identity in world.disks] == [None] * 3
+        assert {identity.cluster_id for identity in world.disks} == {""}
+        world.start(2)
+        async with asyncio.timeout(30):
+            await asyncio.gather(*world.tasks.values())
+
+    run_simulated(scenario())
+
+
 def test_an_aborted_proposal_sets_its_members_free() -> None:
     async def scenario() -> None:
         world = World(1, [3, 3, 3, 3], 0.0)

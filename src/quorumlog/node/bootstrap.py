@@ -9,6 +9,7 @@ that has heard. A node that sees a cluster joins it and never forms another.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
@@ -132,10 +133,13 @@ class Bootstrap:
             raise failure
 
     async def _propose(self) -> None:
+        alive = self._alive()
+        seen = Counter(member.tags["id"] for member in alive)
         candidates = [
             Seat(NodeId(member.tags["id"]), member.name, member.tags["rpc"])
-            for member in self._alive()
-            if member.tags["expect"] == str(self._expect)
+            for member in alive
+            # Seen twice it has had another name, or its directory was copied: that shows later.
+            if member.tags["expect"] == str(self._expect) and seen[member.tags["id"]] == 1
         ]
         seats = sorted([*candidates, self._seat], key=lambda seat: seat.node_id)[: self._expect]
         if len(seats) < self._expect or seats[0].node_id != self.identity.node_id:
