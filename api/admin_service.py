@@ -42,10 +42,10 @@ class AdminService(ClusterChanges):
     async def AlterTopic(
         self, request: quorumlog_pb2.AlterTopicRequest, context: CallContext
     ) -> quorumlog_pb2.Topic:
-        alive = self._broker.alive_nodes()
+        alive = candidates = self._broker.alive_nodes()
         if request.replicas:
-            metadata = self._broker.metadata
-            topic, takers = metadata.topic(request.name), metadata.takers(alive)
+            metadata, candidates = self._broker.metadata, self._takers(alive)
+            topic, takers = metadata.topic(request.name), metadata.takers(candidates)
             check_moves(
                 metadata, resized(metadata.topics(), topic, request.replicas, takers), alive
             )
@@ -53,7 +53,7 @@ class AdminService(ClusterChanges):
             name=request.name,
             partitions=request.partitions,
             config=topic_config(request.config),
-            candidates=alive,
+            candidates=candidates,
             replicas=request.replicas,
         )
         await self._propose(metadata_pb2.Command(alter_topic=command))

@@ -10,7 +10,12 @@ from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.moves import Assignment, evacuation
 from quorumlog.broker.port import BrokerPort
-from quorumlog.broker.safety import check_metadata_voters, check_moves, voters_without
+from quorumlog.broker.safety import (
+    check_metadata_voters,
+    check_moves,
+    names_of,
+    voters_without,
+)
 from quorumlog.broker.topics import NodeInfo, Standing
 from quorumlog.errors import InvalidArgument, NotFound, UnsafeChange
 from quorumlog.types import NodeId
@@ -37,6 +42,7 @@ class ClusterChanges(quorumlog_pb2_grpc.AdminServicer):
                 f"name each node that is to have a replica of {request.topic}/{request.partition}, "
                 f"at least one and each once, not {', '.join(request.replicas) or 'none'}"
             )
+        self._check_takes([node for node in wanted if node not in partition.target])
         topic = metadata.topic(request.topic)
         check_moves(metadata, [(topic, partition, wanted)], self._broker.alive_nodes())
         message = metadata_pb2.AssignReplicas(group=partition.group, wanted=wanted)
@@ -75,6 +81,7 @@ class ClusterChanges(quorumlog_pb2_grpc.AdminServicer):
                 raise InvalidArgument(f"{node.name or node.id} cannot take its own place")
             if replacement not in alive:
                 raise UnsafeChange(f"node {request.replacement} is not up: start it first")
+            self._check_takes([replacement])
         moves = self._evacuation(node, alive, replacement)
         present = self._metadata_voters()
         voters: tuple[NodeId, ...] = ()
@@ -84,7 +91,7 @@ class ClusterChanges(quorumlog_pb2_grpc.AdminServicer):
         message = metadata_pb2.RemoveNode(
             node=node.id,
             replacement=replacement or "",
-            candidates=alive,
+            candidates=self._takers(alive),
             voters=voters,
             voters_index=metadata.voters_index,
         )
@@ -104,7 +111,10 @@ class ClusterChanges(quorumlog_pb2_grpc.AdminServicer):
                 raise UnsafeChange("no other node is up that could lead: start one first")
             moves = self._evacuation(node, alive, None) if request.replicas else []
         message = metadata_pb2.DrainNode(
-            node=node.id, undo=request.undo, replicas=request.replicas, candidates=alive
+            node=node.id,
+            undo=request.undo,
+            replicas=request.replicas,
+            candidates=self._takers(alive),
         )
         await propose(self._broker, metadata_pb2.Command(drain_node=message))
         return quorumlog_pb2.DrainNodeResponse(moving=len(moves))
@@ -124,9 +134,26 @@ class ClusterChanges(quorumlog_pb2_grpc.AdminServicer):
     ) -> list[Assignment]:
         """What the metadata will make of it, if nothing changes meanwhile; safe."""
         metadata, up = self._broker.metadata, list(alive)
-        moves = evacuation(metadata.topics(), node.id, metadata.takers(up), replacement)
+        takers = metadata.takers(self._takers(up))
+        moves = evacuation(metadata.topics(), node.id, takers, replacement)
         check_moves(metadata, moves, up)
         return moves
+
+    def _takers(self, alive: Iterable[NodeId]) -> list[NodeId]:
+        """Those of ``alive`` that can take over a replica, as far as they say themselves."""
+        lacking = self._broker.lacking_nodes()
+        return [node for node in alive if node not in lacking]
+
+    def _check_takes(self, nodes: Iterable[NodeId]) -> None:
+        """Raise UnsafeChange where one of ``nodes`` cannot take over a replica."""
+        lacking = self._broker.lacking_nodes()
+        unable = [node for node in nodes if node in lacking]
+        if unable:
+            names = names_of(self._broker.metadata, unable)
+            raise UnsafeChange(
+                f"{names} lost the list of the partitions that it has had, and takes none that it "
+                "may have had: choose another node, or replace this one by a new one"
+            )
 
     def _metadata_voters(self) -> tuple[NodeId, ...]:
         """Who votes on the metadata, or is to. Sorted."""

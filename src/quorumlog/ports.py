@@ -161,7 +161,8 @@ class Member:
 
     quorumlog's tags: ``id`` (node id), ``cluster`` (cluster id, empty before it has one), ``rpc``
     (``host:port`` of its gRPC endpoint), ``expect`` (bootstrap-expect), ``ver`` (release),
-    ``rack`` (what its failures are shared with; may be missing).
+    ``rack`` (what its failures are shared with; may be missing), ``lacks`` (it lost the list of the
+    groups that it had; mostly missing).
     """
 
     name: str

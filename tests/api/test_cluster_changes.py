@@ -48,6 +48,32 @@ async def test_replicas_are_wanted_elsewhere_by_name_or_id(
     assert "there are node-a, node-b, node-c, node-d" in str(error)
 
 
+async def test_a_node_that_lost_the_list_of_its_groups_takes_none_that_there_is(
+    broker: FakeBroker, service: AdminService, context: FakeContext
+) -> None:
+    spare, victim = spare_of(broker), held(broker)[1]
+    broker.lacking.add(NodeId(spare))
+    wanted = [spare, *held(broker)[:2]]
+    order = pb.AssignReplicasRequest(topic="t", replicas=wanted)
+    removal = pb.RemoveNodeRequest(node=victim)
+    replacement = pb.RemoveNodeRequest(node=victim, replacement=spare)
+    drain = pb.DrainNodeRequest(node=victim, replicas=True)
+    larger = pb.AlterTopicRequest(name="t", replicas=4)
+    for call in (
+        service.AssignReplicas(order, context),
+        service.RemoveNode(replacement, context),
+        service.RemoveNode(removal, context),
+        service.DrainNode(drain, context),
+        service.AlterTopic(larger, context),
+    ):
+        assert isinstance(await failure(call), UnsafeChange | InvalidArgument)
+        assert not broker.metadata.partition("t", 0).wanted
+    await service.CreateTopic(pb.CreateTopicRequest(name="new", replicas=4), context)
+    broker.lacking.clear()
+    await service.AssignReplicas(order, context)
+    assert list(broker.metadata.partition("t", 0).wanted) == wanted
+
+
 async def test_a_dead_nodes_places_go_to_the_spare(
     broker: FakeBroker, service: AdminService, context: FakeContext
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from quorumlog.broker._pb import metadata_pb2 as pb
-from quorumlog.broker.gossip_view import GossipView
+from quorumlog.broker.gossip_view import LACKS_TAG, GossipView
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.metadata_command import raise_for
 from quorumlog.broker.replacement import Replacement, Stage
@@ -40,6 +40,8 @@ class World:
         default_factory=lambda: dict.fromkeys(NODES, MemberState.ALIVE)
     )
     voting: tuple[NodeId, ...] = tuple(NODES[:3])
+    tags: dict[NodeId, dict[str, str]] = field(default_factory=dict)
+    """What a node says of itself besides."""
     given: list[str] = field(default_factory=list)
     """The kinds of the orders."""
     after_order: Callable[[], None] = lambda: None
@@ -121,7 +123,10 @@ class GossipOf:
     def members(self) -> list[Member]:
         states = self._world.states.items()
         return [
-            Member(node, node, 1, state, {"id": node, "cluster": "c"}) for node, state in states
+            Member(
+                node, node, 1, state, self._world.tags.get(node, {}) | {"id": node, "cluster": "c"}
+            )
+            for node, state in states
         ]
 
 
@@ -386,6 +391,17 @@ async def test_who_is_heard_in_the_middle_of_the_orders_loses_no_more() -> None:
     assert world.given.count("assign_replicas") == 1
     await wait(world, replacer, 1)
     assert all(set(each.target) == set(NODES[:3]) for each in world.partitions())
+
+
+async def test_a_node_that_lost_the_list_of_its_groups_takes_the_vote_and_no_replica() -> None:
+    world, replacer = make()
+    world.create("t", *NODES[:3], partitions=2)
+    world.tags[NODES[3]] = {LACKS_TAG: "groups"}
+    world.lose(LOST)
+    await wait(world, replacer, GRACE_S + 1)
+    for partition in world.partitions():
+        assert set(partition.target) == {ME, NODES[1], NODES[4]}
+    assert set(world.metadata.voters) == {ME, NODES[1], NODES[3]}
 
 
 async def test_a_voter_that_never_registered_keeps_nothing_but_the_vote_from_moving() -> None:

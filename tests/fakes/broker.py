@@ -68,6 +68,8 @@ class FakeBroker:
     def __init__(self, *nodes: str) -> None:
         self.node_id = NodeId("a")
         self.starting = False
+        self.lacking: set[NodeId] = set()
+        """What :meth:`lacking_nodes` gives."""
         self.elections = 0
         self._metadata = MetadataState()
         self.leader_metadata = MetadataState()
@@ -122,6 +124,9 @@ class FakeBroker:
             name=topic, partitions=partitions, replicas=replicas, candidates=self.alive_nodes()
         )
         raise_for(self._decide(metadata_pb2.Command(create_topic=message)))
+
+    def lacking_nodes(self) -> set[NodeId]:
+        return self.lacking
 
     async def replacements(self) -> list[Replacement]:
         return list(self.not_heard)

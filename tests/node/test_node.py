@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import quorumlog
+from quorumlog.broker.gossip_view import LACKS_TAG
 from quorumlog.errors import (
     AddressInUse,
     ConfigError,
@@ -50,6 +51,11 @@ async def cluster_of(size: int, directory: Path) -> AsyncIterator[list[Node]]:
         yield nodes
 
 
+def lose_list(directory: Path) -> None:
+    (path,) = directory.rglob("groups.list")
+    path.unlink()
+
+
 async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 20) -> None:
     async with asyncio.timeout(timeout_s):
         while not await condition():
@@ -82,6 +88,17 @@ async def test_a_node_says_its_rack_by_gossip_and_in_the_status(tmp_path: Path) 
     ):
         (found,) = (await client.cluster_status()).nodes
         assert found.rack == "eu-1b"
+
+
+async def test_a_node_that_lost_the_list_of_its_groups_says_so_by_gossip(tmp_path: Path) -> None:
+    async with Node(config_in(tmp_path)) as node:
+        (member,) = node._gossip.members()
+        assert LACKS_TAG not in member.tags
+    lose_list(tmp_path)
+    for _ in range(2):
+        async with Node(config_in(tmp_path)) as node:
+            (member,) = node._gossip.members()
+            assert LACKS_TAG in member.tags
 
 
 async def test_a_node_with_keys_stores_nothing_in_clear_and_needs_them_again(

@@ -270,6 +270,10 @@ class Broker:
             if seen.get(node.id) is MemberState.ALIVE or node.id == self.node_id
         ]
 
+    def lacking_nodes(self) -> set[NodeId]:
+        """See :class:`BrokerPort`."""
+        return self._controller.gossip.lacking()
+
     def partition_status(self, group: GroupId) -> PartitionStatus:
         """Exact where this node leads, what it last heard where it follows, a guess elsewhere."""
         replica = self._host.replicas.get(group)

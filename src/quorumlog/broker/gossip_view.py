@@ -5,9 +5,14 @@ A member claims to be a node by its tags. Members of other clusters, and those t
 """
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from quorumlog.ports import Member, Membership, MemberState
 from quorumlog.types import NodeId
+
+LACKS_TAG: Final = "lacks"
+"""The tag of a node that lost the list of the groups that it has had: it opens none that it may
+have had (:mod:`quorumlog.replication.group_list`), so it cannot take over a replica."""
 
 RUNNING = (MemberState.ALIVE, MemberState.SUSPECT)
 """A suspicion changes nothing: a suspect may refute it."""
@@ -53,6 +58,11 @@ class GossipView:
 
     def is_alive(self, node: NodeId) -> bool:
         return self.states().get(node) is MemberState.ALIVE
+
+    def lacking(self) -> set[NodeId]:
+        """The nodes that say of themselves that they cannot take over a replica."""
+        claims = self.claims().items()
+        return {node for node, members in claims if any(LACKS_TAG in each.tags for each in members)}
 
     def address_of(self, node: NodeId) -> str | None:
         """Where the node's gRPC endpoint is; None: it does not run, or two claim to be it."""

@@ -249,3 +249,8 @@ class BrokerPort(Protocol):
     def alive_nodes(self) -> list[NodeId]:
         """Registered nodes that gossip sees alive, sorted: who may take a replica."""
         ...
+
+    def lacking_nodes(self) -> set[NodeId]:
+        """Those that cannot take over a replica of a partition that there is, new ones only: they
+        lost the list of what they have had."""
+        ...

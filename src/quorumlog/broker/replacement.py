@@ -102,6 +102,7 @@ def find_orders(
     node: NodeId,
     voting: Sequence[NodeId],
     alive: Sequence[NodeId],
+    takers: Sequence[NodeId],
     room: int,
 ) -> Orders:
     """The next steps that have what is on ``node`` made anew, each safe by itself.
@@ -109,6 +110,7 @@ def find_orders(
     Args:
         voting: who votes on the metadata now.
         alive: the nodes that are up, without doubt.
+        takers: those of them that can take over a replica.
         room: how many partitions may begin to move.
     """
     refusals: list[str] = []
@@ -119,7 +121,7 @@ def find_orders(
             voters = _voters_instead(metadata, present, node, alive)
         except UnsafeChange as error:
             refusals.append(str(error))
-    takers = metadata.takers(alive)
+    takers = metadata.takers(takers)
     moves: list[Assignment] = []
     chosen: set[GroupId] = set()
     for topic in metadata.topics():

@@ -170,7 +170,9 @@ class Replacer:
                 if each.id == self._node_id
                 or (gossip.get(each.id) is MemberState.ALIVE and self._hears(each.id))
             ]
-            orders = find_orders(metadata, node.id, voting, alive, MAX_MOVING - moving)
+            lacking = self._gossip.lacking()
+            takers = [each for each in alive if each not in lacking]
+            orders = find_orders(metadata, node.id, voting, alive, takers, MAX_MOVING - moving)
             moving += await self._order(node.id, orders)
             refusals = orders.refusals
             if not moving:

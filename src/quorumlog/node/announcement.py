@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from quorumlog.api._pb import peer_pb2
+from quorumlog.broker.gossip_view import LACKS_TAG
 from quorumlog.errors import DuplicateNode, NodeRemoved, QuorumlogError, Unavailable, WrongCluster
 from quorumlog.node.bootstrap import Calls
 from quorumlog.node.identity import Seat
 from quorumlog.ports import Membership, MemberState
+from quorumlog.replication.host import GroupHost
 
 _MEET_S: Final = 2.0
 _ROUNDS: Final = 6
@@ -57,6 +59,11 @@ async def announce(
         else:
             return
         await asyncio.sleep(_PAUSE_S)
+
+
+async def tags_of_losses(host: GroupHost) -> dict[str, str]:
+    """What others have to know who choose where replicas go."""
+    return {LACKS_TAG: "groups"} if await host.lacks_groups() else {}
 
 
 async def _meet_others(membership: Membership) -> None:

@@ -30,7 +30,7 @@ from quorumlog.errors import InvariantViolation, NodeRemoved, QuorumlogError
 from quorumlog.log.cipher import check_library
 from quorumlog.log.key_ring import KeyRing
 from quorumlog.log.log import Log, LogConfig
-from quorumlog.node.announcement import announce
+from quorumlog.node.announcement import announce, tags_of_losses
 from quorumlog.node.bootstrap import Bootstrap
 from quorumlog.node.config import NodeConfig
 from quorumlog.node.gossip_settings import gossip_config, load_gossip_keys
@@ -266,7 +266,8 @@ class Node:
             self._peers.is_removed = self._controller.metadata.is_removed
             self._peers.on_removed = self._was_removed
             self._peers.cluster_id = identity.cluster_id
-            self._gossip.set_tags(self._tags(identity.cluster_id))
+            lost = await tags_of_losses(self.host)
+            self._gossip.set_tags(self._tags(identity.cluster_id) | lost)
             voters = Members(tuple(seat.node_id for seat in identity.voters))
             await self._controller.start(identity.cluster_id, voters)
             self._controller.metadata.on_change(lambda change: self._metadata_changed())
