@@ -19,7 +19,7 @@ from quorumlog.broker.producer_snapshot import (
     with_batch,
 )
 from quorumlog.broker.topic_config import TopicConfig
-from quorumlog.broker.topics import NodeInfo, PartitionInfo, Topic
+from quorumlog.broker.topics import NodeInfo, PartitionInfo, Presence, Topic
 from quorumlog.discovery.wire.codec import encode_message, encode_push_pull
 from quorumlog.discovery.wire.messages import (
     Ack,
@@ -114,7 +114,11 @@ def _commands() -> list[bytes]:
     assign = metadata_pb2.Command()
     assign.assign_replicas.group = 1
     assign.assign_replicas.wanted.extend("ab")
-    return [each.SerializeToString() for each in (create, register, delete, assign)]
+    note = metadata_pb2.Command()
+    note.note_presence.node = "a" * 32
+    note.note_presence.presence = "left"
+    note.note_presence.absent_since_ms = 1_700_000_000_000
+    return [each.SerializeToString() for each in (create, register, delete, assign, note)]
 
 
 def _check_command(data: bytes) -> None:
@@ -124,7 +128,9 @@ def _check_command(data: bytes) -> None:
 
 
 def _snapshots() -> list[bytes]:
-    node = NodeInfo(NodeId("a"), "a", "127.0.0.1:7400", "0.1.0")
+    node = NodeInfo(
+        *(NodeId("a"), "a", "127.0.0.1:7400", "0.1.0"), presence=Presence.LEFT, absent_since_ms=5
+    )
     a, b, c = NodeId("a"), NodeId("b"), NodeId("c")
     partition = PartitionInfo(0, GroupId(1), (a,), (b,), (c,), 7, 3)
     topic = Topic("orders", 1, TopicConfig("always"), (partition,))

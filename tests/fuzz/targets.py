@@ -7,7 +7,9 @@ from fuzz.group_targets import GROUP_TARGETS
 from fuzz.log_targets import LOG_TARGETS
 from fuzz.message_targets import MESSAGE_TARGETS
 from fuzz.node_targets import NODE_TARGETS
+from fuzz.serf_targets import SERF_TARGETS
 from fuzz.storage_targets import STORAGE_TARGETS
+from fuzz.text_targets import TEXT_TARGETS
 
 TARGETS: Final = (
     *STORAGE_TARGETS,
@@ -15,5 +17,7 @@ TARGETS: Final = (
     *MESSAGE_TARGETS,
     *GROUP_TARGETS,
     *GOSSIP_TARGETS,
+    *SERF_TARGETS,
+    *TEXT_TARGETS,
     *NODE_TARGETS,
 )

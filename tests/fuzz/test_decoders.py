@@ -103,6 +103,9 @@ def _snapshot(old: bytes, new: bytes) -> bytes:
         ("identity", b'{"format":1,"node_id":7,"cluster_id":[],"voters":[],"accepted":null}'),
         ("address", b"[]:7400"),
         ("address", b"[:7400"),
+        ("server", b"a:" + b"1" * 5_000),
+        ("start-on-command-line", b"1" * 5_000),
+        ("start-on-command-line", b"0001-01-01T00:00+14:00"),
     ],
     ids=[
         "infinite number",
@@ -115,6 +118,9 @@ def _snapshot(old: bytes, new: bytes) -> bytes:
         "identity that is no text",
         "address without a host",
         "half a bracket",
+        "long port",
+        "long offset",
+        "the first day",
     ],
 )
 def test_what_once_was_no_documented_error(name: str, data: bytes) -> None:

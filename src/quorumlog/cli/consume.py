@@ -3,7 +3,7 @@
 import json
 import sys
 from datetime import datetime
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
@@ -17,17 +17,21 @@ if TYPE_CHECKING:
     from quorumlog.client.starts import Start
 
 
+_MAX_OFFSET_DIGITS: Final = 19
+
+
 def parse_start(context: click.Context, parameter: click.Parameter, value: str) -> "Start":
     """``earliest``, ``latest``, an offset, or a time in ISO 8601 (local where it has no zone)."""
     if value == "earliest":
         return "earliest"
     if value == "latest":
         return "latest"
-    if value.isascii() and value.isdigit():
+    # No offset is longer, and Python refuses to read numbers of thousands of digits.
+    if value.isascii() and value.isdigit() and len(value) <= _MAX_OFFSET_DIGITS:
         return int(value)
     try:
         return datetime.fromisoformat(value).astimezone()
-    except ValueError:
+    except (ValueError, OverflowError):  # the last day of all, west of where it began
         raise click.BadParameter(
             f"{value!r} is not earliest, latest, an offset, or a time like 2026-01-31T12:00Z"
         ) from None
