@@ -114,7 +114,7 @@ class Claims:
         outcome = self._table.apply_status(claim.name, Status.SUSPECT, claim.incarnation, now)
         if outcome is Merge.NEWS:
             members = self._table.running_count
-            self._suspicions[claim.name] = Suspicion(claim.accuser, members, self._config, now)
+            self._suspicions[claim.name] = Suspicion(_accuser(claim), members, self._config, now)
             self._outbox.spread(claim.name, claim)
             self._report(claim.name, before)
             return
@@ -122,7 +122,7 @@ class Claims:
         suspicion = self._suspicions.get(claim.name)
         if peer is None or suspicion is None or claim.incarnation < peer.incarnation:
             return
-        if suspicion.confirm(claim.accuser, now):
+        if suspicion.confirm(_accuser(claim), now):
             self._outbox.spread(claim.name, claim)
 
     def dead(self, claim: Dead, now: float) -> None:
@@ -149,20 +149,23 @@ class Claims:
         """One member of a push/pull.
 
         That a peer holds a member for dead only makes it suspect here, so that it may refute;
-        of an unknown dead one nothing is learnt.
+        of an unknown dead one nothing is learnt. Who hears of a suspicion is no witness of it: in
+        memberlist it accuses in its own name, and two exchanges with one slow member are enough
+        to confirm all that this one suspects.
         """
         claim = record.alive
+        hearsay = Suspect(claim.name, claim.incarnation, claim.name)
         match record.status:
             case Status.ALIVE:
                 self.alive(claim, now)
             case Status.LEFT:
                 self.dead(Dead(claim.name, claim.incarnation, claim.name), now)
             case Status.DEAD:
-                self.suspect(Suspect(claim.name, claim.incarnation, self._name), now)
+                self.suspect(hearsay, now)
             case Status.SUSPECT:
                 if claim.name != self._name:
                     self.alive(claim, now)
-                self.suspect(Suspect(claim.name, claim.incarnation, self._name), now)
+                self.suspect(hearsay, now)
 
     def depart(self, now: float) -> None:
         """Declare this node left; nothing is refuted any more."""
@@ -221,3 +224,8 @@ class Claims:
         peer = self._table.get(name)
         if peer is not None and self._view(name) != before:
             self._outbox.emit(MemberChanged(peer.member()))
+
+
+def _accuser(claim: Suspect) -> str | None:
+    """Who saw it; None where the claim came out of a state, which does not say (``record``)."""
+    return None if claim.accuser == claim.name else claim.accuser

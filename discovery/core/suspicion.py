@@ -8,25 +8,27 @@ from quorumlog.discovery.config import GossipConfig
 class Suspicion:
     """The time left to one suspect: it begins long and shrinks with every independent accuser.
 
+    None is the accuser where it is only hearsay that somebody suspects it: that confirms nothing.
     With ``n`` of ``k`` confirmations the timeout is
     ``max - (max - min) * log(n + 1) / log(k + 1)``; in a cluster too small for ``k`` others it is
     ``min`` at once.
     """
 
-    def __init__(self, accuser: str, members: int, config: GossipConfig, now: float) -> None:
+    def __init__(self, accuser: str | None, members: int, config: GossipConfig, now: float) -> None:
         wanted = config.suspicion_multiplier - 2
         self._wanted = wanted if members - 2 >= wanted else 0
         scale = max(1.0, math.log10(max(1, members)))
         self._min_s = config.suspicion_multiplier * scale * config.probe_interval_s
         self._max_s = config.suspicion_max_multiplier * self._min_s
-        self._accusers = {accuser}
+        self._accusers = set() if accuser is None else {accuser}
         self._started_at = now
         self.deadline = now + self._timeout_s()
         """When the suspect is declared dead."""
 
-    def confirm(self, accuser: str, now: float) -> bool:
+    def confirm(self, accuser: str | None, now: float) -> bool:
         """Count one more accuser; False when it is known already or enough have spoken."""
-        if len(self._accusers) > self._wanted or accuser in self._accusers:
+        enough = len(self._accusers) > self._wanted
+        if accuser is None or enough or accuser in self._accusers:
             return False
         self._accusers.add(accuser)
         self.deadline = max(now, self._started_at + self._timeout_s())
@@ -35,7 +37,7 @@ class Suspicion:
     def _timeout_s(self) -> float:
         if self._wanted < 1:
             return self._min_s
-        share = math.log(len(self._accusers)) / math.log(self._wanted + 1)
+        share = math.log(max(1, len(self._accusers))) / math.log(self._wanted + 1)
         return max(self._min_s, self._max_s - share * (self._max_s - self._min_s))
 
 

@@ -1,112 +1,276 @@
-"""Measures gossip in virtual time against the size of the cluster, as rows of a table.
+"""Measures gossip in virtual time against the size of the cluster: tables in Markdown, a plot.
 
-``PYTHONPATH=tests python -m fakes.gossip_table --sizes 3,5,10 --losses 0,0.1 --seeds 5``
-
-By the definitions of the Lifeguard paper (§V): *first detection* is from the kill until the first
-healthy member holds the killed one for failed, *full dissemination* until all do; a *false
-positive* is a healthy member that another holds for failed.
+``PYTHONPATH=src:tests python -m fakes.gossip_table --sizes 3,5,10 --seeds 5 --hours 1``; ``make
+gossip`` is the short way. What is measured, and how, is in ``fakes.gossip_runs``.
 """
 
 import argparse
-import random
+import gc
 import statistics
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
 
-from fakes.gossip_network import GossipNetwork, Node
+from fakes import gossip_runs
+from fakes.gossip_bounds import Bounds
+from fakes.gossip_plot import Series, draw
+from fakes.gossip_runs import Killed, Verdicts
 from quorumlog.discovery.config import GossipConfig
-from quorumlog.ports import MemberState
 
-SETTLE_S = 60.0
-QUIET_S = 60.0
-LIMIT_S = 180.0
+LAN: Final = GossipConfig.lan()
+UDP_ALONE: Final = replace(LAN, stream_probes=False)
+LIFEGUARD: Final = replace(LAN, suspicion_multiplier=5)
+"""As the paper's evaluation: alpha is 5, beta 6."""
+
+SWIM: Final = replace(LIFEGUARD, suspicion_max_multiplier=1, awareness_max=1)
+"""Without local health and without suspicions that begin long; the buddy system stays."""
+
+CONDITIONS: Final = (
+    ("0 %", 0.0, LAN),
+    ("10 %", 0.1, LAN),
+    ("10 %, UDP alone", 0.1, UDP_ALONE),
+    ("30 %", 0.3, LAN),
+)
+PAPER_SIZE: Final = 128
+_GARBAGE_THRESHOLD: Final = 200_000
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One run: seconds; per member and second; per member and hour."""
-
-    first_s: float
-    all_s: float
-    packets_s: float
-    bytes_s: float
-    suspicions_h: float
-    false_positives: int
-
-
-def measure(size: int, loss: float, seed: int) -> Measured:
-    """Let ``size`` members settle, watch them for a while, then kill one."""
-    network = GossipNetwork(seed, replace(GossipConfig.lan(), stream_probes=False), loss)
-    nodes = network.start_many(size)
-    network.run(SETTLE_S)
-    for node in nodes:
-        node.changes.clear()
-        node.sent_packets = node.sent_bytes = 0
-    network.run(QUIET_S)
-    member_seconds = size * QUIET_S
-    packets = sum(node.sent_packets for node in nodes)
-    sent_bytes = sum(node.sent_bytes for node in nodes)
-    suspicions = count(nodes, MemberState.SUSPECT)
-    victim = random.Random(seed).choice(nodes)
-    (name,) = (m.name for m in victim.core.members() if m.address == victim.address[0])
-    victim.running = False
-    others = [node for node in nodes if node is not victim]
-    killed_at = network.now
-
-    def knows(node: Node) -> bool:
-        return any(
-            at >= killed_at and (who, state) == (name, MemberState.FAILED)
-            for at, who, state in reversed(node.changes)
-        )
-
-    first = network.run_until(lambda: any(map(knows, others)), LIMIT_S)
-    rest = network.run_until(lambda: all(map(knows, others)), LIMIT_S)
-    assert first is not None
-    assert rest is not None
-    false_positives = sum(
-        who != name and state is MemberState.FAILED
-        for node in others
-        for _, who, state in node.changes
+def failures(sizes: Sequence[int], seeds: int) -> dict[tuple[str, int], list[Killed]]:
+    """Prints a row for each size and condition, and returns its runs."""
+    header(
+        "members | loss | first suspected | first detection | full dissemination | bounds of a "
+        "suspicion | bounds not kept | FP | suspected, an hour and pair"
     )
-    return Measured(
-        first,
-        first + rest,
-        packets / member_seconds,
-        sent_bytes / member_seconds,
-        suspicions * 3600 / member_seconds / size,
-        false_positives,
+    runs: dict[tuple[str, int], list[Killed]] = {}
+    for size in sizes:
+        for name, loss, config in CONDITIONS:
+            bounds = Bounds.of(size, config)
+            killed = [gossip_runs.kill_one(size, config, loss, seed) for seed in _seeds(seeds)]
+            runs[name, size] = killed
+            broken = sorted(name for run in killed for name in run.broken)
+            row(
+                size,
+                name,
+                _seconds(run.suspected_s for run in killed),
+                _seconds(run.first_s for run in killed),
+                _seconds(run.all_s for run in killed),
+                f"{bounds.shortest_s:.1f} to {bounds.longest_s:.1f} s",
+                ", ".join(broken) or "none",
+                sum(run.false_positives for run in killed),
+                f"{statistics.mean(run.load.suspicions_h for run in killed):.1f}",
+            )
+    return runs
+
+
+def loads(runs: dict[tuple[str, int], list[Killed]]) -> None:
+    """Packets and bytes of the same runs, before the kill."""
+    conditions = [name for name, *_ in CONDITIONS]
+    header("members | " + " | ".join(f"{name}" for name in conditions) + " | of states over TCP")
+    for size in sorted({size for _, size in runs}):
+        cells = []
+        for name in conditions:
+            load = [run.load for run in runs[name, size]]
+            packets = statistics.mean(each.packets for each in load)
+            packet_bytes = statistics.mean(each.packet_bytes for each in load)
+            cells.append(f"{packets:.1f}, {packet_bytes:.0f} B")
+        states = [run.load.stream_bytes for run in runs[conditions[0], size]]
+        row(size, *cells, f"{statistics.mean(states):.0f} B")
+
+
+def faults(sizes: Sequence[int], seeds: int) -> None:
+    """One member in trouble among healthy ones, 10 % loss; and a cut through the middle."""
+    kinds: dict[str, tuple[gossip_runs.Fault, int]] = {
+        "stops for 20 s, runs for 10 s, eight times": (gossip_runs.stops(20, 10), 8),
+        "stops for 3 s, runs for 3 s, forty times": (gossip_runs.stops(3, 3), 40),
+        "messages wait 20 s, flow 10 s, eight times": (gossip_runs.is_slow(20, 10), 8),
+        "a third does not hear it, four minutes": (gossip_runs.is_not_heard_by_a_third(240), 1),
+    }
+    header("one member of | fault, at 10 % loss | runs | FP | FP- | packets a second and member")
+    for size in sizes:
+        for name, (fault, rounds) in kinds.items():
+            verdicts = [_trouble(size, LAN, 0.1, seed, 1, fault, rounds) for seed in _seeds(seeds)]
+            row(size, name, seeds, *_totals(verdicts), _mean(v.packets for v in verdicts))
+    print()
+    header("members | cut in half for | loss | runs | everybody is back after")
+    for size in sizes:
+        for cut_s in (30.0, 180.0):
+            for loss in (0.0, 0.1):
+                healed = [gossip_runs.heal(size, LAN, loss, seed, cut_s) for seed in _seeds(seeds)]
+                row(size, f"{cut_s:.0f} s", f"{loss:.0%}", seeds, _seconds(healed))
+
+
+def paper(seeds: int) -> None:
+    """128 members, some of them slow: the measures of the Lifeguard paper."""
+    header(
+        "slow members | messages wait, flow | | FP | FP- | first detection | full dissemination | "
+        "packets, bytes a second and member"
     )
+    for count, wait_s, flow_s, rounds in ((4, 2.048, 0.512, 24), (4, 16.384, 0.512, 4)):
+        for name, config in (("SWIM", SWIM), ("Lifeguard", LIFEGUARD)):
+            verdicts = [
+                _trouble(
+                    PAPER_SIZE,
+                    config,
+                    0.0,
+                    seed,
+                    count,
+                    gossip_runs.is_slow(wait_s, flow_s),
+                    rounds,
+                )
+                for seed in _seeds(seeds)
+            ]
+            sent = f"{_mean(v.packets for v in verdicts)}, "
+            sent += f"{statistics.mean(v.packet_bytes for v in verdicts):.0f} B"
+            shape = f"{wait_s} s, {flow_s} s, {rounds} times"
+            row(count, shape, name, *_totals(verdicts), "", "", sent)
+    for name, config in (("SWIM", SWIM), ("Lifeguard", LIFEGUARD)):
+        latencies = []
+        for seed in _seeds(seeds):
+            network = gossip_runs.under_loss(PAPER_SIZE, config, 0.0, seed)
+            troubled = network.rng.sample(list(network.nodes.values()), 4)
+            latencies += gossip_runs.slow_latencies(network, troubled, 32.768)
+        first, whole = zip(*latencies, strict=True)
+        row(4, "32.768 s, once", name, "", "", _seconds(first), _seconds(whole), "")
 
 
-def count(nodes: list[Node], wanted: MemberState) -> int:
-    return sum(state is wanted for node in nodes for _, _, state in node.changes)
+def endurance(sizes: Sequence[int], seeds: int, hours: float) -> None:
+    """Healthy members at 10 % loss, in ``seeds`` runs that together take ``hours`` up to ten
+    members, and of more of them so much less that the hours of all members are the same."""
+    header("members | loss | seeds | virtual hours | suspicions | healthy members declared failed")
+    for size in sizes:
+        scaled = hours * min(1.0, 10 / size)
+        for name, loss, config in CONDITIONS[1:3]:
+            runs = [
+                gossip_runs.endure(size, config, loss, seed, scaled / seeds)
+                for seed in _seeds(seeds)
+            ]
+            wrong = sum(len(run.failed) for run in runs)
+            suspicions = sum(run.suspicions for run in runs)
+            row(size, name, f"1 to {seeds}", f"{scaled:g}", suspicions, wrong)
+            for seed, run in zip(_seeds(seeds), runs, strict=True):
+                for at, where, who in run.failed[:5]:
+                    print(f"<!-- seed {seed}: after {at:.1f} s {where} declared {who} failed -->")
 
 
-def row(size: int, loss: float, runs: list[Measured]) -> str:
-    first, everybody = [run.first_s for run in runs], [run.all_s for run in runs]
-    cells = [
-        f"{size}",
-        f"{loss:.0%}",
-        f"{len(runs)}",
-        f"{statistics.median(first):.1f} / {max(first):.1f} s",
-        f"{statistics.median(everybody):.1f} / {max(everybody):.1f} s",
-        f"{sum(run.false_positives for run in runs)}",
-        f"{statistics.mean(run.suspicions_h for run in runs):.1f}",
-        f"{statistics.mean(run.packets_s for run in runs):.1f}",
-        f"{statistics.mean(run.bytes_s for run in runs):.0f}",
+def speed(sizes: Sequence[int]) -> None:
+    """How much faster than real time the simulation is, in CPU time."""
+    header("members | starting at once, first 10 s | settled | 10 % loss | 10 %, UDP alone")
+    for size in sizes:
+        network = gossip_runs.GossipNetwork(1, LAN, 0.0)
+        network.start_many(size)
+        starting = _speed(network, 10.0)
+        cells = []
+        for _, loss, config in CONDITIONS[:3]:
+            cells.append(_speed(gossip_runs.under_loss(size, config, loss, 1), 120.0))
+        row(size, f"{starting:.1f} x", *(f"{cell:.0f} x" for cell in cells))
+
+
+def plot(runs: dict[tuple[str, int], list[Killed]], path: Path) -> None:
+    sizes = sorted({size for _, size in runs})
+
+    def over_size(name: str, value: Callable[[Killed], float]) -> list[tuple[int, float]]:
+        return [(size, statistics.median(map(value, runs[name, size]))) for size in sizes]
+
+    detection = [
+        Series("shortest suspicion", [(s, Bounds.of(s, LAN).shortest_s) for s in sizes], True),
+        Series("first detection, no loss", over_size("0 %", lambda run: run.first_s)),
+        Series("full dissemination, 10 % loss", over_size("10 %", lambda run: run.all_s)),
+        Series("full dissemination, 30 % loss", over_size("30 %", lambda run: run.all_s)),
     ]
-    return f"| {' | '.join(cells)} |"
+    load = [
+        Series(f"{name} loss" if "UDP" not in name else name, over_size(name, _kilobytes))
+        for name, *_ in CONDITIONS
+    ]
+    path.write_text(
+        draw(
+            ("seconds from the kill (median)", detection),
+            ("KB of UDP a second and member", load),
+        )
+    )
+
+
+def header(names: str) -> None:
+    print(f"| {names} |\n|{'---|' * (names.count('|') + 1)}", flush=True)
+
+
+def row(*cells: object) -> None:
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", default="3,5,10,20")
-    parser.add_argument("--losses", default="0,0.1,0.3")
+    parser.add_argument("--sizes", default="3,5,10,25,50,100,200")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--hours", type=float, default=1.0, help="of ten members at 10 %% loss")
+    parser.add_argument("--plot", type=Path, help="where to write the plot")
+    parser.add_argument("--only", default="speed,failures,faults,paper,endurance")
     options = parser.parse_args()
-    for size in map(int, options.sizes.split(",")):
-        for loss in map(float, options.losses.split(",")):
-            runs = [measure(size, loss, seed) for seed in range(1, options.seeds + 1)]
-            print(row(size, loss, runs), flush=True)
+    sizes = [int(size) for size in options.sizes.split(",")]
+    # A network of many members is many objects that live long, and none of them is a cycle.
+    gc.set_threshold(_GARBAGE_THRESHOLD)
+    for part in options.only.split(","):
+        print(f"\n### {part}, seeds 1 to {options.seeds}\n", flush=True)
+        match part:
+            case "speed":
+                speed(sizes)
+            case "failures":
+                runs = failures(sizes, options.seeds)
+                print()
+                loads(runs)
+                if options.plot is not None:
+                    plot(runs, options.plot)
+            case "faults":
+                faults(sizes, options.seeds)
+            case "paper":
+                paper(options.seeds)
+            case "endurance":
+                endurance(sizes, options.seeds, options.hours)
+            case _:
+                parser.error(f"there is no part {part!r}")
+
+
+def _trouble(
+    size: int,
+    config: GossipConfig,
+    loss: float,
+    seed: int,
+    count: int,
+    fault: gossip_runs.Fault,
+    rounds: int,
+) -> Verdicts:
+    network = gossip_runs.under_loss(size, config, loss, seed)
+    troubled = network.rng.sample(list(network.nodes.values()), count)
+    return gossip_runs.disturb(network, troubled, fault, rounds)
+
+
+def _speed(network: gossip_runs.GossipNetwork, duration_s: float) -> float:
+    start = time.process_time()
+    network.run(duration_s)
+    return duration_s / (time.process_time() - start)
+
+
+def _kilobytes(run: Killed) -> float:
+    return run.load.packet_bytes / 1000
+
+
+def _totals(verdicts: Sequence[Verdicts]) -> tuple[int, int]:
+    return sum(v.false_positives for v in verdicts), sum(v.at_healthy for v in verdicts)
+
+
+def _mean(values: Iterable[float]) -> str:
+    return f"{statistics.mean(values):.1f}"
+
+
+def _seconds(values: Iterable[float]) -> str:
+    """Median and worst."""
+    measured = list(values)
+    return f"{statistics.median(measured):.1f} / {max(measured):.1f} s"
+
+
+def _seeds(count: int) -> range:
+    return range(1, count + 1)
 
 
 if __name__ == "__main__":
