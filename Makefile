@@ -12,7 +12,7 @@ TRACES ?= 50
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-9s %s\n", $$1, $$2}'
 
 .PHONY: setup
 setup: $(STAMP) ## Make .venv and install quorumlog and its tools in it
@@ -62,6 +62,10 @@ chaos: setup ## Kill, pause, cut off real nodes while records flow: SECONDS=60 f
 sim: setup ## Simulate whole clusters: SEEDS=1000 START=0 JOBS=2
 	PYTHONPATH=src:tests $(BIN)/python -m sim --seeds $(SEEDS) --start $(START) --jobs $(JOBS)
 
+.PHONY: bootstrap
+bootstrap: setup ## Let nodes form clusters while everything breaks: SEEDS=1000 START=0 JOBS=2
+	PYTHONPATH=src:tests $(BIN)/python -m forming --seeds $(SEEDS) --start $(START) --jobs $(JOBS)
+
 .PHONY: fuzz
 fuzz: setup ## Fuzz every decoder with atheris, which it installs: SECONDS=60
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet 'atheris>=3,<4'
@@ -82,7 +86,7 @@ explore: setup ## Let Hypothesis look for new examples; what it finds becomes an
 
 .PHONY: mutants
 mutants: setup ## Put known bugs back: the simulator and the tests of the log have to find each
-	$(BIN)/python -m pytest -q -n $(JOBS) tests/sim -m mutants
+	$(BIN)/python -m pytest -q -n $(JOBS) tests/sim tests/forming -m mutants
 	$(BIN)/python -m pytest -q -n $(JOBS) tests/log/test_storage_mutants.py
 
 .PHONY: bench

@@ -47,7 +47,8 @@ class RpcFabric:
         self.network = network
         self._servers: dict[str, RpcServer] = {}
         self._sessions: dict[int, Session] = {}
-        self._count = 0
+        self.opened = 0
+        """Calls so far."""
 
     def listen(self, address: str, server: RpcServer) -> None:
         self._servers[address] = server
@@ -58,9 +59,9 @@ class RpcFabric:
         return SimConnector(self, process)
 
     def open(self, client: Process, address: str, method: str) -> "Session":
-        self._count += 1
-        session = Session(self, self._count, client, self._servers.get(address), method)
-        self._sessions[self._count] = session
+        self.opened += 1
+        session = Session(self, self.opened, client, self._servers.get(address), method)
+        self._sessions[self.opened] = session
         return session
 
     def reset_all(self) -> None:
