@@ -9,6 +9,8 @@ SEEDS ?= 1000
 START ?= 0
 SECONDS ?= 60
 TRACES ?= 50
+SIZES ?= 3,5,10,25,50,100,200
+HOURS ?= 1
 
 .PHONY: help
 help: ## Show this list
@@ -65,6 +67,11 @@ sim: setup ## Simulate whole clusters: SEEDS=1000 START=0 JOBS=2
 .PHONY: bootstrap
 bootstrap: setup ## Let nodes form clusters while everything breaks: SEEDS=1000 START=0 JOBS=2
 	PYTHONPATH=src:tests $(BIN)/python -m forming --seeds $(SEEDS) --start $(START) --jobs $(JOBS)
+
+.PHONY: gossip
+gossip: SEEDS = 3
+gossip: setup ## Measure gossip in virtual time, tables and plot: SEEDS=3 SIZES=3,5,10,25,50,100,200 HOURS=1
+	PYTHONPATH=src:tests $(BIN)/python -m fakes.gossip_table --seeds $(SEEDS) --sizes $(SIZES) --hours $(HOURS) --plot docs/gossip.svg
 
 .PHONY: fuzz
 fuzz: setup ## Fuzz every decoder with atheris, which it installs: SECONDS=60
