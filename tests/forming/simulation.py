@@ -247,15 +247,14 @@ class Forming:
         )
 
     def _empty_who_waits_in_vain(self) -> None:
-        """What the manual says; where there is a cluster it joins that one."""
+        """What the manual says: as a new node it only joins, unless it is needed to form."""
         for machine in self._live:
             if not self._waits_in_vain(machine) or not self.nemesis.may_lose(machine):
                 continue
-            if self.witness.cluster_id:
+            if self.witness.cluster_id or self.nemesis.wipes_left < 1:
                 machine.expect = 0
-            if not machine.expect or self.nemesis.wipes_left > 0:
-                self.nemesis.wipe(machine)
-                machine.start()
+            self.nemesis.wipe(machine)
+            machine.start()
 
     def _state(self) -> str:
         """Where everybody is, one line each."""
