@@ -141,8 +141,11 @@ class SerfLayer:
     def _receive_intent(self, intent: Intent, at: float) -> bool:
         """Whether it was news."""
         self._clock.witness(intent.time)
-        if intent.name == self._name and intent.leaves:
-            if intent.time > self._intents.time_of(self._name) and self._claims.staying:
+        if intent.name == self._name:
+            # A join of this node that others know of is not its own last word: in a push/pull the
+            # time of a leave comes as that of a join, and the leave itself has to be denied still.
+            is_news = intent.time > self._intents.time_of(self._name)
+            if intent.leaves and is_news and self._claims.staying:
                 self.announce(leaves=False)
             return False
         if not self._intents.take(intent):

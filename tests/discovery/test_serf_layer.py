@@ -172,6 +172,25 @@ def test_that_this_node_leaves_is_denied_while_it_stays(me: Member) -> None:
     assert me.settle() == set()
 
 
+@pytest.mark.parametrize("by_state", [True, False])
+def test_it_is_denied_also_when_a_time_is_heard_before_what_it_is_about(
+    me: Member, by_state: bool
+) -> None:
+    """Who has heard the intent says in a push/pull at what time it last heard of this node, and not
+    that it is about to leave; whoever merges that passes it on as a join of that time."""
+    if by_state:
+        state = encode_state(SerfState(41, status_times={"me": 40}))
+        me.core.receive_push_pull(PushPull((), False, state), me.now)
+    else:
+        me.tell(Intent("me", 40, leaves=False))
+    assert me.settle() == set()
+    me.tell(Intent("me", 40, leaves=True))
+    [denial] = me.settle()
+    assert isinstance(denial, Intent)
+    assert (denial.name, denial.leaves) == ("me", False)
+    assert denial.time > 40
+
+
 def test_a_node_that_leaves_says_so_and_denies_nothing(me: Member) -> None:
     me.core.leave(me.now)
     [intent] = me.settle()

@@ -226,3 +226,50 @@ async def test_five_of_ours_and_three_of_theirs_with_a_key(stack: AsyncExitStack
         await agent.until("n4", "failed")
         await agent.until("n3", "left")
     assert all(gossip.rejected_packets == 0 for gossip in ours[:3])
+
+
+async def test_an_agent_and_we_read_one_key_file(stack: AsyncExitStack, tmp_path: Path) -> None:
+    keys = key_file(tmp_path / "keys.json", NEW, OLD)
+    one = await start_ours(stack, "one", keys=keys)
+    agent = await start_agent(
+        stack, f"-join={address_of(one)}", f"-keyring-file={tmp_path / 'keys.json'}"
+    )
+    await until(one, "agent", MemberState.ALIVE)
+    await agent.until("one", "alive")
+    listed = await agent.run("keys", "-list")
+    assert f"{b64(NEW)}  [2/2]" in listed
+    assert f"{b64(OLD)}  [2/2]" in listed
+
+
+async def test_five_of_ours_join_three_of_theirs_and_the_key_of_all_is_changed(
+    stack: AsyncExitStack,
+) -> None:
+    agents = [await start_agent(stack, f"-encrypt={b64(OLD)}", name="a0")]
+    seed = agents[0].gossip
+    for number in range(1, 3):
+        agents.append(
+            await start_agent(stack, f"-join={seed}", f"-encrypt={b64(OLD)}", name=f"a{number}")
+        )
+    rings = [GossipKeys([OLD]) for _ in range(5)]
+    ours = [
+        await start_ours(stack, f"n{number}", seed, keys=ring) for number, ring in enumerate(rings)
+    ]
+    names = [*(f"a{number}" for number in range(3)), *(f"n{number}" for number in range(5))]
+    for gossip in ours:
+        for name in names:
+            await until(gossip, name, MemberState.ALIVE)
+    for agent in agents:
+        for name in names:
+            await agent.until(name, "alive")
+    for agent, step in zip(agents, ("install", "use", "remove"), strict=True):
+        key = OLD if step == "remove" else NEW
+        assert "uccessfully" in await agent.run("keys", f"-{step}={b64(key)}")
+    assert [ring.keys for ring in rings] == [(NEW,)] * 5
+    assert f"{b64(NEW)}  [8/8]" in await agents[0].run("keys", "-list")
+    ours[4].set_tags({"id": "n4", "after": "yes"})
+    for agent in agents:
+        await agent.until("n4", "alive", tags={"id": "n4", "after": "yes"})
+    await agents[1].run("leave")
+    for gossip in ours:
+        await until(gossip, "a1", MemberState.LEFT)
+    assert all(gossip.rejected_packets == 0 for gossip in ours)

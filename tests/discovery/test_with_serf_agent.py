@@ -2,10 +2,18 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
-from fakes.serf_agent import address_of, needs_serf, start_agent, start_ours, until
+from fakes.serf_agent import (
+    address_of,
+    needs_serf,
+    start_agent,
+    start_ours,
+    until,
+    until_tags,
+)
 from quorumlog.ports import MemberState
 
 pytestmark = needs_serf
@@ -66,3 +74,48 @@ async def test_an_agent_that_leaves_has_left_and_one_that_is_killed_fails(
     again.process.kill()
     await until(one, "agent", MemberState.FAILED)
     await until(two, "agent", MemberState.FAILED)
+
+
+async def test_new_tags_of_an_agent_reach_us(stack: AsyncExitStack) -> None:
+    one = await start_ours(stack, "one")
+    two = await start_ours(stack, "two", address_of(one))
+    agent = await start_agent(stack, f"-join={address_of(one)}")
+    for gossip in (one, two):
+        await until(gossip, "agent", MemberState.ALIVE)
+    await agent.run("tags", "-set", "kind=changed", "-set", "more=yes")
+    for gossip in (one, two):
+        await until_tags(gossip, "agent", {"kind": "changed", "more": "yes"})
+    await agent.run("tags", "-delete", "more")
+    await until_tags(one, "agent", {"kind": "changed"})
+
+
+async def test_an_agent_that_was_killed_is_found_where_it_is_now(stack: AsyncExitStack) -> None:
+    one = await start_ours(stack, "one")
+    two = await start_ours(stack, "two", address_of(one))
+    agent = await start_agent(stack, f"-join={address_of(one)}")
+    await until(two, "agent", MemberState.ALIVE)
+    agent.process.kill()
+    for gossip in (one, two):
+        await until(gossip, "agent", MemberState.FAILED)
+    again = await start_agent(stack, f"-join={address_of(two)}")
+    for gossip in (one, two):
+        await until(gossip, "agent", MemberState.ALIVE)
+        [seen] = [member for member in gossip.members() if member.name == "agent"]
+        assert f"{seen.address}:{seen.port}" == again.gossip
+    for name in ("one", "two"):
+        await again.until(name, "alive")
+
+
+async def test_an_agent_rejoins_from_its_snapshot(stack: AsyncExitStack, tmp_path: Path) -> None:
+    """It calls the addresses that it knew of us."""
+    one = await start_ours(stack, "one")
+    remembers = f"-snapshot={tmp_path / 'snapshot'}"
+    agent = await start_agent(stack, f"-join={address_of(one)}", remembers)
+    await until(one, "agent", MemberState.ALIVE)
+    await agent.until("one", "alive")
+    agent.process.terminate()
+    await agent.process.wait()
+    await until(one, "agent", MemberState.FAILED)
+    again = await start_agent(stack, remembers, "-rejoin")
+    await again.until("one", "alive")
+    await until(one, "agent", MemberState.ALIVE)

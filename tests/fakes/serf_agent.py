@@ -4,17 +4,20 @@ import asyncio
 import json
 import random
 import shutil
-import socket
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from examples.local_cluster import free_address
 from quorumlog.discovery.config import GossipConfig
 from quorumlog.discovery.gossip import Gossip
 from quorumlog.discovery.key_ring import GossipKeys
 from quorumlog.ports import MemberState
+
+LIMIT_S = 40.0
+"""Agents give a suspect up to 18 s where nobody else suspects it, longer while they are slow."""
 
 SERF = shutil.which("serf")
 needs_serf = pytest.mark.skipif(
@@ -39,12 +42,12 @@ class Agent:
         listed = json.loads(said)
         return {member["name"]: member for member in listed["members"]}
 
-    async def until(self, name: str, status: str, limit_s: float = 15.0, **fields: object) -> None:
+    async def until(self, name: str, status: str, **fields: object) -> None:
         """Ask the agent until it lists ``name`` so; each question is a process of its own."""
         wanted = {"status": status, **fields}
         seen: object = None
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(LIMIT_S):
                 while True:
                     seen = (await self.members()).get(name, {})
                     if all(seen.get(key) == value for key, value in wanted.items()):
@@ -65,14 +68,8 @@ async def run_serf(*arguments: str) -> str:
     return output.decode()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def start_agent(stack: AsyncExitStack, *options: str, name: str = "agent") -> Agent:
-    gossip, rpc = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    gossip, rpc = free_address(), free_address()
     process = await asyncio.create_subprocess_exec(
         str(SERF),
         "agent",
@@ -115,11 +112,20 @@ async def start_ours(
     return gossip
 
 
-async def until(gossip: Gossip, name: str, state: MemberState, limit_s: float = 15.0) -> None:
+async def until(gossip: Gossip, name: str, state: MemberState) -> None:
     changed = asyncio.Event()
     gossip.on_change(lambda _: changed.set())
-    async with asyncio.timeout(limit_s):
+    async with asyncio.timeout(LIMIT_S):
         while (name, state) not in [(m.name, m.state) for m in gossip.members()]:
+            changed.clear()
+            await changed.wait()
+
+
+async def until_tags(gossip: Gossip, name: str, tags: dict[str, str]) -> None:
+    changed = asyncio.Event()
+    gossip.on_change(lambda _: changed.set())
+    async with asyncio.timeout(LIMIT_S):
+        while (name, tags) not in [(m.name, m.tags) for m in gossip.members()]:
             changed.clear()
             await changed.wait()
 
