@@ -246,6 +246,8 @@ async def test_five_of_ours_join_three_of_theirs_and_the_key_of_all_is_changed(
 ) -> None:
     agents = [await start_agent(stack, f"-encrypt={b64(OLD)}", name="a0")]
     seed = agents[0].gossip
+    # An agent that finds nobody at the address it is to join ends.
+    await agents[0].until("a0", "alive")
     for number in range(1, 3):
         agents.append(
             await start_agent(stack, f"-join={seed}", f"-encrypt={b64(OLD)}", name=f"a{number}")
