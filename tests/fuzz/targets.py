@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from fuzz.core_targets import CORE_TARGETS
 from fuzz.gossip_targets import GOSSIP_TARGETS
 from fuzz.group_targets import GROUP_TARGETS
 from fuzz.log_targets import LOG_TARGETS
@@ -18,6 +19,7 @@ TARGETS: Final = (
     *GROUP_TARGETS,
     *GOSSIP_TARGETS,
     *SERF_TARGETS,
+    *CORE_TARGETS,
     *TEXT_TARGETS,
     *NODE_TARGETS,
 )
