@@ -59,6 +59,7 @@ class Nemesis:
         world.network.heal()
         for machine in self._machines:
             machine.ambushed = False
+            machine.disk.clear_hooks()
             world.loop.resume(machine.process)
             machine.start()
 

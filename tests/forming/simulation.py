@@ -214,7 +214,7 @@ class Forming:
         if self.scenario.stranger:
             return all(self._knows_better(machine) for machine in self._live)
         cluster_id = self.witness.cluster_id
-        if cluster_id and any(self._holds(machine, cluster_id) for machine in self._live):
+        if self._is_known(cluster_id):
             return all(machine.serves == cluster_id for machine in self._live)
         founders = [machine for machine in self._live if machine.expect]
         free = [machine for machine in founders if not self._waits_in_vain(machine)]
@@ -225,9 +225,10 @@ class Forming:
         )
         return self._blocked
 
-    def _holds(self, machine: Machine, cluster_id: str) -> bool:
-        held = self.witness.held(machine.node_id)
-        return held is not None and held.cluster_id == cluster_id
+    def _is_known(self, cluster_id: str) -> bool:
+        """Whether anybody who is not lost is in that cluster."""
+        held = [self.witness.held(machine.node_id) for machine in self._live]
+        return any(each is not None and each.cluster_id == cluster_id != "" for each in held)
 
     def _knows_better(self, machine: Machine) -> bool:
         """With two clusters in one gossip a node is in one of them, or waits and says so."""
@@ -237,14 +238,12 @@ class Forming:
         return len({member.tags["cluster"] for member in members} - {""}) > 1
 
     def _waits_in_vain(self, machine: Machine) -> bool:
-        """It is promised to a node that is lost, and to nothing that anybody else knows of."""
+        """It is promised to a node that is lost, and nobody else knows of a decision."""
         held = self.witness.held(machine.node_id)
         if held is None or held.accepted is None:
             return False
         proposal = held.accepted
-        return proposal.coordinator in self.nemesis.lost and (
-            proposal.cluster_id != self.witness.cluster_id
-        )
+        return proposal.coordinator in self.nemesis.lost and not self._is_known(proposal.cluster_id)
 
     def _empty_who_waits_in_vain(self) -> None:
         """What the manual says: as a new node it only joins, unless it is needed to form."""

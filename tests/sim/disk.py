@@ -143,8 +143,7 @@ class SimDisk:
         """Cut the power and start again: handles and locks are gone, hooks are cleared."""
         self.epoch += 1
         self._is_down = False
-        self._crash_before = None
-        self._failures.clear()
+        self.clear_hooks()
         self.locked.clear()
         self._root.crash(self.rng)
 
@@ -162,6 +161,11 @@ class SimDisk:
         """
         self._failures[self.changes + change] = OSError(code, os.strerror(code))
 
+    def clear_hooks(self) -> None:
+        """No crash and no failure that was asked for comes any more."""
+        self._crash_before = None
+        self._failures.clear()
+
     def flip_bit(self, path: str, position: int, bit: int) -> None:
         """Rot: flip a bit of the durable and of the current content."""
         inode = self._inode(path)
@@ -171,8 +175,7 @@ class SimDisk:
         """The process dies, the machine lives: handles and locks are gone, no byte is."""
         self.epoch += 1
         self._is_down = False
-        self._crash_before = None
-        self._failures.clear()
+        self.clear_hooks()
         self.locked.clear()
 
     def copy(self) -> "SimDisk":
