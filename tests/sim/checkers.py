@@ -24,7 +24,7 @@ from sim.history import GroupHistory, Violation
 from sim.moves import MoveWatch
 from sim.node import DATA_DIRECTORY, SimNode
 from sim.process import Process
-from sim.promises import check_deposed, check_vote_kept, check_whole
+from sim.promises import check_asleep, check_deposed, check_vote_kept, check_whole
 from sim.states import States
 
 _SLICE_BYTES = 1 << 20
@@ -113,6 +113,7 @@ class Checker(Endings):
             log.start_offset,
             log.start_index,
             replica.failure,
+            core.asleep,
         )
         seen = self._seen.get((node, group))
         if seen is None:
@@ -155,6 +156,7 @@ class Checker(Endings):
         settings = self._nodes[node].world.settings.replication
         check_bounds(f"{node} group {group}", replica, settings, seen.largest_batch_bytes)
         check_deposed(node, replica)
+        check_asleep(node, replica)
 
     def _check_commit_rule(self, node: NodeId, group: int, replica: Replica, seen: _Seen) -> None:
         """A leader counts replicas only of a batch of its own term (Raft §5.4.2)."""

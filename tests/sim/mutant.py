@@ -39,11 +39,19 @@ def hunt(
     """The first seed that finds ``mutant`` and what it says; None when all of them pass.
 
     ``run`` runs what the mutant makes of a seed, and raises SeedFailed.
+
+    Raises:
+        TypeError: what was found is that the wrong function is not called as the right one is.
     """
     with mutant.applied():
         for seed in range(seeds or mutant.within):
             try:
                 run(mutant, seed)
             except SeedFailed as failure:
-                return seed, str(failure).splitlines()[0]
+                said = str(failure).splitlines()[0]
+                if "TypeError" in said:
+                    raise TypeError(
+                        f"{mutant.name} has to follow its function: {said}"
+                    ) from failure
+                return seed, said
     return None

@@ -32,6 +32,16 @@ def check_deposed(node: NodeId, replica: Replica) -> None:
         )
 
 
+def check_asleep(node: NodeId, replica: Replica) -> None:
+    """Who sleeps lacks nothing that it would only hear of awake: all of its log is committed."""
+    core, log = replica.core, replica.log
+    if core.asleep and not core.commit_index == log.last_index == log.durable_index:
+        raise Violation(
+            f"{node} group {replica.group} sleeps with batch {log.last_index}, durable through "
+            f"{log.durable_index} and committed through {core.commit_index}"
+        )
+
+
 def check_whole(
     node: NodeId, history: GroupHistory, forgotten: Sequence[Batch], log: Log, what: str
 ) -> None:
