@@ -34,6 +34,9 @@ CONDITIONS: Final = (
     ("30 %", 0.3, LAN),
 )
 PAPER_SIZE: Final = 128
+EXCHANGES_S: Final = 360.0
+"""Whole times between the exchanges of every size up to 256."""
+
 _GARBAGE_THRESHOLD: Final = 200_000
 
 
@@ -75,8 +78,8 @@ def loads(runs: dict[tuple[str, int], list[Killed]]) -> None:
             packets = statistics.mean(each.packets for each in load)
             packet_bytes = statistics.mean(each.packet_bytes for each in load)
             cells.append(f"{packets:.1f}, {packet_bytes:.0f} B")
-        states = [run.load.stream_bytes for run in runs[conditions[0], size]]
-        row(size, *cells, f"{statistics.mean(states):.0f} B")
+        states = gossip_runs.watch(gossip_runs.formed(size, LAN).copy(1), EXCHANGES_S)
+        row(size, *cells, f"{states.stream_bytes:.0f} B")
 
 
 def faults(sizes: Sequence[int], seeds: int) -> None:
@@ -180,13 +183,13 @@ def plot(runs: dict[tuple[str, int], list[Killed]], path: Path) -> None:
         Series("full dissemination, 30 % loss", over_size("30 %", lambda run: run.all_s)),
     ]
     load = [
-        Series(f"{name} loss" if "UDP" not in name else name, over_size(name, _kilobytes))
+        Series(f"{name} loss" if "UDP" not in name else name, over_size(name, _packets))
         for name, *_ in CONDITIONS
     ]
     path.write_text(
         draw(
             ("seconds from the kill (median)", detection),
-            ("KB of UDP a second and member", load),
+            ("packets a second and member (median)", load),
         )
     )
 
@@ -251,8 +254,8 @@ def _speed(network: gossip_runs.GossipNetwork, duration_s: float) -> float:
     return duration_s / (time.process_time() - start)
 
 
-def _kilobytes(run: Killed) -> float:
-    return run.load.packet_bytes / 1000
+def _packets(run: Killed) -> float:
+    return run.load.packets
 
 
 def _totals(verdicts: Sequence[Verdicts]) -> tuple[int, int]:
