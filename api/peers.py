@@ -86,7 +86,10 @@ class GrpcPeers:
     # -- who to be connected with --------------------------------------------------------------
 
     def set_peers(self, peers: Iterable[NodeId]) -> None:
-        """Keep a stream with each of ``peers``; called whenever they or an address changed."""
+        """Keep a stream with each of ``peers``; called whenever they or an address changed.
+
+        One that is not among them any more keeps the stream that it has, and is dialled no more.
+        """
         if self._closed:
             return
         peers = {peer for peer in peers if not self.is_removed(peer)}
@@ -94,6 +97,8 @@ class GrpcPeers:
             if self.is_removed(peer):
                 # It is being told; without this it would have to ask.
                 asyncio.get_running_loop().call_later(_FAREWELL_S, self._let_go, peer)
+            elif peer in self._dials and not self.connected(peer):
+                self._let_go(peer)
         for peer in sorted(peers):
             if peer == self._node_id:
                 continue

@@ -89,6 +89,17 @@ async def test_a_broken_stream_is_dialled_again() -> None:
         assert await asyncio.wait_for(b.received.get(), 10) == ("a", GroupId(7), b"again")
 
 
+async def test_who_was_only_heard_of_is_dialled_no_more_once_nobody_speaks_of_it() -> None:
+    async with two_peers() as (a, b):
+        await connected(a, b)
+        a.transport.set_peers([b.node_id, *(NodeId(f"stranger-{each}") for each in range(50))])
+        assert len(a.transport._dials) == 51
+        a.transport.set_peers([NodeId("stranger-7")])
+        # A stream that stands is kept.
+        assert a.transport._dials.keys() == {b.node_id, "stranger-7"}
+        assert a.transport.connected(b.node_id)
+
+
 async def test_another_cluster_is_refused() -> None:
     async with two_peers() as (a, b):
         hello = b.transport.hello()

@@ -23,6 +23,7 @@ from quorumlog.api.peers import GrpcPeers
 from quorumlog.broker.balance import BalanceConfig
 from quorumlog.broker.broker import Broker
 from quorumlog.broker.controller import Controller
+from quorumlog.broker.gossip_view import RUNNING, claims_of
 from quorumlog.broker.retention import RetentionConfig
 from quorumlog.broker.topic_config import UNSET, TopicConfig
 from quorumlog.discovery.gossip import Gossip
@@ -54,6 +55,8 @@ _log = structlog.get_logger()
 _DISK_THREADS = 4
 _HAND_OVER_S = 2.0
 _STOP_GRACE_S = 0.5
+_MAX_UNREGISTERED = 256
+"""Peers that this node dials because gossip alone speaks of them: anybody can say anything."""
 
 
 class Node:
@@ -349,11 +352,10 @@ class Node:
             return
         peers = {seat.node_id for seat in self._bootstrap.identity.voters}
         peers.update(NodeId(node.id) for node in self._controller.metadata.nodes())
-        peers.update(
-            NodeId(member.tags["id"])
-            for member in self._gossip.members()
-            if member.tags.get("cluster") == cluster_id and "id" in member.tags
-        )
+        # A node that has just joined hears of the others only so.
+        claims = claims_of(self._gossip.members(), cluster_id)
+        running = (node for node, members in claims.items() if members[0].state in RUNNING)
+        peers.update(sorted(set(running) - peers)[:_MAX_UNREGISTERED])
         self._peers.set_peers(peers)
 
     async def _hand_over(self) -> None:
