@@ -38,7 +38,7 @@ def test_one_set_of_nodes_forms_one_cluster_once_and_all_are_in_it(first: int) -
     ("seed", "name"),
     [
         (77, "given up write goes on"),
-        (103, "only the coordinator is asked"),
+        (339, "only the coordinator is asked"),
         (4, "a stranger ends a start"),
         (379, "what a start reads is not synced"),
     ],
