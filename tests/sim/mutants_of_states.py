@@ -17,6 +17,7 @@ from quorumlog.replication.saved_state import StateSaver
 from quorumlog.replication.state_machine import WHOLE_LOG, LogStart
 from quorumlog.replication.trimmer import Trimmer
 from sim.mutant import Mutant
+from sim.swarm import Swarm
 
 # -- saved states --------------------------------------------------------------------------------
 
@@ -129,6 +130,27 @@ def _forgotten_taken_for_new(check: Any) -> Any:
     return naive
 
 
+def _brief(drawn: Swarm) -> Swarm:
+    """Many producers of few records, which are deleted while who sent the first one may still wait
+    to hear of it."""
+    return replace(
+        drawn,
+        moves=False,
+        churns=False,
+        replaces=False,
+        partitions=1,
+        retention_records=2,
+        producers=8,
+        records_per_producer=6,
+        burst=2,
+        batch_bytes=1,
+        consumers=1,
+        faults=("pause", "isolate", "kill", "reset"),
+        fault_interval_s=0.15,
+        fault_duration_s=5.0,
+    )
+
+
 def _files_go_unasked(remove_deleted: Any) -> Any:
     def hasty(self: Log, through_index: int | None = None) -> int:
         removed: int = remove_deleted(self)
@@ -181,7 +203,8 @@ STATE_MUTANTS: Final = (
         ProducerTable,
         "check",
         _forgotten_taken_for_new,
-        200,
+        60,
+        shape=_brief,
     ),
     Mutant("files go before they are given free", Log, "remove_deleted", _files_go_unasked, 60),
 )
