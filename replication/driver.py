@@ -96,6 +96,7 @@ class CoreDriver:
         self._drain_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        """When it is to fire, on the monotonic clock."""
         self._excused = 0.0
         """A deadline of a follower's that was met too late, and not taken for its leader's."""
 
@@ -206,13 +207,16 @@ class CoreDriver:
             due_s = min(due_s, sync_due_s)
         if due_s == inf:
             return
-        delay_s = max(0.0, due_s - self._clock.monotonic_s())
-        fires_at = self._loop.time() + delay_s
+        now = self._clock.monotonic_s()
+        if self._core.patience_s > 0:
+            # By then it may have less of it.
+            due_s = min(due_s, now + self._config.raft.election_timeout_s)
+        fires_at = max(now, due_s)
         if self._timer is not None:
             if self._timer_at <= fires_at:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_at(fires_at, self._timer_fired)
+        self._timer = self._loop.call_later(fires_at - now, self._timer_fired)
         self._timer_at = fires_at
 
     def _timer_fired(self) -> None:
@@ -225,7 +229,7 @@ class CoreDriver:
         self._core.patience_s = self._patience_s()
         deadline = self._core.deadline
         if now >= deadline:
-            late_s = now - deadline
+            late_s = now - max(deadline, self._timer_at)
             heartbeat_s = self._config.raft.heartbeat_s
             if (
                 late_s > heartbeat_s
@@ -234,8 +238,8 @@ class CoreDriver:
             ):
                 # This process stood still: what a leader said meanwhile is still to be read.
                 self._excused = deadline
-                self._timer_at = self._loop.time() + heartbeat_s
-                self._timer = self._loop.call_at(self._timer_at, self._timer_fired)
+                self._timer_at = now + heartbeat_s
+                self._timer = self._loop.call_later(heartbeat_s, self._timer_fired)
                 return
             self.guarded(self._core.tick, now)
         # A leader's timer fires at each heartbeat; a follower's slow disk is its leader's to judge.

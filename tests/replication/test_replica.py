@@ -477,3 +477,22 @@ async def test_a_network_slower_than_the_election_timeout_has_a_leader_that_stay
     cluster.wire.delay_s = 0.0005
     await asyncio.sleep(5)
     await cluster.close()
+
+
+@simulated
+async def test_patience_that_is_over_holds_up_no_election() -> None:
+    cluster = Cluster(3)
+    cluster.wire.delay_s = 2 * RaftConfig().election_timeout_s
+    await cluster.open()
+    old = await cluster.leader()
+    await asyncio.sleep(3)
+    await old.propose(draft(b"awake"))
+    for replica in cluster.replicas.values():
+        replica.core._patience_drawn = 5.0  # the most
+    cluster.wire.delay_s = 0.0005
+    cut_s = asyncio.get_running_loop().time()
+    cluster.wire.cut = {cluster.node_of(old)}
+    new = await cluster.leader()
+    assert new is not old
+    assert asyncio.get_running_loop().time() - cut_s < 1.5
+    await cluster.close()
