@@ -5,6 +5,7 @@ whoever proposed it.
 """
 
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 
@@ -15,13 +16,16 @@ from quorumlog.log.state_snapshot import StateSnapshot
 from quorumlog.replication.barriers import Barriers
 from quorumlog.replication.core.core import RaftCore, Role
 from quorumlog.replication.proposals import Proposals
-from quorumlog.replication.saved_state import StateSaver
+from quorumlog.replication.saved_state import BATCH_COST_BYTES, StateSaver
 from quorumlog.replication.state_machine import StateMachine
 from quorumlog.replication.trimmer import Trimmer
 from quorumlog.replication.watermark import Watermark
 from quorumlog.types import GroupId, Index
 
 _log = structlog.get_logger()
+
+_READ_BYTES: Final = 64 * 1024
+"""Read and checked at a time: some hundred small batches."""
 
 
 class Applier:
@@ -100,11 +104,11 @@ class Applier:
         applied_bytes = 0
         while self.applied_index < commit_index:
             first = Index(self.applied_index + 1)
-            for batch in self._log.slice(first, self._chunk_bytes):
+            for batch in self._log.slice(first, min(_READ_BYTES, self._chunk_bytes)):
                 if batch.header.index > commit_index:
                     break
                 self._apply_batch(batch)
-                applied_bytes += batch.size_bytes
+                applied_bytes += batch.size_bytes + BATCH_COST_BYTES
             if applied_bytes >= self._chunk_bytes:
                 self._wake()
                 break

@@ -12,7 +12,8 @@ class ReplicationConfig:
     max_pending_bytes: int = 32 * 1024 * 1024
     """Appended and not yet committed, per replica: a leader over it answers ``Overloaded``."""
     apply_chunk_bytes: int = 4 * 1024 * 1024
-    """Applied in one turn of the event loop; more delays heartbeats of other groups."""
+    """Applied in one turn of the event loop, a batch for 8 KiB more than it has; more delays
+    heartbeats of other groups."""
     max_waiting_messages: int = 4096
     """Answers and votes that wait for a flush, per replica; then the oldest are dropped.
 
@@ -20,7 +21,8 @@ class ReplicationConfig:
     (``RaftConfig.max_inflight_messages``) would drop acknowledgements that later ones repeat."""
     state_interval_bytes: int = 64 * 1024 * 1024
     """Applied between one saved state and the next, per replica: what a start after a crash has to
-    apply again at most, about. Less costs a write of the whole state more often."""
+    apply again at most, about. A batch counts for 8 KiB more than it has. Less costs a write of
+    the whole state more often."""
     catch_up_bytes_s: int = 64 * 1024 * 1024
     """Sent in a second to replicas that have to catch up, all groups of this node together. At
     first less, an eighth at least, while commits take longer than before (``catch_up/pacing.py``).

@@ -30,6 +30,12 @@ from quorumlog.types import GroupId, Index
 
 _NO_BOUND: Final = (1 << 64) - 1
 
+BATCH_COST_BYTES: Final = 8 * 1024
+"""What it costs to apply a batch beside its bytes, in bytes that cost as much.
+
+Without it a start would apply hundreds of thousands of small batches again, and that in few turns
+of the event loop, in which no other group of the node votes."""
+
 _log = structlog.get_logger()
 
 
@@ -110,7 +116,7 @@ class StateSaver:
             self._configuration = bytes(batch.body)
             self._configuration_index = header.index
         self._applied = self._unsaved = header
-        self._unsaved_bytes += batch.size_bytes
+        self._unsaved_bytes += batch.size_bytes + BATCH_COST_BYTES
         if self._unsaved_bytes >= self._interval_bytes and self._saving is None:
             self._begin(header, failed)
 

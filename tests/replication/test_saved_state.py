@@ -14,6 +14,7 @@ from quorumlog.replication import saved_state
 from quorumlog.replication.config import ReplicationConfig
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.replica import Replica
+from quorumlog.replication.saved_state import BATCH_COST_BYTES
 from quorumlog.types import Index, NodeId, Offset, Term
 from sim.disk import SimDisk
 from support.replica_cluster import Cluster, draft, machine_of, simulated, values_of
@@ -95,7 +96,7 @@ async def test_after_a_clean_stop_nothing_is_applied_again() -> None:
 @simulated
 async def test_after_a_kill_only_what_is_behind_the_newest_state_is_applied() -> None:
     size_bytes = draft(b"0").stamp(1, 1, 0, 0).size_bytes
-    config = ReplicationConfig(state_interval_bytes=8 * size_bytes)
+    config = ReplicationConfig(state_interval_bytes=8 * (size_bytes + BATCH_COST_BYTES))
     cluster, _ = await cluster_with(30, config)
     killed = await after_saves(cluster)
     (older, newer) = saved_indexes(killed)

@@ -147,7 +147,7 @@ class Swarm:
             max_append_bytes=rng.choice((256, 4096, 1 << 20)),
             max_inflight_bytes=rng.choice((4096, 1 << 20)),
             coalesce_bytes=rng_for(seed, "coalesce").choice((0, 512, 64 * 1024)),
-            state_interval_bytes=rng_for(seed, "state").choice((1, 300, 2000, 1 << 26)),
+            state_interval_bytes=rng_for(seed, "state").choice((1, 25_000, 125_000, 1 << 26)),
             link=_draw_link(rng),
             worker=_draw_worker(rng),
             max_drift=rng.choice((0.0, 0.0, 0.01, 0.1)),
