@@ -92,7 +92,9 @@ def _death(cluster: LocalCluster, client: Client, configured: str, count: int) -
     victim = cluster.nodes[2]
     nodes = client.cluster_status().nodes
     victim_id = next(node.id for node in nodes if node.address == victim.listen)
-    led = _leaders(client).count(victim_id)
+    led = _preferred(client).count(victim_id)
+    # The first elections may have ended otherwise than the placement wants it.
+    _wait(lambda: _leaders(client).count(victim_id) == led)
     failed_over_s = _timed(lambda: _kill(victim, client, victim_id))
     started_s = _timed(lambda: _start(victim))
     returned_s = _timed(lambda: _wait(lambda: _leaders(client).count(victim_id) == led))
@@ -124,6 +126,10 @@ def _start(victim: NodeProcess) -> None:
 
 def _leaders(client: Client) -> list[str | None]:
     return [partition.leader for partition in client.describe_topic(_TOPIC).partitions]
+
+
+def _preferred(client: Client) -> list[str]:
+    return [partition.replicas[0] for partition in client.describe_topic(_TOPIC).partitions]
 
 
 def _timed(action: Callable[[], None]) -> float:
