@@ -105,7 +105,7 @@ class Applier:
         while self.applied_index < commit_index:
             first = Index(self.applied_index + 1)
             for batch in self._log.slice(first, min(_READ_BYTES, self._chunk_bytes)):
-                if batch.header.index > commit_index:
+                if batch.header.index > commit_index or applied_bytes >= self._chunk_bytes:
                     break
                 self._apply_batch(batch)
                 applied_bytes += batch.size_bytes + BATCH_COST_BYTES

@@ -4,6 +4,7 @@ import asyncio
 import errno
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from structlog.testing import capture_logs
@@ -106,6 +107,21 @@ async def test_after_a_kill_only_what_is_behind_the_newest_state_is_applied() ->
     leader = await cluster.leader()
     assert machine_of(leader).applied == list(range(newer + 1, leader.log.last_index + 1))
     assert len(values_of(leader)) == 30
+    await cluster.close()
+
+
+@simulated
+async def test_a_start_applies_small_batches_a_few_in_a_turn() -> None:
+    size_bytes = draft(b"00").stamp(1, 1, 0, 0).size_bytes
+    config = ReplicationConfig(apply_chunk_bytes=10 * (size_bytes + BATCH_COST_BYTES))
+    cluster, _ = await cluster_with(60)
+    replica = await restarted(cluster, await after_saves(cluster), config)
+    turns = [replica.applied_index]
+    while turns[-1] < 60:
+        await asyncio.sleep(0)
+        turns.append(replica.applied_index)
+    assert turns[0] < 60
+    assert max(after - before for before, after in pairwise(turns)) in range(9, 12)
     await cluster.close()
 
 
