@@ -70,8 +70,8 @@ bootstrap: setup ## Let nodes form clusters while everything breaks: SEEDS=1000 
 
 .PHONY: gossip
 gossip: SEEDS = 3
-gossip: setup ## Measure gossip in virtual time, tables and plot: SEEDS=3 SIZES=3,5,10,25,50,100,200 HOURS=1
-	PYTHONPATH=src:tests $(BIN)/python -m fakes.gossip_table --seeds $(SEEDS) --sizes $(SIZES) --hours $(HOURS) --plot docs/gossip.svg
+gossip: setup ## Measure gossip in virtual time, tables and plot: SEEDS=3 SIZES=3,5,10,25,50,100,200 HOURS=1 JOBS=2
+	PYTHONPATH=src:tests $(BIN)/python -m fakes.gossip_table --seeds $(SEEDS) --sizes $(SIZES) --hours $(HOURS) --jobs $(JOBS) --plot docs/gossip.svg
 
 .PHONY: fuzz
 fuzz: setup ## Fuzz every decoder with atheris, which it installs: SECONDS=60

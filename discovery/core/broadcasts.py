@@ -28,8 +28,10 @@ class BroadcastQueue:
         self._least_bytes = 0
         """No piece of news in the queue is shorter."""
 
-    def __len__(self) -> int:
-        return len(self._queue)
+    @property
+    def waiting(self) -> bool:
+        """There is news to send."""
+        return bool(self._queue)
 
     def put(self, subject: str, data: bytes) -> None:
         """Send ``data`` from now on instead of what was said about ``subject``."""

@@ -77,7 +77,12 @@ class Claims:
 
     def expire(self, now: float) -> None:
         """Declare the suspects dead whose time is up."""
-        due = [name for name, suspicion in self._suspicions.items() if suspicion.deadline <= now]
+        score = self._health.score
+        due = [
+            name
+            for name, suspicion in self._suspicions.items()
+            if suspicion.deadline <= now and not suspicion.put_off(score, now)
+        ]
         for name in due:
             peer = self._table.get(name)
             if peer is not None:

@@ -35,7 +35,7 @@ class Outbox:
 
     @property
     def has_news(self) -> bool:
-        return len(self._news) > 0 or len(self._passed_on) > 0
+        return self._news.waiting or self._passed_on.waiting
 
     def emit(self, output: Output) -> None:
         self._outputs.append(output)
@@ -77,6 +77,8 @@ class Outbox:
         return outputs
 
     def _take(self, space_bytes: int, max_parts: int) -> list[bytes]:
+        if not self.has_news:
+            return []
         members = self._table.running_count
         parts = self._news.take(space_bytes, max_parts, members)
         space_bytes -= sum(len(part) + PART_OVERHEAD_BYTES for part in parts)

@@ -1,7 +1,10 @@
 """Asks one member after the other whether it is there (SWIM §3.1, Lifeguard §IV-A).
 
-A probe is a ping; without an answer within the probe timeout some other members are asked to ping
-in our place, and TCP is tried; without any answer by the end of the probe interval it has failed.
+A probe is a ping. Without an answer within the probe timeout it is sent again, some other members
+are asked to ping in our place, twice each, and TCP is tried; without any answer by the end of the
+probe interval it has failed. SWIM and memberlist send each ping once: then one of 130 probes fails
+where a tenth of the packets is lost and TCP does not help, now one of 2,600; and each that fails
+is news to everybody, so that what a member has to pass on grows with their number.
 Every member is probed once in a round, in random order (SWIM §4.3), so a failure is noticed
 within two rounds. While this node's own health is doubtful it waits longer.
 """
@@ -33,6 +36,9 @@ _SEQUENCES: Final = 2**32
 _NACK_SHARE: Final = 0.8
 """A relay says that it got no answer after this share of the timeout, in time to count."""
 
+_AGAIN_SHARE: Final = 0.4
+"""A relay that has no answer yet after this share of the timeout pings a second time."""
+
 _NACK_VERSION: Final = 4
 _STREAM_PING_VERSION: Final = 3
 
@@ -43,7 +49,7 @@ class _Probe:
     incarnation: int
     sequence: int
     started_at: float
-    ask_others_at: float | None
+    try_again_at: float | None
     deadline: float
     nacks_missing: int | None = None
     """Relays that owe a nack; None while no relay was asked for one."""
@@ -52,9 +58,15 @@ class _Probe:
 @dataclass(slots=True)
 class _Relay:
     origin: Address
-    sequence: int
+    request: IndirectPing
+    again_at: float | None
     nack_at: float | None
     expires_at: float
+
+    @property
+    def deadline(self) -> float:
+        """The first of them."""
+        return self.again_at or self.nack_at or self.expires_at
 
 
 class Prober:
@@ -92,21 +104,21 @@ class Prober:
         if probe is None:
             own = self._next_at
         else:
-            own = probe.deadline if probe.ask_others_at is None else probe.ask_others_at
+            own = probe.deadline if probe.try_again_at is None else probe.try_again_at
         if not self._relays:
             return own
-        return min(own, *(relay.nack_at or relay.expires_at for relay in self._relays.values()))
+        return min(own, *(relay.deadline for relay in self._relays.values()))
 
     def tick(self, now: float) -> Suspect | None:
         """Do what is due; returns the accusation of a member whose probe has failed."""
-        self._expire_relays(now)
+        self._go_on_relaying(now)
         accusation = None
         probe = self._probe
         if probe is not None and now >= probe.deadline:
             accusation = self._fail(probe, now)
-        elif probe is not None and probe.ask_others_at is not None and now >= probe.ask_others_at:
-            probe.ask_others_at = None
-            self._ask_others(probe, now)
+        elif probe is not None and probe.try_again_at is not None and now >= probe.try_again_at:
+            probe.try_again_at = None
+            self._try_again(probe, now)
         if self._probe is None and now >= self._next_at:
             self._start(now)
         return accusation
@@ -119,7 +131,7 @@ class Prober:
             return
         relay = self._relays.pop(sequence, None)
         if relay is not None:
-            self._outbox.send(relay.origin, Ack(relay.sequence))
+            self._outbox.send(relay.origin, Ack(relay.request.sequence))
 
     def receive_nack(self, sequence: int) -> None:
         probe = self._probe
@@ -132,9 +144,13 @@ class Prober:
             return
         timeout_s = self._config.probe_timeout_s
         sequence = self._next_sequence()
-        nack_at = now + _NACK_SHARE * timeout_s if request.wants_nack else None
-        origin = request.reply_to or sender
-        self._relays[sequence] = _Relay(origin, request.sequence, nack_at, now + timeout_s)
+        self._relays[sequence] = _Relay(
+            origin=request.reply_to or sender,
+            request=request,
+            again_at=now + _AGAIN_SHARE * timeout_s,
+            nack_at=now + _NACK_SHARE * timeout_s if request.wants_nack else None,
+            expires_at=now + timeout_s,
+        )
         self._outbox.send(request.address, self._ping(sequence, request.target))
 
     def _start(self, now: float) -> None:
@@ -147,17 +163,22 @@ class Prober:
             incarnation=peer.incarnation,
             sequence=self._next_sequence(),
             started_at=now,
-            ask_others_at=now + self._health.scale(self._config.probe_timeout_s),
+            try_again_at=now + self._health.scale(self._config.probe_timeout_s),
             deadline=now + self._health.scale(self._config.probe_interval_s),
         )
         self._probe = probe
+        self._send_ping(probe)
+
+    def _send_ping(self, probe: _Probe) -> None:
+        peer = probe.peer
         messages: list[PacketMessage] = [self._ping(probe.sequence, peer.name)]
         if peer.status is Status.SUSPECT:
             # The first to hear of the suspicion should be the suspect (Lifeguard's buddy system).
             messages.append(Suspect(peer.name, peer.incarnation, self._name))
         self._outbox.send(peer.address, *messages)
 
-    def _ask_others(self, probe: _Probe, now: float) -> None:
+    def _try_again(self, probe: _Probe, now: float) -> None:
+        self._send_ping(probe)
         target = probe.peer
         relays = choose(
             self._table.peers,
@@ -197,11 +218,15 @@ class Prober:
             shuffle(self._round, self._rng)
         return None
 
-    def _expire_relays(self, now: float) -> None:
+    def _go_on_relaying(self, now: float) -> None:
         for sequence, relay in list(self._relays.items()):
+            if relay.again_at is not None and now >= relay.again_at:
+                relay.again_at = None
+                request = relay.request
+                self._outbox.send(request.address, self._ping(sequence, request.target))
             if relay.nack_at is not None and now >= relay.nack_at:
                 relay.nack_at = None
-                self._outbox.send(relay.origin, Nack(relay.sequence))
+                self._outbox.send(relay.origin, Nack(relay.request.sequence))
             if now >= relay.expires_at:
                 del self._relays[sequence]
 

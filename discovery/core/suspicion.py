@@ -11,12 +11,14 @@ class Suspicion:
     None is the accuser where it is only hearsay that somebody suspects it: that confirms nothing.
     With ``n`` of ``k`` confirmations the timeout is
     ``max - (max - min) * log(n + 1) / log(k + 1)``; in a cluster too small for ``k`` others it is
-    ``min`` at once.
+    ``min`` at once, and longer while this node doubts itself (``put_off``).
     """
 
     def __init__(self, accuser: str | None, members: int, config: GossipConfig, now: float) -> None:
         wanted = config.suspicion_multiplier - 2
-        self._wanted = wanted if members - 2 >= wanted else 0
+        others = members - 2
+        self._wanted = wanted if others >= wanted else 0
+        self._too_few = 0 < others < wanted
         scale = max(1.0, math.log10(max(1, members)))
         self._min_s = config.suspicion_multiplier * scale * config.probe_interval_s
         self._max_s = config.suspicion_max_multiplier * self._min_s
@@ -33,6 +35,18 @@ class Suspicion:
         self._accusers.add(accuser)
         self.deadline = max(now, self._started_at + self._timeout_s())
         return True
+
+    def put_off(self, health_score: int, now: float) -> bool:
+        """Wait longer, with ``now`` at the deadline; False when the time is up.
+
+        Where the others are too few to confirm anything, but some could have been heard, the
+        accuser's own health stands in for them: the shortest time ``health_score`` + 1 times, up
+        to the longest. Of two members neither can tell which of them is unwell.
+        """
+        if not self._too_few:
+            return False
+        self.deadline = self._started_at + min(self._max_s, (health_score + 1) * self._min_s)
+        return self.deadline > now
 
     def _timeout_s(self) -> float:
         if self._wanted < 1:

@@ -122,7 +122,7 @@ def test_nobody_healthy_is_declared_failed_in_a_quarter_of_an_hour_of_ten_percen
     config = GossipConfig(stream_probes=stream_probes)
     endured = endure(3, config, 0.1, seed=1, hours=0.25)
     assert endured == Endured(0.25, [], endured.suspicions)
-    assert endured.suspicions > 10
+    assert endured.suspicions > 5
 
 
 def test_without_loss_a_member_sends_as_much_among_many_as_among_few() -> None:

@@ -69,9 +69,9 @@ def test_no_healthy_member_is_declared_failed_at_ten_percent_loss(
 ) -> None:
     network = make_network(seed=seed, loss=0.1)
     network.start_many(10)
-    network.run(600)
+    network.run(1500)
     assert [entry for entry in network.trace if entry[3] is MemberState.FAILED] == []
-    assert network.all_agree(names(10))
+    assert network.all_know(names(10))
     # The test would prove nothing if loss never led to a suspicion that had to be refuted.
     assert any(entry[3] is MemberState.SUSPECT for entry in network.trace)
 

@@ -63,7 +63,7 @@ def test_news_is_sent_so_often_and_then_dropped() -> None:
     for _ in range(4 * math.ceil(math.log(10 + 1))):
         assert queue.take(100, 10, members=10) == [b"news"]
     assert queue.take(100, 10, members=10) == []
-    assert len(queue) == 0
+    assert not queue.waiting
 
 
 def test_newer_news_of_a_subject_replaces_the_older() -> None:
@@ -128,6 +128,22 @@ def test_where_nobody_can_confirm_the_suspicion_is_short(members: int) -> None:
     assert Suspicion("one", members, LAN, 0.0).deadline == 4.0
 
 
+def test_where_others_are_too_few_to_confirm_a_suspicion_waits_for_who_doubts_itself() -> None:
+    suspicion = Suspicion("one", 3, LAN, 0.0)
+    assert suspicion.put_off(2, 4.0)
+    assert suspicion.deadline == 12.0
+    assert not suspicion.put_off(2, 12.0)
+    assert suspicion.put_off(7, 12.0)
+    assert suspicion.deadline == 24.0
+    assert not suspicion.put_off(7, 24.0)
+
+
+@pytest.mark.parametrize("members", [2, 4, 100])
+def test_own_health_does_not_stand_in_for_others_that_are_there_or_for_nobody(members: int) -> None:
+    suspicion = Suspicion("one", members, LAN, 0.0)
+    assert not suspicion.put_off(7, suspicion.deadline)
+
+
 def test_health_stays_within_its_bounds() -> None:
     health = LocalHealth(8)
     health.apply(-3)
@@ -164,15 +180,31 @@ def test_an_indirect_ping_is_relayed_and_its_ack_goes_back() -> None:
     assert sent(node) == []
 
 
-def test_a_relay_without_an_answer_says_so_in_time() -> None:
+def test_a_relay_pings_twice_and_says_in_time_that_nobody_answers() -> None:
     node = core()
     tell(node, IndirectPing(9, "far", FAR, True), IndirectPing(10, "far", FAR, False))
-    node.take_output()
+    pings = sent(node)
+    node.tick(0.19)
+    assert sent(node) == []
+    node.tick(0.21)
+    assert sent(node) == pings
     node.tick(0.39)
     assert sent(node) == []
     node.tick(0.41)
     assert sent(node) == [(THERE, Nack(9))]
     node.tick(0.6)
+    assert sent(node) == []
+
+
+def test_the_answer_to_a_relays_second_ping_goes_back() -> None:
+    node = core()
+    tell(node, IndirectPing(9, "far", FAR, True, "you", THERE))
+    node.tick(0.21)
+    _, (_, again) = sent(node)
+    assert isinstance(again, Ping)
+    tell(node, Ack(again.sequence), now=0.3)
+    assert sent(node) == [(THERE, Ack(9))]
+    node.tick(0.41)
     assert sent(node) == []
 
 
@@ -225,6 +257,24 @@ def next_probe(node: GossipCore) -> tuple[float, Ping]:
         if pings:
             return now, pings[0]
     raise AssertionError("no probe was sent")
+
+
+def test_a_ping_without_an_answer_is_sent_again_when_others_are_asked() -> None:
+    node = core()
+    tell(node, Alive("you", 1, THERE, b""), Alive("far", 1, FAR, b""))
+    started_at, ping = next_probe(node)
+    target, relay = (THERE, FAR) if ping.target == "you" else (FAR, THERE)
+    while node.deadline < started_at + 0.5:
+        node.tick(node.deadline)
+    node.take_output()
+    node.tick(started_at + 0.5)
+    again, (asked, request) = sent(node)
+    assert again == (target, ping)
+    assert isinstance(request, IndirectPing)
+    assert (asked, request.target) == (relay, ping.target)
+    tell(node, Ack(ping.sequence), now=started_at + 0.9)
+    node.tick(started_at + 1.0)
+    assert {member.state for member in node.members()} == {MemberState.ALIVE}
 
 
 def test_a_suspect_is_told_with_its_ping() -> None:

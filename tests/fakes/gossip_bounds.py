@@ -11,12 +11,13 @@ TOLERANCE_S = 0.05
 
 @dataclass(frozen=True)
 class Bounds:
-    """Seconds, for a member that is killed among ``size``, of which nobody doubts itself.
+    """Seconds, for a member that is killed among ``size``.
 
     ``mean_probe_s``: until some probe of it fails, on average (SWIM §3.1: e/(e - 1) periods until
     somebody chooses it, and the period of that probe). ``longest_probe_s``: until everybody's did
     (SWIM §4.3: it is the last of one round and of the next). ``shortest_s``, ``longest_s``: from
-    the first suspicion to the first failure (Lifeguard §IV-B). ``spread_s``: from there until
+    the first suspicion to the first failure (Lifeguard §IV-B), where of three members one that doubts
+    itself waits as long as one of many whom nobody confirms. ``spread_s``: from there until
     everybody knows, as long as the news is sent at all (SWIM §4.1).
     """
 
@@ -31,13 +32,13 @@ class Bounds:
         period_s = config.probe_interval_s
         shortest_s = config.suspicion_multiplier * max(1.0, math.log10(size)) * period_s
         accusers = config.suspicion_multiplier - 2
-        can_be_confirmed = size - 2 >= accusers > 0
+        may_last = size > 2 and accusers > 0
         rounds = config.retransmit_multiplier * math.ceil(math.log(size + 1))
         return Bounds(
             mean_probe_s=(math.e / (math.e - 1) + 1) * period_s,
             longest_probe_s=2 * size * period_s,
             shortest_s=shortest_s,
-            longest_s=shortest_s * (config.suspicion_max_multiplier if can_be_confirmed else 1),
+            longest_s=shortest_s * (config.suspicion_max_multiplier if may_last else 1),
             spread_s=rounds * config.gossip_interval_s,
         )
 

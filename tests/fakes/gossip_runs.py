@@ -86,6 +86,14 @@ def under_loss(size: int, config: GossipConfig, loss: float, seed: int) -> Gossi
     return network
 
 
+def join(size: int, config: GossipConfig, loss: float, seed: int) -> float:
+    """Seconds until everybody knows everybody, all of them started at once with one seed."""
+    network = GossipNetwork(seed, config, loss, stream_loss=loss)
+    nodes = network.start_many(size)
+    names = {node.name for node in nodes}
+    return _elapsed(network, lambda: network.all_know(names))
+
+
 def kill_one(size: int, config: GossipConfig, loss: float, seed: int) -> Killed:
     """Watch the members for a while, then kill one of them that nobody suspects just then."""
     network = under_loss(size, config, loss, seed)
@@ -167,35 +175,40 @@ def disturb(network: GossipNetwork, troubled: list[Node], fault: Fault, rounds: 
     return Verdicts(len(wrong), at_healthy, packets, packet_bytes)
 
 
-def stops(for_s: float, runs_s: float) -> Fault:
+@dataclass(frozen=True)
+class Stops:
     """The process stands still, then runs: it flaps."""
 
-    def fault(network: GossipNetwork, node: Node) -> float:
-        network.pause(node, for_s)
-        return for_s + runs_s
+    for_s: float
+    runs_s: float
 
-    return fault
+    def __call__(self, network: GossipNetwork, node: Node) -> float:
+        network.pause(node, self.for_s)
+        return self.for_s + self.runs_s
 
 
-def is_slow(for_s: float, well_s: float) -> Fault:
+@dataclass(frozen=True)
+class IsSlow:
     """Its messages wait, then flow: the anomaly of the Lifeguard paper."""
 
-    def fault(network: GossipNetwork, node: Node) -> float:
-        network.hold(node, for_s)
-        return for_s + well_s
+    for_s: float
+    well_s: float
 
-    return fault
+    def __call__(self, network: GossipNetwork, node: Node) -> float:
+        network.hold(node, self.for_s)
+        return self.for_s + self.well_s
 
 
-def is_not_heard_by_a_third(for_s: float) -> Fault:
+@dataclass(frozen=True)
+class UnheardByAThird:
     """What it sends reaches two thirds of the others only; it hears all."""
 
-    def fault(network: GossipNetwork, node: Node) -> float:
+    for_s: float
+
+    def __call__(self, network: GossipNetwork, node: Node) -> float:
         others = [other for other in network.nodes.values() if other is not node]
         network.cut([node], others[: max(1, len(others) // 3)], both_ways=False)
-        return for_s
-
-    return fault
+        return self.for_s
 
 
 def slow_latencies(

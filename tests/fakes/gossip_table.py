@@ -1,7 +1,8 @@
 """Measures gossip in virtual time against the size of the cluster: tables in Markdown, a plot.
 
 ``PYTHONPATH=src:tests python -m fakes.gossip_table --sizes 3,5,10 --seeds 5 --hours 1``; ``make
-gossip`` is the short way. What is measured, and how, is in ``fakes.gossip_runs``.
+gossip`` is the short way. Runs are shared out to ``--jobs`` processes. What is measured, and how,
+is in ``fakes.gossip_runs``.
 """
 
 import argparse
@@ -9,15 +10,19 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from fakes import gossip_runs
 from fakes.gossip_bounds import Bounds
 from fakes.gossip_plot import Series, draw
 from fakes.gossip_runs import Killed, Verdicts
 from quorumlog.discovery.config import GossipConfig
+
+T = TypeVar("T")
 
 LAN: Final = GossipConfig.lan()
 UDP_ALONE: Final = replace(LAN, stream_probes=False)
@@ -34,13 +39,34 @@ CONDITIONS: Final = (
     ("30 %", 0.3, LAN),
 )
 PAPER_SIZE: Final = 128
+PAPER_CONFIGS: Final = (("SWIM", SWIM), ("Lifeguard", LIFEGUARD))
+PAPER_ANOMALIES: Final = (
+    (4, 2.048, 0.512, 24),
+    (16, 2.048, 0.512, 24),
+    (4, 16.384, 0.512, 4),
+    (16, 16.384, 0.512, 4),
+)
+"""How many members are slow, for how long, how long not, and how often."""
+
 EXCHANGES_S: Final = 360.0
 """Whole times between the exchanges of every size up to 256."""
 
 _GARBAGE_THRESHOLD: Final = 200_000
 
 
-def failures(sizes: Sequence[int], seeds: int) -> dict[tuple[str, int], list[Killed]]:
+class Seeds:
+    """Runs the same for each of the seeds 1 to ``count``, in some processes."""
+
+    def __init__(self, count: int, jobs: int) -> None:
+        self.count = count
+        self._pool = ProcessPoolExecutor(jobs, initializer=_collect_rarely)
+
+    def each(self, run: Callable[[int], T]) -> list[T]:
+        """What ``run(seed)``, a function of a module or a partial of one, returns for each."""
+        return list(self._pool.map(run, range(1, self.count + 1)))
+
+
+def failures(sizes: Sequence[int], seeds: Seeds) -> dict[tuple[str, int], list[Killed]]:
     """Prints a row for each size and condition, and returns its runs."""
     header(
         "members | loss | first suspected | first detection | full dissemination | bounds of a "
@@ -50,7 +76,7 @@ def failures(sizes: Sequence[int], seeds: int) -> dict[tuple[str, int], list[Kil
     for size in sizes:
         for name, loss, config in CONDITIONS:
             bounds = Bounds.of(size, config)
-            killed = [gossip_runs.kill_one(size, config, loss, seed) for seed in _seeds(seeds)]
+            killed = seeds.each(partial(gossip_runs.kill_one, size, config, loss))
             runs[name, size] = killed
             broken = sorted(name for run in killed for name in run.broken)
             row(
@@ -82,78 +108,74 @@ def loads(runs: dict[tuple[str, int], list[Killed]]) -> None:
         row(size, *cells, f"{states.stream_bytes:.0f} B")
 
 
-def faults(sizes: Sequence[int], seeds: int) -> None:
+def faults(sizes: Sequence[int], seeds: Seeds) -> None:
     """One member in trouble among healthy ones, 10 % loss; and a cut through the middle."""
     kinds: dict[str, tuple[gossip_runs.Fault, int]] = {
-        "stops for 20 s, runs for 10 s, eight times": (gossip_runs.stops(20, 10), 8),
-        "stops for 3 s, runs for 3 s, forty times": (gossip_runs.stops(3, 3), 40),
-        "messages wait 20 s, flow 10 s, eight times": (gossip_runs.is_slow(20, 10), 8),
-        "a third does not hear it, four minutes": (gossip_runs.is_not_heard_by_a_third(240), 1),
+        "stops for 20 s, runs for 10 s, eight times": (gossip_runs.Stops(20, 10), 8),
+        "stops for 3 s, runs for 3 s, forty times": (gossip_runs.Stops(3, 3), 40),
+        "messages wait 20 s, flow 10 s, eight times": (gossip_runs.IsSlow(20, 10), 8),
+        "a third does not hear it, four minutes": (gossip_runs.UnheardByAThird(240), 1),
     }
     header("one member of | fault, at 10 % loss | runs | FP | FP- | packets a second and member")
     for size in sizes:
         for name, (fault, rounds) in kinds.items():
-            verdicts = [_trouble(size, LAN, 0.1, seed, 1, fault, rounds) for seed in _seeds(seeds)]
-            row(size, name, seeds, *_totals(verdicts), _mean(v.packets for v in verdicts))
+            run = partial(_trouble, size, LAN, 0.1, count=1, fault=fault, rounds=rounds)
+            verdicts = seeds.each(run)
+            sent = _mean(verdict.packets for verdict in verdicts)
+            row(size, name, seeds.count, *_totals(verdicts), sent)
     print()
     header("members | cut in half for | loss | runs | everybody is back after")
     for size in sizes:
         for cut_s in (30.0, 180.0):
             for loss in (0.0, 0.1):
-                healed = [gossip_runs.heal(size, LAN, loss, seed, cut_s) for seed in _seeds(seeds)]
-                row(size, f"{cut_s:.0f} s", f"{loss:.0%}", seeds, _seconds(healed))
+                healed = seeds.each(partial(gossip_runs.heal, size, LAN, loss, cut_s=cut_s))
+                row(size, f"{cut_s:.0f} s", f"{loss:.0%}", seeds.count, _seconds(healed))
 
 
-def paper(seeds: int) -> None:
+def joins(sizes: Sequence[int], seeds: Seeds) -> None:
+    """All at once, with one of them as the seed."""
+    losses = (0.0, 0.1, 0.2)
+    header("members at once | runs | " + " | ".join(f"{loss:.0%} loss" for loss in losses))
+    for size in sizes:
+        joined = [seeds.each(partial(gossip_runs.join, size, LAN, loss)) for loss in losses]
+        row(size, seeds.count, *map(_seconds, joined))
+
+
+def paper(seeds: Seeds) -> None:
     """128 members, some of them slow: the measures of the Lifeguard paper."""
     header(
         "slow members | messages wait, flow | | FP | FP- | first detection | full dissemination | "
         "packets, bytes a second and member"
     )
-    for count, wait_s, flow_s, rounds in ((4, 2.048, 0.512, 24), (4, 16.384, 0.512, 4)):
-        for name, config in (("SWIM", SWIM), ("Lifeguard", LIFEGUARD)):
-            verdicts = [
-                _trouble(
-                    PAPER_SIZE,
-                    config,
-                    0.0,
-                    seed,
-                    count,
-                    gossip_runs.is_slow(wait_s, flow_s),
-                    rounds,
-                )
-                for seed in _seeds(seeds)
-            ]
+    for count, wait_s, flow_s, rounds in PAPER_ANOMALIES:
+        for name, config in PAPER_CONFIGS:
+            fault = gossip_runs.IsSlow(wait_s, flow_s)
+            run = partial(
+                _trouble, PAPER_SIZE, config, 0.0, count=count, fault=fault, rounds=rounds
+            )
+            verdicts = seeds.each(run)
             sent = f"{_mean(v.packets for v in verdicts)}, "
             sent += f"{statistics.mean(v.packet_bytes for v in verdicts):.0f} B"
             shape = f"{wait_s} s, {flow_s} s, {rounds} times"
             row(count, shape, name, *_totals(verdicts), "", "", sent)
-    for name, config in (("SWIM", SWIM), ("Lifeguard", LIFEGUARD)):
-        latencies = []
-        for seed in _seeds(seeds):
-            network = gossip_runs.under_loss(PAPER_SIZE, config, 0.0, seed)
-            troubled = network.rng.sample(list(network.nodes.values()), 4)
-            latencies += gossip_runs.slow_latencies(network, troubled, 32.768)
-        first, whole = zip(*latencies, strict=True)
+    for name, config in PAPER_CONFIGS:
+        runs = seeds.each(partial(_slow_latencies, config))
+        first, whole = zip(*(latency for run in runs for latency in run), strict=True)
         row(4, "32.768 s, once", name, "", "", _seconds(first), _seconds(whole), "")
 
 
-def endurance(sizes: Sequence[int], seeds: int, hours: float) -> None:
-    """Healthy members at 10 % loss, in ``seeds`` runs that together take ``hours`` up to ten
-    members, and of more of them so much less that the hours of all members are the same."""
+def endurance(sizes: Sequence[int], seeds: Seeds, hours: float) -> None:
+    """Healthy members at 10 % loss, in runs that together take ``hours`` for each size."""
     header("members | loss | seeds | virtual hours | suspicions | healthy members declared failed")
     for size in sizes:
-        scaled = hours * min(1.0, 10 / size)
         for name, loss, config in CONDITIONS[1:3]:
-            runs = [
-                gossip_runs.endure(size, config, loss, seed, scaled / seeds)
-                for seed in _seeds(seeds)
-            ]
+            run = partial(gossip_runs.endure, size, config, loss, hours=hours / seeds.count)
+            runs = seeds.each(run)
             wrong = sum(len(run.failed) for run in runs)
             suspicions = sum(run.suspicions for run in runs)
-            row(size, name, f"1 to {seeds}", f"{scaled:g}", suspicions, wrong)
-            for seed, run in zip(_seeds(seeds), runs, strict=True):
-                for at, where, who in run.failed[:5]:
+            row(size, name, f"1 to {seeds.count}", f"{hours:g}", suspicions, wrong)
+            for seed, endured in enumerate(runs, start=1):
+                for at, where, who in endured.failed[:5]:
                     print(f"<!-- seed {seed}: after {at:.1f} s {where} declared {who} failed -->")
 
 
@@ -206,32 +228,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", default="3,5,10,25,50,100,200")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--hours", type=float, default=1.0, help="of ten members at 10 %% loss")
+    parser.add_argument("--hours", type=float, default=1.0, help="of each size at 10 %% loss")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--plot", type=Path, help="where to write the plot")
-    parser.add_argument("--only", default="speed,failures,faults,paper,endurance")
+    parser.add_argument("--only", default="speed,joins,failures,faults,paper,endurance")
     options = parser.parse_args()
     sizes = [int(size) for size in options.sizes.split(",")]
-    # A network of many members is many objects that live long, and none of them is a cycle.
-    gc.set_threshold(_GARBAGE_THRESHOLD)
+    _collect_rarely()
+    seeds = Seeds(options.seeds, options.jobs)
     for part in options.only.split(","):
         print(f"\n### {part}, seeds 1 to {options.seeds}\n", flush=True)
         match part:
             case "speed":
                 speed(sizes)
+            case "joins":
+                joins(sizes, seeds)
             case "failures":
-                runs = failures(sizes, options.seeds)
+                runs = failures(sizes, seeds)
                 print()
                 loads(runs)
                 if options.plot is not None:
                     plot(runs, options.plot)
             case "faults":
-                faults(sizes, options.seeds)
+                faults(sizes, seeds)
             case "paper":
-                paper(options.seeds)
+                paper(seeds)
             case "endurance":
-                endurance(sizes, options.seeds, options.hours)
+                endurance(sizes, seeds, options.hours)
             case _:
                 parser.error(f"there is no part {part!r}")
+
+
+def _collect_rarely() -> None:
+    """A network of many members is many objects that live long, and none of them is a cycle."""
+    gc.set_threshold(_GARBAGE_THRESHOLD)
 
 
 def _trouble(
@@ -246,6 +276,12 @@ def _trouble(
     network = gossip_runs.under_loss(size, config, loss, seed)
     troubled = network.rng.sample(list(network.nodes.values()), count)
     return gossip_runs.disturb(network, troubled, fault, rounds)
+
+
+def _slow_latencies(config: GossipConfig, seed: int) -> list[tuple[float, float]]:
+    network = gossip_runs.under_loss(PAPER_SIZE, config, 0.0, seed)
+    troubled = network.rng.sample(list(network.nodes.values()), 4)
+    return gossip_runs.slow_latencies(network, troubled, 32.768)
 
 
 def _speed(network: gossip_runs.GossipNetwork, duration_s: float) -> float:
@@ -270,10 +306,6 @@ def _seconds(values: Iterable[float]) -> str:
     """Median and worst."""
     measured = list(values)
     return f"{statistics.median(measured):.1f} / {max(measured):.1f} s"
-
-
-def _seeds(count: int) -> range:
-    return range(1, count + 1)
 
 
 if __name__ == "__main__":
