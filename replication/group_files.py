@@ -115,6 +115,14 @@ class GroupFiles:
             left_at(self._disk, directory),
         )
 
+    def may_have_had(self, group: GroupId) -> bool:
+        """Whether nothing is here of ``group``, and a list that was lost might have had it."""
+        directory = self.path_of(group)
+        settle(self._disk, directory)
+        if self._disk.exists(directory) or self.listed.term_bound(group) is not None:
+            return False
+        return self.listed.may_lack(group)
+
     def find_members(
         self,
         group: GroupId,

@@ -277,6 +277,16 @@ class GroupHost:
         may have been here then, and stays closed. See :meth:`know_groups_from`."""
         return await self._worker.run(lambda: not self._files.listed.is_whole)
 
+    @property
+    def list_is_whole(self) -> bool:
+        """The opposite of :meth:`lacks_groups`, at once; once a group was opened."""
+        return self._files.listed.is_whole
+
+    async def may_have_had(self, group: GroupId) -> bool:
+        """Whether nothing is here of ``group``, which may have been all the same: the list does not
+        say it was not. Not to be asked of a group that is open."""
+        return await self._worker.run(partial(self._files.may_have_had, group))
+
     async def know_groups_from(self, group: GroupId) -> None:
         """Groups from this number on were given out since the list was lost: they were not here.
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from quorumlog.broker._pb import metadata_pb2 as pb
 from quorumlog.broker.keeper import PartitionKeeper
@@ -82,13 +83,20 @@ class Kept:
             transport=NoPeers(),
             rng=rng,
         )
+        self.is_durable = True
+        self.looks = 0
         self.keeper = PartitionKeeper(
             node_id=NODE,
             host=self.host,
             metadata=self.metadata,
             log_config=log_config,
+            is_durable=lambda: self.is_durable,
+            look_again=self._look_again,
         )
         self.metadata.on_change(self.keeper.note)
+
+    def _look_again(self) -> None:
+        self.looks += 1
 
     def apply(self, command: pb.Command) -> None:
         result = self.metadata.apply(command.SerializeToString(), self.metadata.applied_index + 1)
@@ -281,17 +289,46 @@ async def test_a_replica_whose_log_says_that_it_was_added_again_stays() -> None:
 
 
 @simulated
-async def test_a_group_given_out_while_the_lost_list_is_settled_is_opened() -> None:
+async def test_no_group_is_opened_before_the_command_that_gave_it_out_is_durable() -> None:
+    kept = Kept()
+    kept.create("t", 2)
+    kept.is_durable = False
+    await kept.keeper.reconcile()
+    assert sorted(kept.host.replicas) == []
+    assert not kept.disk.exists("groups")
+    assert kept.looks == 0
+    await asyncio.sleep(1)
+    assert kept.looks > 0
+    kept.is_durable = True
+    await kept.keeper.reconcile()
+    # What was opened is opened again as before: its command was durable then.
+    kept.is_durable = False
+    kept.apply(pb.Command(alter_topic=pb.AlterTopic(name="t", config={"fsync": "interval"})))
+    await kept.keeper.reconcile()
+    assert sorted(kept.host.replicas) == [1, 2]
+    await kept.host.close()
+
+
+async def without_list() -> Kept:
+    """A node that had two groups, and starts again without the list of them."""
     disk = BadDisk(random.Random(1))
     before = Kept(disk)
-    before.create("t", 1)
+    before.create("t", 2)
     await before.keeper.reconcile()
     await asyncio.sleep(5)
     await before.host.close()
     disk.remove("groups.list")
-
     kept = Kept(disk)
-    kept.create("t", 1)
+    kept.create("t", 2)
+    return kept
+
+
+async def at_once() -> None: ...
+
+
+@simulated
+async def test_groups_given_out_before_the_lost_list_is_settled_wait_and_are_opened() -> None:
+    kept = await without_list()
     know, writing, may_write = kept.host.know_groups_from, asyncio.Event(), asyncio.Event()
 
     async def slowly(group: GroupId) -> None:
@@ -299,16 +336,47 @@ async def test_a_group_given_out_while_the_lost_list_is_settled_is_opened() -> N
         await may_write.wait()
         await know(group)
 
-    async def caught_up() -> None: ...
-
     kept.host.know_groups_from = slowly  # type: ignore[method-assign]
-    settling = asyncio.ensure_future(kept.keeper.settle_list(caught_up))
+    settling = asyncio.ensure_future(kept.keeper.settle_list(at_once))
     await writing.wait()
     kept.create("u", 1)
-    reconciling = asyncio.ensure_future(kept.keeper.reconcile())
-    await asyncio.sleep(1)
+    await kept.keeper.reconcile()
+    assert sorted(kept.host.replicas) == [1, 2]
     may_write.set()
     await settling
-    await reconciling
+    assert kept.looks == 1
+    await kept.keeper.reconcile()
+    assert sorted(kept.host.replicas) == [1, 2, 3]
+    await kept.host.close()
+
+
+@simulated
+async def test_a_lost_list_that_cannot_be_settled_at_first_is_settled_later() -> None:
+    kept = await without_list()
+    await kept.keeper.reconcile()
+    kept.disk.bad = "groups.list"
+    settling = asyncio.ensure_future(kept.keeper.settle_list(at_once))
+    await asyncio.sleep(3)
+    kept.create("u", 1)
+    await kept.keeper.reconcile()
     assert sorted(kept.host.replicas) == [1, 2]
+    kept.disk.bad = ""
+    await settling
+    await kept.keeper.reconcile()
+    assert sorted(kept.host.replicas) == [1, 2, 3]
+    await kept.host.close()
+
+
+@simulated
+async def test_what_was_lost_with_the_list_is_damaged_and_does_not_begin_anew() -> None:
+    kept = await without_list()
+    kept.disk.remove_directory("groups/1")
+    await kept.keeper.reconcile()
+    await kept.keeper.settle_list(at_once)
+    kept.create("u", 1)
+    with capture_logs() as logs:
+        await kept.keeper.reconcile()
+        await kept.keeper.reconcile()
+    damaged = [line["group"] for line in logs if line["event"] == "partition_damaged"]
+    assert (sorted(kept.host.replicas), damaged) == ([2, 3], [1])
     await kept.host.close()

@@ -12,7 +12,6 @@ from typing import Final
 
 import structlog
 
-from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.balance import BalanceConfig, LeaderBalance
 from quorumlog.broker.claim_check import ClaimCheck
 from quorumlog.broker.drainer import Drainer
@@ -20,9 +19,10 @@ from quorumlog.broker.gossip_view import GossipView
 from quorumlog.broker.keeper import PartitionKeeper
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.metadata_changes import Applied, Change
-from quorumlog.broker.metadata_command import check_command, parse_command, raise_for
 from quorumlog.broker.metadata_machine import MetadataMachine, trim_draft
+from quorumlog.broker.metadata_proposer import MetadataProposer
 from quorumlog.broker.mover import Mover
+from quorumlog.broker.past_groups import is_durable_here
 from quorumlog.broker.peer_calls import PeerCalls
 from quorumlog.broker.presence import PresenceKeeper
 from quorumlog.broker.registrar import Registrar
@@ -33,12 +33,9 @@ from quorumlog.broker.silence import SilenceWatch
 from quorumlog.broker.topic_config import TopicConfig
 from quorumlog.errors import (
     InvariantViolation,
-    NotLeader,
-    OutcomeUnknown,
     QuorumlogError,
     Unavailable,
 )
-from quorumlog.log.batch import Draft, Kind
 from quorumlog.log.log import LogConfig
 from quorumlog.ports import Clock, Membership
 from quorumlog.replication.core.members import Members
@@ -55,7 +52,6 @@ METADATA_SEGMENT_BYTES: Final = 8 * 1024 * 1024
 _TEND_INTERVAL_S = 1.0
 _RETRY_S = 0.1
 _PAUSE_S = 0.05
-_PROPOSE_TIMEOUT_S = 10.0
 
 
 class Controller:
@@ -100,8 +96,17 @@ class Controller:
         self._tasks: list[asyncio.Task[None]] = []
         self._waiting: list[asyncio.Future[None]] = []
         self._on_failure = on_failure
+        self._proposer = proposer = MetadataProposer(
+            node_id=node_id, replica=lambda: self.replica, calls=calls
+        )
+        self.propose, self.propose_here = proposer.propose, proposer.propose_here
         self._keeper = PartitionKeeper(
-            node_id=node_id, host=host, metadata=self.metadata, log_config=log_config
+            node_id=node_id,
+            host=host,
+            metadata=self.metadata,
+            log_config=log_config,
+            is_durable=partial(is_durable_here, host, self.metadata),
+            look_again=self._changed.set,
         )
         self.partitions = self._keeper.machines
         retention = retention or RetentionConfig()
@@ -147,7 +152,7 @@ class Controller:
             replica=lambda: self.replica,
             hears=host.hears,
             watch=self._silence_watch(),
-            propose=self._propose_as_leader,
+            propose=self._proposer.propose_as_leader,
             clock=clock,
         )
         self._presence = PresenceKeeper(
@@ -155,7 +160,7 @@ class Controller:
             gossip=self.gossip,
             replica=lambda: self.replica,
             watch=self._silence_watch(),
-            propose=self._propose_as_leader,
+            propose=self._proposer.propose_as_leader,
             clock=clock,
         )
         self.metadata.on_change(self._metadata_changed)
@@ -172,13 +177,14 @@ class Controller:
             replace(config, segment_bytes=min(config.segment_bytes, METADATA_SEGMENT_BYTES)),
         )
         self._first_last_index = replica.log.last_index
+        self._keeper.began_with(replica)
         registrar = Registrar(
             node_id=self.node_id,
             metadata=self.metadata,
             gossip=self.gossip,
             check=ClaimCheck(cluster_id, self._calls.identify, self._clock),
             replica=lambda: self.replica,
-            propose=self._propose_as_leader,
+            propose=self._proposer.propose_as_leader,
         )
         self._tasks = [
             asyncio.create_task(self._forever(self._keeper.reconcile, self._changed, None)),
@@ -250,60 +256,6 @@ class Controller:
                 and replica.applied_index >= core.commit_index > 0
             )
         return self._caught_up
-
-    # -- commands ------------------------------------------------------------------------------
-
-    async def propose(self, command: metadata_pb2.Command) -> metadata_pb2.Result:
-        """Have ``command`` applied, by way of the leader; typed errors as the state decided.
-
-        Raises:
-            Unavailable: no leader within 10 s; nothing was changed.
-            OutcomeUnknown: it was sent and no answer came.
-        """
-        encoded = command.SerializeToString(deterministic=True)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + _PROPOSE_TIMEOUT_S
-        while True:
-            try:
-                result = await self._propose_once(encoded)
-                raise_for(result)
-                return result
-            except (NotLeader, Unavailable) as error:
-                if loop.time() + _RETRY_S > deadline:
-                    raise Unavailable(
-                        f"the cluster's metadata has no leader now ({error}): is a majority of its "
-                        "voters up? See `quorumlog cluster status`"
-                    ) from error
-            await asyncio.sleep(_RETRY_S)
-
-    async def propose_here(self, encoded: bytes) -> metadata_pb2.Result:
-        """Apply a command as the leader.
-
-        Raises:
-            InvalidArgument: this release does not know the command, or it can never be done.
-            NotLeader, and what :meth:`Replica.propose` raises.
-        """
-        check_command(parse_command(encoded))
-        # Not wait_for: it loses a cancellation that comes together with the result.
-        async with asyncio.timeout(_PROPOSE_TIMEOUT_S):
-            result = await self.replica.propose(Draft.of(encoded, kind=Kind.COMMAND))
-        if not isinstance(result, metadata_pb2.Result):
-            raise OutcomeUnknown("the command was applied and its result is not known")
-        return result
-
-    async def _propose_as_leader(self, command: metadata_pb2.Command) -> metadata_pb2.Result:
-        return raise_for(await self.propose_here(command.SerializeToString(deterministic=True)))
-
-    async def _propose_once(self, encoded: bytes) -> metadata_pb2.Result:
-        if self.replica.serving:
-            try:
-                return await self.propose_here(encoded)
-            except TimeoutError:
-                raise OutcomeUnknown("the command was not committed in time") from None
-        leader = self.replica.core.leader_id
-        if leader is None or leader == self.node_id:
-            raise NotLeader("the metadata group has no leader now")
-        return metadata_pb2.Result.FromString(await self._calls.propose(leader, encoded))
 
     async def wait_applied(
         self, condition: Callable[[], bool], timeout_s: float | None = None

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import structlog
 
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.metadata_changes import Change, PartitionRemoved
 from quorumlog.broker.partition import PartitionMachine
+from quorumlog.broker.past_groups import first_new_group
 from quorumlog.broker.topic_config import TopicConfig
 from quorumlog.broker.topics import PartitionInfo
 from quorumlog.errors import Corrupt, DiskFull, QuorumlogError
@@ -23,12 +25,21 @@ _FIRST_CAMPAIGNS_S = (0.02, 0.1)
 """A new partition's first replica asks for votes this long after it opened, unless there is a
 leader: others open theirs in the same moment, and the first is where the placement wants it."""
 
+_LOOK_S: Final = 0.02
+"""While the metadata's log waits for the disk: how often to see whether it is durable."""
+
+_WRITE_AGAIN_S: Final = 1.0
+"""After a write of the list of groups that failed."""
+
 
 class PartitionKeeper:
-    """One task calls :meth:`reconcile` whenever the metadata has changed.
+    """One task calls :meth:`reconcile` whenever the metadata has changed, or it asks so.
 
     ``machines`` holds the state of every open partition. A damaged one is left closed, as it is on
     disk, and said so once; the others go on.
+
+    A group is not opened before the command that gave it out is durable here: then the metadata's
+    log says which groups this node may have had (:mod:`quorumlog.broker.past_groups`).
     """
 
     def __init__(
@@ -38,20 +49,28 @@ class PartitionKeeper:
         host: GroupHost,
         metadata: MetadataState,
         log_config: Callable[[TopicConfig], LogConfig],
+        is_durable: Callable[[], bool],
+        look_again: Callable[[], None],
     ) -> None:
-        """``log_config`` makes the settings of a partition's log from those of its topic."""
+        """``log_config`` makes the settings of a partition's log from those of its topic.
+
+        ``is_durable`` says whether all that ``metadata`` have applied is durable on this node;
+        ``look_again`` has :meth:`reconcile` called soon.
+        """
         self.machines: dict[GroupId, PartitionMachine] = {}
         self._node_id = node_id
         self._host = host
         self._metadata = metadata
         self._log_config = log_config
+        self._is_durable = is_durable
+        self._look_again = look_again
         self._opened_with: dict[GroupId, LogConfig] = {}
         self._removed: list[GroupId] = []
         self._strays: set[GroupId] = set()
         self._damaged: set[GroupId] = set()
         self._looked_at_stored = False
-        self._list_settling = asyncio.Lock()
-        """While it is held no group is opened: which of them are new is being written."""
+        self._first_new: GroupId | None = None
+        self._list_is_settled = False
 
     def note(self, change: Change) -> None:
         """Remember what the metadata's state will not tell any more: partitions that are gone."""
@@ -88,20 +107,36 @@ class PartitionKeeper:
         if failures:
             raise failures[0]
 
+    def began_with(self, metadata_replica: Replica) -> None:
+        """Group 0 was opened, in this turn of the event loop."""
+        if not self._host.list_is_whole:
+            self._first_new = first_new_group(self._metadata, metadata_replica)
+
     async def settle_list(self, caught_up: Callable[[], Awaitable[object]]) -> None:
         """Where the list of this node's groups was lost: tell the host which came later.
 
-        Those that have a number when ``caught_up`` returns may have been here before; where that
-        cannot be written the next start sees to it.
+        Those are what the metadata's log had not given out at the start. Where it does not say
+        (:func:`first_new_group`), those that have no number yet when ``caught_up`` returns. Until
+        it is written a group that may have been here waits; then it is damaged.
         """
-        if not await self._host.lacks_groups():
-            return
-        await caught_up()
-        async with self._list_settling:
+        if await self._host.lacks_groups():
+            if self._first_new is None:
+                await caught_up()
+                self._first_new = GroupId(self._metadata.next_group)
+            await self._know_from(self._first_new)
+        self._list_is_settled = True
+        self._look_again()
+
+    async def _know_from(self, group: GroupId) -> None:
+        """Have it written, however often that fails."""
+        while True:
             try:
-                await self._host.know_groups_from(GroupId(self._metadata.next_group))
+                await self._host.know_groups_from(group)
             except (DiskFull, OSError) as error:
                 _log.warning("group_list_not_settled", error=str(error))
+            else:
+                return
+            await asyncio.sleep(_WRITE_AGAIN_S)
 
     async def _look_at_stored(self) -> None:
         """Note what became nobody's, or another's, before this node's state was saved.
@@ -176,8 +211,18 @@ class PartitionKeeper:
             return  # deleted or moved while others were opened: the next round removes it
         if group in self._host.replicas and self._opened_with[group] != config:
             await self._host.close_group(group)
-        if group not in self._host.replicas and group not in self._damaged:
-            await self._open(partition, config)
+        if group in self._host.replicas or group in self._damaged:
+            return
+        if group not in self._opened_with and not await self._may_open(group):
+            return
+        await self._open(partition, config)
+
+    async def _may_open(self, group: GroupId) -> bool:
+        """Whether it is time for the first open of ``group``; if not, it is looked at again."""
+        if not self._is_durable():
+            asyncio.get_running_loop().call_later(_LOOK_S, self._look_again)
+            return False
+        return self._list_is_settled or not await self._host.may_have_had(group)
 
     async def _open(self, partition: PartitionInfo, config: LogConfig) -> None:
         group = partition.group
@@ -187,8 +232,7 @@ class PartitionKeeper:
         is_member = self._node_id in partition.replicas
         members = Members(partition.replicas if is_member else ())
         try:
-            async with self._list_settling:
-                replica = await self._host.open_group(group, members, machine, config)
+            replica = await self._host.open_group(group, members, machine, config)
         except Corrupt as error:
             self._damaged.add(group)
             _log.error("partition_damaged", group=group, error=str(error))
