@@ -46,9 +46,9 @@ class AdminService(ClusterChanges):
         if request.replicas:
             metadata, candidates = self._broker.metadata, self._takers(alive)
             topic, takers = metadata.topic(request.name), metadata.takers(candidates)
-            check_moves(
-                metadata, resized(metadata.topics(), topic, request.replicas, takers), alive
-            )
+            moves = resized(metadata.topics(), topic, request.replicas, takers)
+            led = await self._broker.led_groups([partition.group for _, partition, _ in moves])
+            check_moves(metadata, moves, alive, led)
         command = metadata_pb2.AlterTopic(
             name=request.name,
             partitions=request.partitions,

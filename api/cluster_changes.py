@@ -18,7 +18,7 @@ from quorumlog.broker.safety import (
 )
 from quorumlog.broker.topics import NodeInfo, Standing
 from quorumlog.errors import InvalidArgument, NotFound, UnsafeChange
-from quorumlog.types import NodeId
+from quorumlog.types import METADATA_GROUP, NodeId
 
 
 class ClusterChanges(quorumlog_pb2_grpc.AdminServicer):
@@ -44,7 +44,8 @@ class ClusterChanges(quorumlog_pb2_grpc.AdminServicer):
             )
         self._check_takes([node for node in wanted if node not in partition.target])
         topic = metadata.topic(request.topic)
-        check_moves(metadata, [(topic, partition, wanted)], self._broker.alive_nodes())
+        led = await self._broker.led_groups([partition.group])
+        check_moves(metadata, [(topic, partition, wanted)], self._broker.alive_nodes(), led)
         message = metadata_pb2.AssignReplicas(group=partition.group, wanted=wanted)
         await propose(self._broker, metadata_pb2.Command(assign_replicas=message))
         return topic_message(self._broker, metadata.topic(request.topic))
@@ -61,7 +62,8 @@ class ClusterChanges(quorumlog_pb2_grpc.AdminServicer):
         if node.standing is not Standing.ACTIVE:
             raise InvalidArgument(f"node {node.name or node.id} is {node.standing}")
         wanted = tuple(sorted([*voters, node.id]))
-        check_metadata_voters(metadata, voters, wanted, self._broker.alive_nodes())
+        led = await self._broker.led_groups([METADATA_GROUP])
+        check_metadata_voters(metadata, voters, wanted, self._broker.alive_nodes(), led)
         message = metadata_pb2.SetVoters(voters=wanted, voters_index=metadata.voters_index)
         await propose(self._broker, metadata_pb2.Command(set_voters=message))
         return quorumlog_pb2.AddVoterResponse(voters=wanted)
@@ -82,12 +84,13 @@ class ClusterChanges(quorumlog_pb2_grpc.AdminServicer):
             if replacement not in alive:
                 raise UnsafeChange(f"node {request.replacement} is not up: start it first")
             self._check_takes([replacement])
-        moves = self._evacuation(node, alive, replacement)
+        moves = await self._evacuation(node, alive, replacement)
         present = self._metadata_voters()
         voters: tuple[NodeId, ...] = ()
         if node.id in present:
-            voters = voters_without(metadata, present, node.id, replacement, alive)
-            check_metadata_voters(metadata, present, voters, alive)
+            led = await self._broker.led_groups([METADATA_GROUP])
+            voters = voters_without(metadata, present, node.id, replacement, alive, led)
+            check_metadata_voters(metadata, present, voters, alive, led)
         message = metadata_pb2.RemoveNode(
             node=node.id,
             replacement=replacement or "",
@@ -109,7 +112,7 @@ class ClusterChanges(quorumlog_pb2_grpc.AdminServicer):
             others = [each for each in alive if each != node.id and metadata.may_lead(each)]
             if not others:
                 raise UnsafeChange("no other node is up that could lead: start one first")
-            moves = self._evacuation(node, alive, None) if request.replicas else []
+            moves = await self._evacuation(node, alive, None) if request.replicas else []
         message = metadata_pb2.DrainNode(
             node=node.id,
             undo=request.undo,
@@ -129,14 +132,15 @@ class ClusterChanges(quorumlog_pb2_grpc.AdminServicer):
         await propose(self._broker, metadata_pb2.Command(set_cluster=message))
         return settings_message(self._broker.metadata.settings)
 
-    def _evacuation(
+    async def _evacuation(
         self, node: NodeInfo, alive: Iterable[NodeId], replacement: NodeId | None
     ) -> list[Assignment]:
         """What the metadata will make of it, if nothing changes meanwhile; safe."""
         metadata, up = self._broker.metadata, list(alive)
         takers = metadata.takers(self._takers(up))
         moves = evacuation(metadata.topics(), node.id, takers, replacement)
-        check_moves(metadata, moves, up)
+        led = await self._broker.led_groups([partition.group for _, partition, _ in moves])
+        check_moves(metadata, moves, up, led)
         return moves
 
     def _takers(self, alive: Iterable[NodeId]) -> list[NodeId]:

@@ -1,19 +1,21 @@
 """Requests from one node to another: bootstrap, join, announce, metadata commands."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
 
 from quorumlog.api._pb import peer_pb2, peer_pb2_grpc
 from quorumlog.api.channels import PEER_CHANNEL_OPTIONS
+from quorumlog.api.led_groups import led_groups_of
 from quorumlog.api.replacements import replacements_of
+from quorumlog.broker.led_groups import LedGroup
 from quorumlog.broker.peer_calls import Introduction
 from quorumlog.broker.replacement import Replacement
 from quorumlog.errors import NotLeader, OutcomeUnknown, ProtocolError, Unavailable
 from quorumlog.rpc_status import error_from_rpc
-from quorumlog.types import NodeId
+from quorumlog.types import GroupId, NodeId
 
 _TIMEOUT_S = 5.0
 _CONNECT_TIMEOUT_S = 1.0
@@ -59,6 +61,16 @@ class GrpcPeerCalls:
         request = peer_pb2.ReplacementsRequest()
         reply = await self.call(address, "Replacements", request, _LOOK_TIMEOUT_S)
         return replacements_of(reply)
+
+    async def led_groups(
+        self, peer: NodeId, groups: Sequence[GroupId]
+    ) -> Mapping[GroupId, LedGroup]:
+        """See :class:`quorumlog.broker.peer_calls.PeerCalls`."""
+        address = self._resolve(peer)
+        if address is None:
+            raise Unavailable(f"the address of {peer} is not known yet")
+        request = peer_pb2.LedGroupsRequest(groups=groups)
+        return led_groups_of(await self.call(address, "LedGroups", request, _LOOK_TIMEOUT_S))
 
     async def identify(self, address: str) -> Introduction:
         """See :class:`quorumlog.broker.peer_calls.PeerCalls`."""

@@ -1,14 +1,17 @@
 """The Peer service: what nodes ask of each other, beside the replication stream."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from quorumlog.api._pb import peer_pb2, peer_pb2_grpc
+from quorumlog.api.led_groups import led_groups_reply
 from quorumlog.api.replacements import replacements_reply
 from quorumlog.api.status import CallContext, aborting
+from quorumlog.broker.led_groups import LedGroup
 from quorumlog.broker.peer_calls import Introduction
 from quorumlog.broker.replacement import Replacement
 from quorumlog.errors import OutcomeUnknown
+from quorumlog.types import GroupId
 
 
 class PeerPort(Protocol):
@@ -38,6 +41,8 @@ class PeerPort(Protocol):
 
     @property
     def replacements(self) -> Sequence[Replacement]: ...
+
+    def led_groups(self, groups: Sequence[GroupId]) -> Mapping[GroupId, LedGroup]: ...
 
 
 class PeerService(peer_pb2_grpc.PeerServicer):
@@ -92,3 +97,9 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         return peer_pb2.Introduction(
             node_id=own.node, cluster_id=own.cluster_id, address=own.address
         )
+
+    async def LedGroups(
+        self, request: peer_pb2.LedGroupsRequest, context: CallContext
+    ) -> peer_pb2.LedGroupsReply:
+        groups = [GroupId(group) for group in request.groups]
+        return led_groups_reply(self._port.led_groups(groups))

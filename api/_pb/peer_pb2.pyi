@@ -146,3 +146,28 @@ class ReplacementsReply(_message.Message):
     REPLACEMENTS_FIELD_NUMBER: _ClassVar[int]
     replacements: _containers.RepeatedCompositeFieldContainer[ReplacementsReply.Replacement]
     def __init__(self, replacements: _Optional[_Iterable[_Union[ReplacementsReply.Replacement, _Mapping]]] = ...) -> None: ...
+
+class LedGroupsRequest(_message.Message):
+    __slots__ = ("groups",)
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    groups: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, groups: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class LedGroupsReply(_message.Message):
+    __slots__ = ("groups",)
+    class Group(_message.Message):
+        __slots__ = ("group", "term", "voters", "outgoing", "silent")
+        GROUP_FIELD_NUMBER: _ClassVar[int]
+        TERM_FIELD_NUMBER: _ClassVar[int]
+        VOTERS_FIELD_NUMBER: _ClassVar[int]
+        OUTGOING_FIELD_NUMBER: _ClassVar[int]
+        SILENT_FIELD_NUMBER: _ClassVar[int]
+        group: int
+        term: int
+        voters: _containers.RepeatedScalarFieldContainer[str]
+        outgoing: _containers.RepeatedScalarFieldContainer[str]
+        silent: _containers.RepeatedScalarFieldContainer[str]
+        def __init__(self, group: _Optional[int] = ..., term: _Optional[int] = ..., voters: _Optional[_Iterable[str]] = ..., outgoing: _Optional[_Iterable[str]] = ..., silent: _Optional[_Iterable[str]] = ...) -> None: ...
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    groups: _containers.RepeatedCompositeFieldContainer[LedGroupsReply.Group]
+    def __init__(self, groups: _Optional[_Iterable[_Union[LedGroupsReply.Group, _Mapping]]] = ...) -> None: ...

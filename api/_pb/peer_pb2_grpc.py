@@ -79,6 +79,11 @@ class PeerStub(object):
                 request_serializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.IdentifyRequest.SerializeToString,
                 response_deserializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.Introduction.FromString,
                 _registered_method=True)
+        self.LedGroups = channel.unary_unary(
+                '/quorumlog.peer.v1.Peer/LedGroups',
+                request_serializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.LedGroupsRequest.SerializeToString,
+                response_deserializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.LedGroupsReply.FromString,
+                _registered_method=True)
 
 
 class PeerServicer(object):
@@ -139,6 +144,12 @@ class PeerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LedGroups(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -186,6 +197,11 @@ def add_PeerServicer_to_server(servicer, server):
                     servicer.Identify,
                     request_deserializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.IdentifyRequest.FromString,
                     response_serializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.Introduction.SerializeToString,
+            ),
+            'LedGroups': grpc.unary_unary_rpc_method_handler(
+                    servicer.LedGroups,
+                    request_deserializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.LedGroupsRequest.FromString,
+                    response_serializer=quorumlog_dot_api_dot___pb_dot_peer__pb2.LedGroupsReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -431,6 +447,33 @@ class Peer(object):
             '/quorumlog.peer.v1.Peer/Identify',
             quorumlog_dot_api_dot___pb_dot_peer__pb2.IdentifyRequest.SerializeToString,
             quorumlog_dot_api_dot___pb_dot_peer__pb2.Introduction.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LedGroups(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorumlog.peer.v1.Peer/LedGroups',
+            quorumlog_dot_api_dot___pb_dot_peer__pb2.LedGroupsRequest.SerializeToString,
+            quorumlog_dot_api_dot___pb_dot_peer__pb2.LedGroupsReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,10 +8,12 @@ from fakes.context import FakeContext
 from quorumlog.api._pb import quorumlog_pb2 as pb
 from quorumlog.api.admin_service import AdminService
 from quorumlog.api.replacements import replacements_of, replacements_reply
+from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.led_groups import LedGroup
 from quorumlog.broker.replacement import Replacement, Stage
 from quorumlog.errors import InvalidArgument, NotFound, ProtocolError, UnsafeChange
 from quorumlog.ports import MemberState
-from quorumlog.types import NodeId
+from quorumlog.types import METADATA_GROUP, NodeId
 
 
 @pytest.fixture
@@ -95,7 +97,8 @@ async def test_nothing_is_removed_where_no_majority_is_up(
     broker.states = {first: MemberState.FAILED, second: MemberState.FAILED}
     error = await failure(service.RemoveNode(pb.RemoveNodeRequest(node=first), context))
     assert type(error) is UnsafeChange
-    assert "t/0 has no majority of its replicas up" in str(error)
+    down = f"node-{first}, node-{second} down"
+    assert f"t/0 has no majority of voters that answers ({down})" in str(error)
     assert "start one of them again" in str(error)
     assert broker.metadata.partition("t", 0).wanted == ()
 
@@ -108,7 +111,66 @@ async def test_the_only_replica_on_a_dead_node_is_not_given_up(
     broker.states[only] = MemberState.FAILED
     error = await failure(service.RemoveNode(pb.RemoveNodeRequest(node=only), context))
     assert type(error) is UnsafeChange
-    assert "single/0 has its only replica on" in str(error)
+    assert f"single/0: the only replica does not answer (node-{only} down)" in str(error)
+
+
+async def test_a_node_that_is_up_with_replicas_that_are_not_is_not_counted(
+    broker: FakeBroker, service: AdminService, context: FakeContext
+) -> None:
+    first, second, third = held(broker)
+    broker.silent = {NodeId(second)}
+    shrunk = pb.AssignReplicasRequest(topic="t", replicas=[first, second])
+    error = await failure(service.AssignReplicas(shrunk, context))
+    assert type(error) is UnsafeChange
+    assert f"t/0 would have no majority of voters that answers (node-{second} up" in str(error)
+    broker.states[first] = MemberState.FAILED
+    moved = pb.AssignReplicasRequest(topic="t", replicas=[first, third, spare_of(broker)])
+    for call in (
+        service.AssignReplicas(moved, context),
+        service.RemoveNode(pb.RemoveNodeRequest(node=first), context),
+        service.DrainNode(pb.DrainNodeRequest(node=third, replicas=True), context),
+    ):
+        error = await failure(call)
+        assert type(error) is UnsafeChange
+        assert "t/0 has no majority of voters that answers" in str(error)
+        assert f"node-{first} down; " in str(error)
+    # Two are left of the three that vote, and of the three that will.
+    broker.states.clear()
+    await service.RemoveNode(pb.RemoveNodeRequest(node=second), context)
+    assert second not in broker.metadata.partition("t", 0).target
+
+
+async def test_a_topic_does_not_shrink_to_a_replica_that_does_not_answer(
+    broker: FakeBroker, service: AdminService, context: FakeContext
+) -> None:
+    broker.silent = {NodeId(held(broker)[0])}
+    request = pb.AlterTopicRequest(name="t", replicas=1)
+    error = await failure(service.AlterTopic(request, context))
+    assert type(error) is UnsafeChange
+    assert "t/0 would have no majority" in str(error)
+    broker.silent = set(map(NodeId, held(broker)[1:2]))
+    await service.AlterTopic(request, context)
+
+
+async def test_no_vote_on_the_metadata_goes_to_a_replica_that_does_not_answer(
+    context: FakeContext,
+) -> None:
+    """Three vote of five, one of them is to go; of the two spares one is fenced."""
+    broker = FakeBroker("a", "b", "c", "d", "e")
+    service = AdminService(broker)
+    await broker.propose_metadata(
+        metadata_pb2.Command(
+            set_voters=metadata_pb2.SetVoters(voters=["a", "b", "c"], voters_index=0)
+        )
+    )
+    voters = (NodeId("a"), NodeId("b"), NodeId("c"))
+    broker.led[METADATA_GROUP] = LedGroup(3, voters, silent=frozenset({NodeId("d")}))
+    await service.RemoveNode(pb.RemoveNodeRequest(node="c"), context)
+    assert broker.metadata.voters == ("a", "b", "e")
+    broker.led[METADATA_GROUP] = None
+    error = await failure(service.AddVoter(pb.AddVoterRequest(node="d"), context))
+    assert type(error) is UnsafeChange
+    assert "metadata has no majority of voters that answers (nobody leads on" in str(error)
 
 
 async def test_the_last_voter_stays(context: FakeContext) -> None:

@@ -1,15 +1,17 @@
 """Requests between nodes: what a failed call says of whether the request was carried out."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
 
 from quorumlog.api._pb import peer_pb2, peer_pb2_grpc
 from quorumlog.api.peer_calls import GrpcPeerCalls
+from quorumlog.api.peer_service import PeerPort, PeerService
 from quorumlog.api.status import CallContext, abort
+from quorumlog.broker.led_groups import LedGroup
 from quorumlog.broker.peer_calls import Introduction
 from quorumlog.errors import (
     NotLeader,
@@ -18,7 +20,7 @@ from quorumlog.errors import (
     QuorumlogError,
     Unavailable,
 )
-from quorumlog.types import NodeId
+from quorumlog.types import GroupId, NodeId
 
 LEADER = NodeId("leader")
 
@@ -106,6 +108,36 @@ async def another_program(answer: bytes) -> AsyncIterator[str]:
         yield f"127.0.0.1:{port}"
     finally:
         await server.stop(0)
+
+
+async def test_the_groups_that_a_node_leads_are_told_as_it_sees_them() -> None:
+    led = {
+        GroupId(0): LedGroup(7, (NodeId("a"), NodeId("b"))),
+        GroupId(1 << 40): LedGroup(9, (NodeId("a"),), (NodeId("b"),), frozenset({NodeId("c")})),
+    }
+
+    class Port:
+        def led_groups(self, groups: Sequence[GroupId]) -> Mapping[GroupId, LedGroup]:
+            return {group: led[group] for group in groups if group in led}
+
+    server = grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    service = PeerService(cast(PeerPort, Port()))
+    peer_pb2_grpc.add_PeerServicer_to_server(service, server)
+    await server.start()
+    calls = GrpcPeerCalls(lambda node: f"127.0.0.1:{port}" if node == LEADER else None)
+    assert await calls.led_groups(LEADER, [*led, GroupId(5)]) == led
+    assert await calls.led_groups(LEADER, []) == {}
+    with pytest.raises(Unavailable):
+        await calls.led_groups(NodeId("unknown"), [GroupId(0)])
+    await calls.close()
+    await server.stop(0)
+
+
+async def test_a_node_of_a_release_without_a_question_refuses_it_with_an_error() -> None:
+    async with calls_to(Leader()) as calls:
+        with pytest.raises(QuorumlogError):
+            await calls.led_groups(LEADER, [GroupId(1)])
 
 
 async def test_who_answers_at_an_address_is_told() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import cast
 
@@ -9,6 +10,7 @@ import pytest
 
 from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.controller import Controller
+from quorumlog.broker.led_groups import LedGroup
 from quorumlog.broker.peer_calls import Introduction
 from quorumlog.broker.replacement import Replacement
 from quorumlog.errors import InvariantViolation
@@ -16,7 +18,7 @@ from quorumlog.log.config import LogConfig
 from quorumlog.replication.core.members import Members
 from quorumlog.replication.host import GroupHost
 from quorumlog.replication.replica import Replica
-from quorumlog.types import METADATA_GROUP, NodeId
+from quorumlog.types import METADATA_GROUP, GroupId, NodeId
 from sim.clock import SimClock
 from sim.disk import SimDisk
 from sim.loop import SimLoop
@@ -34,6 +36,9 @@ class NoPeers:
         raise AssertionError("a single node asks nobody")
 
     async def replacements(self, peer: NodeId) -> list[Replacement]:
+        raise AssertionError("a single node asks nobody")
+
+    async def led_groups(self, peer: NodeId, groups: Sequence[GroupId]) -> dict[GroupId, LedGroup]:
         raise AssertionError("a single node asks nobody")
 
     async def identify(self, address: str) -> Introduction:

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.led_groups import LedGroup, LedGroups
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.metadata_command import raise_for
 from quorumlog.broker.note_command import SetCheckpoint
@@ -70,6 +72,9 @@ class FakeBroker:
         self.starting = False
         self.lacking: set[NodeId] = set()
         """What :meth:`lacking_nodes` gives."""
+        self.silent: set[NodeId] = set()
+        """Nodes that are up, and none of whose replicas answers."""
+        self.led: dict[GroupId, LedGroup | None] = {}
         self.elections = 0
         self._metadata = MetadataState()
         self.leader_metadata = MetadataState()
@@ -127,6 +132,21 @@ class FakeBroker:
 
     def lacking_nodes(self) -> set[NodeId]:
         return self.lacking
+
+    async def led_groups(self, groups: Sequence[GroupId]) -> LedGroups:
+        """A group's replicas answer where their nodes are up and not :attr:`silent`; its leader is
+        asked for at all nodes, unless ``led`` says what comes of that."""
+        found: dict[GroupId, LedGroup | None] = {}
+        for group in groups:
+            info = self.metadata.group(group)
+            voters = (
+                info.replicas if info is not None else tuple(n.id for n in self.metadata.nodes())
+            )
+            alive = self.alive_nodes()
+            silent = {node for node in voters if node not in alive or node in self.silent}
+            has_leader = len(voters) - len(silent) > len(voters) // 2
+            found[group] = LedGroup(TERM, voters, (), frozenset(silent)) if has_leader else None
+        return {**found, **{group: self.led[group] for group in groups if group in self.led}}
 
     async def replacements(self) -> list[Replacement]:
         return list(self.not_heard)

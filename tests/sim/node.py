@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,12 +11,14 @@ from typing import Any
 
 from quorumlog.api._pb import peer_pb2, quorumlog_pb2
 from quorumlog.api.admin_service import AdminService
+from quorumlog.api.led_groups import led_groups_of
 from quorumlog.api.limits import Limits
 from quorumlog.api.log_service import LogService
 from quorumlog.api.peer_service import PeerService
 from quorumlog.broker.balance import BalanceConfig
 from quorumlog.broker.broker import Broker
 from quorumlog.broker.controller import Controller
+from quorumlog.broker.led_groups import LedGroup
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.peer_calls import Introduction
 from quorumlog.broker.replacement import Replacement
@@ -80,6 +82,7 @@ class _PeerPort:
     def __init__(self, controller: Controller, introduction: Introduction) -> None:
         self._controller = controller
         self._introduction = introduction
+        self.led_groups = controller.survey.here
 
     async def propose(self, command: bytes) -> bytes:
         return (await self._controller.propose_here(command)).SerializeToString()
@@ -96,12 +99,8 @@ class SimPeerCalls:
         self._roster = roster
 
     async def propose(self, peer: NodeId, command: bytes) -> bytes:
-        known = (each.tags for each in self._roster.members)
-        address = next((tags["rpc"] for tags in known if tags["id"] == peer), None)
-        if address is None:
-            raise NotLeader("the leader's address is not known yet")
         request = peer_pb2.ProposeRequest(command=command)
-        reply = await self._connector.connect(address).unary(
+        reply = await self._connector.connect(self._address_of(peer)).unary(
             "/quorumlog.peer.v1.Peer/Propose", request, peer_pb2.ProposeReply, 12.0
         )
         return bytes(reply.result)
@@ -109,6 +108,17 @@ class SimPeerCalls:
     async def replacements(self, peer: NodeId) -> Sequence[Replacement]:
         """Nobody here looks at the state of the cluster."""
         return ()
+
+    async def led_groups(
+        self, peer: NodeId, groups: Sequence[GroupId]
+    ) -> Mapping[GroupId, LedGroup]:
+        reply = await self._connector.connect(self._address_of(peer)).unary(
+            "/quorumlog.peer.v1.Peer/LedGroups",
+            peer_pb2.LedGroupsRequest(groups=groups),
+            peer_pb2.LedGroupsReply,
+            1.0,
+        )
+        return led_groups_of(reply)
 
     async def identify(self, address: str) -> Introduction:
         found = await self._connector.connect(address).unary(
@@ -118,6 +128,13 @@ class SimPeerCalls:
             1.0,
         )
         return Introduction(NodeId(found.node_id), found.cluster_id, found.address)
+
+    def _address_of(self, peer: NodeId) -> str:
+        known = (each.tags for each in self._roster.members)
+        address = next((tags["rpc"] for tags in known if tags["id"] == peer), None)
+        if address is None:
+            raise NotLeader("the leader's address is not known yet")
+        return address
 
 
 class _WatchedHost(GroupHost):

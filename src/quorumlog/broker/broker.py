@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from quorumlog.broker._pb import metadata_pb2
 from quorumlog.broker.controller import Controller
+from quorumlog.broker.led_groups import LedGroups
 from quorumlog.broker.led_partition import LedPartition
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.note_keeper import NoteKeeper
@@ -274,6 +275,10 @@ class Broker:
         """See :class:`BrokerPort`."""
         return self._controller.gossip.lacking()
 
+    async def led_groups(self, groups: Sequence[GroupId]) -> LedGroups:
+        """See :class:`BrokerPort`."""
+        return await self._controller.survey.ask(groups, self.alive_nodes())
+
     def partition_status(self, group: GroupId) -> PartitionStatus:
         """Exact where this node leads, what it last heard where it follows, a guess elsewhere."""
         replica = self._host.replicas.get(group)
@@ -323,7 +328,7 @@ class Broker:
         voters = replica.core.members.voters
         order = [*(node for node in info.target if node in voters), *voters]
         others = [node for node in dict.fromkeys(order) if node != self.node_id]
-        chosen = target or next(iter(self._alive_first(others)), None)
+        chosen = target or next(iter(self._able_first(replica, others)), None)
         if chosen is None or chosen not in voters:
             raise InvalidArgument(
                 f"{self._name_of(chosen)} has no replica of {topic}/{partition}; its replicas are "
@@ -344,10 +349,15 @@ class Broker:
     def _name_of(self, node: NodeId | None) -> str:
         return "no other node" if node is None else names_of(self._metadata, [node])
 
-    def _alive_first(self, nodes: list[NodeId]) -> list[NodeId]:
+    def _able_first(self, replica: Replica, nodes: list[NodeId]) -> list[NodeId]:
+        """Those of the voters ``nodes`` first that are up, answer and may lead."""
         alive = set(self.alive_nodes())
-        may_lead = self._metadata.may_lead
-        return sorted(nodes, key=lambda node: (node not in alive, not may_lead(node)))
+
+        def unable(node: NodeId) -> tuple[bool, bool]:
+            is_up = node in alive and replica.answers(node)
+            return not is_up, not self._metadata.may_lead(node)
+
+        return sorted(nodes, key=unable)
 
     # -- who leads -----------------------------------------------------------------------------
 

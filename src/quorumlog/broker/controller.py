@@ -16,6 +16,7 @@ from quorumlog.broker.balance import BalanceConfig, LeaderBalance
 from quorumlog.broker.claim_check import ClaimCheck
 from quorumlog.broker.drainer import Drainer
 from quorumlog.broker.gossip_view import GossipView
+from quorumlog.broker.group_survey import GroupSurvey
 from quorumlog.broker.keeper import PartitionKeeper
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.metadata_changes import Applied, Change
@@ -96,6 +97,7 @@ class Controller:
         self._tasks: list[asyncio.Task[None]] = []
         self._waiting: list[asyncio.Future[None]] = []
         self._on_failure = on_failure
+        self.survey = GroupSurvey(node_id=node_id, host=host, calls=calls)
         self._proposer = proposer = MetadataProposer(
             node_id=node_id, replica=lambda: self.replica, calls=calls
         )

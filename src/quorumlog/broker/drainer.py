@@ -58,7 +58,8 @@ class Drainer:
             asyncio.get_running_loop().call_later(_LOOK_S, self._look_again)
 
     def _successor_of(self, replica: Replica) -> NodeId | None:
-        """A voter that may lead, is up and has the most of the log: the first in the placement."""
+        """A voter that may lead, whose node is up and whose replica answers, with the most of the
+        log: the first in the placement."""
         leadership = replica.core.leadership
         if leadership is None:
             return None
@@ -67,7 +68,8 @@ class Drainer:
         found: list[tuple[int, int, NodeId]] = []
         for voter in replica.core.members.voters:
             progress = leadership.progress_of(voter)
-            if progress is None or not self._is_alive(voter) or not self._metadata.may_lead(voter):
+            takes_part = self._is_alive(voter) and replica.answers(voter)
+            if progress is None or not takes_part or not self._metadata.may_lead(voter):
                 continue
             place = order.index(voter) if voter in order else len(order)
             found.append((-progress.match_index, place, voter))

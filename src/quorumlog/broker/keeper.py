@@ -71,6 +71,7 @@ class PartitionKeeper:
         self._looked_at_stored = False
         self._first_new: GroupId | None = None
         self._list_is_settled = False
+        self._waits_for_disk = False
 
     def note(self, change: Change) -> None:
         """Remember what the metadata's state will not tell any more: partitions that are gone."""
@@ -99,11 +100,14 @@ class PartitionKeeper:
                 await self._let_go(group)
             except (QuorumlogError, OSError) as error:
                 failures.append(error)
+        self._waits_for_disk = False
         for topic, partition in self._metadata.groups_of(self._node_id):
             try:
                 await self._keep(partition, self._log_config(topic.config))
             except (QuorumlogError, OSError) as error:
                 failures.append(error)
+        if self._waits_for_disk:
+            asyncio.get_running_loop().call_later(_LOOK_S, self._look_again)
         if failures:
             raise failures[0]
 
@@ -220,7 +224,7 @@ class PartitionKeeper:
     async def _may_open(self, group: GroupId) -> bool:
         """Whether it is time for the first open of ``group``; if not, it is looked at again."""
         if not self._is_durable():
-            asyncio.get_running_loop().call_later(_LOOK_S, self._look_again)
+            self._waits_for_disk = True
             return False
         return self._list_is_settled or not await self._host.may_have_had(group)
 

@@ -1,11 +1,12 @@
 """What the metadata's nodes ask of each other, beside replication."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from quorumlog.broker.led_groups import LedGroup
 from quorumlog.broker.replacement import Replacement
-from quorumlog.types import NodeId
+from quorumlog.types import GroupId, NodeId
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,12 @@ class PeerCalls(Protocol):
 
         Raises Unavailable, or what ``peer`` answers; within about a second.
         """
+        ...
+
+    async def led_groups(
+        self, peer: NodeId, groups: Sequence[GroupId]
+    ) -> Mapping[GroupId, LedGroup]:
+        """Those of ``groups`` that ``peer`` leads; raises as :meth:`replacements`."""
         ...
 
     async def identify(self, address: str) -> Introduction:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from quorumlog.broker._pb import metadata_pb2
+from quorumlog.broker.led_groups import LedGroups
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.notes import Notes
 from quorumlog.broker.replacement import Replacement
@@ -253,4 +254,9 @@ class BrokerPort(Protocol):
     def lacking_nodes(self) -> set[NodeId]:
         """Those that cannot take over a replica of a partition that there is, new ones only: they
         lost the list of what they have had."""
+        ...
+
+    async def led_groups(self, groups: Sequence[GroupId]) -> LedGroups:
+        """``groups``, 0 too, as their leaders see them, asked for at all nodes that are up; waits a
+        moment for a leader to be elected."""
         ...

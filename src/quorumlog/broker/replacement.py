@@ -8,7 +8,9 @@ doing nothing: a copy too few for a while is mended by the node coming back, or 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Final
 
+from quorumlog.broker.led_groups import LedGroups
 from quorumlog.broker.metadata import MetadataState
 from quorumlog.broker.moves import Assignment, evacuation
 from quorumlog.broker.safety import check_metadata_voters, check_moves, names_of, voters_without
@@ -16,6 +18,10 @@ from quorumlog.broker.topics import NodeInfo, PartitionInfo, Standing, Topic
 from quorumlog.errors import UnsafeChange
 from quorumlog.ports import MemberState
 from quorumlog.types import GroupId, NodeId
+
+_NOT_ASKED: Final[LedGroups] = {}
+"""Leaders are not asked every second about all that a node had: a partition whose replicas do not
+answer, though their nodes are up, is ordered to be elsewhere too, and stays until they do."""
 
 
 class Stage(StrEnum):
@@ -143,7 +149,7 @@ def _voters_instead(
     metadata: MetadataState, present: Sequence[NodeId], node: NodeId, alive: Sequence[NodeId]
 ) -> tuple[NodeId, ...]:
     """As many voters as before. Raises UnsafeChange: there is nobody to take the vote."""
-    voters = voters_without(metadata, present, node, None, alive)
+    voters = voters_without(metadata, present, node, None, alive, _NOT_ASKED)
     if len(voters) < len(present):
         raise UnsafeChange(
             "no node is there to take its vote on the cluster's metadata: start another node"
@@ -155,7 +161,7 @@ def _voters_instead(
             f"{', '.join(unknown)} votes on the cluster's metadata and was never registered: start "
             "it, and its vote and this one's can be settled"
         )
-    check_metadata_voters(metadata, present, voters, alive)
+    check_metadata_voters(metadata, present, voters, alive, _NOT_ASKED)
     return voters
 
 
@@ -170,4 +176,4 @@ def _check_movable(
     """Raise UnsafeChange unless another node can take the replica, with a majority up before and
     after."""
     alone = [replace(topic, partitions=(partition,))]
-    check_moves(metadata, evacuation(alone, node, takers, None), alive)
+    check_moves(metadata, evacuation(alone, node, takers, None), alive, _NOT_ASKED)

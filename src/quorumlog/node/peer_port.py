@@ -24,6 +24,7 @@ class NodePeerPort:
         self._bootstrap = bootstrap
         self._controller = controller
         self._calls = calls
+        self.led_groups = controller.survey.here
         self.announce = peers.answer
         self.introduce = peers.introduce
         self.bootstrap_prepare = bootstrap.prepare

@@ -4,11 +4,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from quorumlog.api._pb import peer_pb2
 from quorumlog.api.peers import GrpcPeers
+from quorumlog.broker.led_groups import LedGroup
 from quorumlog.broker.replacement import Replacement
 from quorumlog.errors import IdentityError, Unavailable, WrongCluster
 from quorumlog.node.bootstrap import Bootstrap
 from quorumlog.replicated.names import name_of
-from quorumlog.types import NodeId
+from quorumlog.types import GroupId, NodeId
 
 
 class GroupPeerPort:
@@ -34,6 +35,10 @@ class GroupPeerPort:
 
     replacements: Sequence[Replacement] = ()
     """A group has no partitions to make anew elsewhere."""
+
+    def led_groups(self, groups: Sequence[GroupId]) -> Mapping[GroupId, LedGroup]:
+        """Nobody here orders where replicas are."""
+        return {}
 
     async def join(self, request: peer_pb2.JoinRequest) -> peer_pb2.JoinReply:
         """Tell a node that comes later who formed the group; it has no part in it by that.
