@@ -16,7 +16,7 @@ class Bounds:
     ``mean_probe_s``: until some probe of it fails, on average (SWIM §3.1: e/(e - 1) periods until
     somebody chooses it, and the period of that probe). ``longest_probe_s``: until everybody's did
     (SWIM §4.3: it is the last of one round and of the next). ``shortest_s``, ``longest_s``: from
-    the first suspicion to the first failure (Lifeguard §IV-B), where of three members one that doubts
+    the first suspicion to the first failure (Lifeguard §IV-B); of three members one that doubts
     itself waits as long as one of many whom nobody confirms. ``spread_s``: from there until
     everybody knows, as long as the news is sent at all (SWIM §4.1).
     """

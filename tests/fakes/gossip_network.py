@@ -28,6 +28,7 @@ LOOK_EVERY_S = 0.01
 HEADER_BYTES = 28
 
 HANDSHAKE_RETRY_S: Final = 1.0
+SEGMENT_BYTES: Final = 1448
 SEGMENT_RETRY_S: Final = 0.2
 """After these TCP sends a lost segment again, the first of a connection or another; then after
 twice as long (RFC 6298, with Linux's minimum)."""
@@ -67,9 +68,9 @@ class Node:
 class GossipNetwork:
     """Packets are lost with probability ``loss`` and take 0.2 to 20 ms.
 
-    Streams work between nodes that can reach each other. States arrive at once; pings, which the
-    configuration may turn off, are late by what TCP has to send again when it loses
-    ``stream_loss`` of its segments.
+    Streams work between nodes that can reach each other, and are late by what TCP has to send
+    again when it loses ``stream_loss`` of its segments: states, which are given up after their
+    timeout, and pings, which the configuration may turn off.
     """
 
     def __init__(
@@ -276,31 +277,40 @@ class GossipNetwork:
     def _exchange(self, source: Node, address: Address, join: bool) -> None:
         question = encode_push_pull(source.core.local_state(join=join))
         source.stream_bytes += len(question)
-        at = max(self.now, source.held_until) + self._delay()
-        self._at(at, self._question, source, address, question)
+        start = max(self.now, source.held_until)
+        give_up_at = start + self.config.stream_timeout_s
+        at = start + self._connected_s() + self._carried_s(question)
+        if at < give_up_at:
+            self._at(at, self._question, source, address, question, give_up_at)
 
-    def _question(self, source: Node, address: Address, question: bytes) -> None:
+    def _question(self, source: Node, address: Address, question: bytes, give_up_at: float) -> None:
         target = self._reachable(source.address, address)
         if target is not None and self._reachable(address, source.address):
-            self._serve(source, target, question)
+            self._serve(source, target, question, give_up_at)
 
-    def _serve(self, source: Node, target: Node, question: bytes) -> None:
-        if not target.running or self._waits(target, self._serve, source, target, question):
+    def _serve(self, source: Node, target: Node, question: bytes, give_up_at: float) -> None:
+        """It reads what has arrived, also when nobody waits for its answer any more."""
+        arguments = (source, target, question, give_up_at)
+        if not target.running or self._waits(target, self._serve, *arguments):
             return
         target.core.receive_push_pull(_decoded(question), self.now)
         answer = encode_push_pull(target.core.local_state(join=False))
         target.stream_bytes += len(answer)
-        self._at(self.now + self._delay(), self._answer, source, answer)
+        at = self.now + self._carried_s(answer)
+        if at < give_up_at:
+            self._at(at, self._answer, source, answer, give_up_at)
         self._drain(target)
 
-    def _answer(self, source: Node, answer: bytes) -> None:
-        if source.running and not self._waits(source, self._answer, source, answer):
+    def _answer(self, source: Node, answer: bytes, give_up_at: float) -> None:
+        if not source.running or self.now >= give_up_at:
+            return
+        if not self._waits(source, self._answer, source, answer, give_up_at):
             source.core.receive_push_pull(_decoded(answer), self.now)
             self._drain(source)
 
     def _stream_ping(self, source: Node, address: Address, ping: Ping, timeout_s: float) -> None:
-        late_s = 2 * self._lost_s(HANDSHAKE_RETRY_S) + 2 * self._lost_s(SEGMENT_RETRY_S)
-        at = max(self.now, source.held_until) + 4 * self._delay() + late_s
+        needed_s = self._connected_s() + self._carried_s(b"ping") + self._carried_s(b"ack")
+        at = max(self.now, source.held_until) + needed_s
         if at < self.now + timeout_s:
             self._at(at, self._pinged, source, address, ping)
 
@@ -313,6 +323,15 @@ class GossipNetwork:
         if ack is not None:
             source.core.receive_stream_ack(ack, self.now)
             self._drain(source)
+
+    def _connected_s(self) -> float:
+        """How long a handshake takes."""
+        return sum(self._delay() + self._lost_s(HANDSHAKE_RETRY_S) for _ in range(2))
+
+    def _carried_s(self, data: bytes) -> float:
+        """How long ``data`` takes, all its segments sent at once: as long as the last of them."""
+        segments = range(math.ceil(len(data) / SEGMENT_BYTES)) if self.stream_loss else ()
+        return self._delay() + max((self._lost_s(SEGMENT_RETRY_S) for _ in segments), default=0.0)
 
     def _lost_s(self, first_retry_s: float) -> float:
         """How late a segment is."""
