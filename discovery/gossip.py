@@ -59,6 +59,9 @@ class Gossip:
     bound, ``advertised`` the one that others are told.
     """
 
+    seeds: SeedFinder
+    """Whom it was told of, and whether they were tried."""
+
     def __init__(
         self,
         core: GossipCore,
@@ -156,6 +159,7 @@ class Gossip:
                 resolver=resolver,
                 config=config,
             )
+            gossip.seeds = finder
             await gossip._run(packets, stream, finder)
             if keys is not None and keys.path:
                 gossip._spawn(watch_key_file(keys, config.key_check_interval_s))

@@ -5,6 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from ipaddress import IPv6Address
 from typing import Final
 
 import structlog
@@ -24,6 +25,8 @@ _FIRST_WAIT_SHARE: Final = 1 / 40
 _LOG_INTERVAL_S: Final = 30.0
 _ADDRESSES: Final = "dns+a://"
 _SERVICE: Final = "dns+srv://"
+_NO_HOST: Final = re.compile(r"[]:/[\s]")
+"""What neither a name nor an IPv4 address has in it."""
 _SERVICE_NAME: Final = re.compile(r"(_[a-zA-Z0-9-]{1,62}\.){2}[a-zA-Z0-9_.-]{1,120}")
 
 
@@ -50,21 +53,37 @@ class Seed:
 def parse_seed(text: str) -> Seed:
     """``HOST:PORT``, ``dns+a://HOST:PORT`` or ``dns+srv://_SERVICE._PROTOCOL.NAME``, where HOST is
     a name, an IPv4 or a bracketed IPv6 address. Raises ``ConfigError``."""
+    if "," in text:
+        raise ConfigError(
+            f"the seed {text!r} has a comma in it: give each seed by itself, --join A:7946 "
+            '--join B:7946, in a file join = ["A:7946", "B:7946"]'
+        )
     if text.startswith(_SERVICE):
         name = text.removeprefix(_SERVICE)
         if not _SERVICE_NAME.fullmatch(name):
             raise ConfigError(f"the seed {text!r} is not dns+srv://_SERVICE._PROTOCOL.NAME")
         return Seed(SeedKind.SERVICE, name, 0)
     kind = SeedKind.ADDRESSES if text.startswith(_ADDRESSES) else SeedKind.MEMBER
-    host, _, port = text.removeprefix(_ADDRESSES).rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
+    written, _, port = text.removeprefix(_ADDRESSES).rpartition(":")
+    host = _host(written)
     is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65_536
-    if not host or "/" in host or not is_port:
+    if not host or not is_port:
         raise ConfigError(
             f"the seed {text!r} is not HOST:PORT, dns+a://HOST:PORT or "
-            "dns+srv://_SERVICE._PROTOCOL.NAME"
+            "dns+srv://_SERVICE._PROTOCOL.NAME, where HOST is a name, an IPv4 address or an IPv6 "
+            "address in brackets"
         )
     return Seed(kind, host, int(port))
+
+
+def _host(written: str) -> str:
+    """Without the brackets of an IPv6 address; empty: it is none."""
+    if written.startswith("[") and written.endswith("]"):
+        try:
+            return str(IPv6Address(written[1:-1]))
+        except ValueError:
+            return ""
+    return "" if _NO_HOST.search(written) else written
 
 
 class SeedFinder:
@@ -94,6 +113,20 @@ class SeedFinder:
         self._running = running
         self._config = config
         self._limits = {seed: RateLimit(_LOG_INTERVAL_S) for seed in seeds}
+        self._is_own: dict[str, bool] = {}
+        """By seed, of its last try: whether it was this node, and nobody else."""
+
+    @property
+    def tried(self) -> bool:
+        """Whether each seed was tried once, at all its addresses until one answered; what those
+        who answered know is known here. True where there are none."""
+        return len(self._is_own) == len(self._seeds)
+
+    @property
+    def only_this_node(self) -> bool:
+        """Whether each seed was this node and nobody else when it was last tried; one that did not
+        answer, or has no address, may be somebody else. True where there are none."""
+        return self.tried and all(self._is_own.values())
 
     async def run(self) -> None:
         """Until cancelled. While alone the wait doubles from a fortieth of ``seed_retry_s``.
@@ -127,8 +160,15 @@ class SeedFinder:
             reason = error
         call = self._call_one if seed.kind is SeedKind.MEMBER else self._call_all
         found, failure = await call(addresses)
+        self._is_own[text] = self._are_own(addresses)
         if not found:
             self._report(text, addresses, failure or reason)
+
+    def _are_own(self, addresses: list[Address]) -> bool:
+        """Whether they are this node's, as far as it can reach them: of its family of addresses."""
+        own = self._running()[0]
+        reachable = [each for each in addresses if (":" in each[0]) == (":" in own[0])]
+        return bool(reachable) and all(each == own for each in reachable)
 
     async def _resolve(self, seed: Seed) -> list[Address]:
         """At most ``MAX_ADDRESSES``, none twice. Raises ``OSError`` when nothing was found."""
