@@ -1,7 +1,8 @@
 """The promises of the system, checked after every turn of the loop on every replica that ran.
 
-Cheap because incremental: a replica whose term, role, commit index and log end are as before is
-left alone. History and rules: :mod:`sim.history`.
+Cheap because incremental: a replica whose term, role, commit index and log end are as before
+(:mod:`sim.glance`) is left alone, and its state is compared only when its state machine was told
+something. In the end all states are, once more. History and rules: :mod:`sim.history`.
 """
 
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from quorumlog.replication.wire import decode
 from quorumlog.types import METADATA_GROUP, GroupId, NodeId
 from sim.bounds import check_bounds
 from sim.endings import Endings
+from sim.glance import Glance
 from sim.history import GroupHistory, Violation
 from sim.moves import MoveWatch
 from sim.node import DATA_DIRECTORY, SimNode
@@ -37,7 +39,10 @@ class _Seen:
     """A replica as it was last looked at; outlives its process."""
 
     replica: Replica | None = None
-    state: tuple[object, ...] = ()
+    led_in: int | None = None
+    """The term that it led in, when it did."""
+    compared_at: tuple[object, ...] = ()
+    """What a state machine was told when its state was last compared: see ``_told``."""
     batches: list[Batch] = field(default_factory=list)
     durable_index: int = 0
     commit_index: int = 0
@@ -56,7 +61,7 @@ class Checker(Endings):
         self.checked = 0
         self._moves = MoveWatch(nodes, self.histories)
         self._seen: dict[tuple[NodeId, int], _Seen] = {}
-        self._open: dict[Process, dict[GroupId, Replica]] = {}
+        self._open: dict[Process, dict[GroupId, Glance]] = {}
         """Replicas of a process that were open in it, and are not known to be closed."""
         self._states = States()
         self._violation: Violation | None = None
@@ -66,6 +71,12 @@ class Checker(Endings):
         if found is None:
             found = self.histories[group] = GroupHistory(group)
         return found
+
+    def _seen_of(self, node: NodeId, group: int) -> _Seen:
+        seen = self._seen.get((node, group))
+        if seen is None:
+            seen = self._seen[node, group] = _Seen()
+        return seen
 
     # -- after every turn ----------------------------------------------------------------------
 
@@ -81,16 +92,20 @@ class Checker(Endings):
             if known is None:
                 known = self._open[process] = {}
             for group, replica in replicas.items():
-                self._look_at(node.node_id, group, replica)
-                known[group] = replica
+                glance = known.get(group)
+                if glance is None or glance.replica is not replica:
+                    glance = known[group] = Glance(replica)
+                if glance.numbers() != glance.seen:
+                    self._look_at(node.node_id, group, glance)
             if len(known) > len(replicas):
                 for group in known.keys() - replicas.keys():
                     # One that is being closed still flushes and answers.
-                    self._look_at(node.node_id, group, known[group])
+                    if known[group].numbers() != known[group].seen:
+                        self._look_at(node.node_id, group, known[group])
 
-    def _look_at(self, node: NodeId, group: GroupId, replica: Replica) -> None:
+    def _look_at(self, node: NodeId, group: GroupId, glance: Glance) -> None:
         try:
-            self._check(node, group, replica)
+            self._check(node, group, glance)
         except Corrupt as error:
             # Found by who looks here, before anybody on the node had to read there: said at once,
             # or what it acknowledges from now on would not be known.
@@ -99,33 +114,17 @@ class Checker(Endings):
                 raise
             machine.process.context().run(machine.host.report_damage, group, error)
 
-    def _check(self, node: NodeId, group: GroupId, replica: Replica) -> None:
+    def _check(self, node: NodeId, group: GroupId, glance: Glance) -> None:
+        replica = glance.replica
         core, log = replica.core, replica.log
-        state = (
-            replica,
-            core.term,
-            core.role,
-            core.commit_index,
-            log.last_index,
-            log.last_term,
-            log.durable_index,
-            replica.applied_index,
-            log.start_offset,
-            log.start_index,
-            replica.failure,
-            core.asleep,
-        )
-        seen = self._seen.get((node, group))
-        if seen is None:
-            seen = self._seen[node, group] = _Seen()
-        if state == seen.state:
-            return
+        seen = self._seen_of(node, group)
         if seen.replica is not replica and not self._nodes[node].up:
             # It was opened and died in this very turn: its files can no longer be read.
             return
         self.checked += 1
-        was_leader = seen.state[1:3] == (core.term, Role.LEADER) and seen.replica is replica
-        seen.state = state
+        glance.seen = glance.numbers()
+        was_leader = seen.led_in == core.term and seen.replica is replica
+        seen.led_in = core.term if core.role is Role.LEADER else None
         if replica.failure is not None or log.is_fenced:
             # The log knows before its replica does: the flush is still on its way back. One that
             # was cut short by the death of its process in this very turn knows nothing more.
@@ -151,7 +150,10 @@ class Checker(Endings):
             self._check_commit_rule(node, group, replica, seen)
         self._follow_commits(node, history, seen, replica)
         if replica.awaited is None:
-            self._check_state(node, history, replica)
+            told = _told(replica)
+            if seen.compared_at != told:
+                self._check_state(node, history, replica)
+                seen.compared_at = told
             self._check_start(node, history, replica)
         settings = self._nodes[node].world.settings.replication
         check_bounds(f"{node} group {group}", replica, settings, seen.largest_batch_bytes)
@@ -200,6 +202,7 @@ class Checker(Endings):
         if saved.damage:
             raise Violation(f"{node} group {group} comes back with {saved.damage[0]}")
         seen.replica = replica
+        seen.compared_at = ()
         seen.batches = []
         seen.commit_index = 0
 
@@ -265,6 +268,13 @@ class Checker(Endings):
                 "through it come to"
             )
 
+    def check_states(self) -> None:
+        """Every state is what its log comes to, also where nothing was applied since it was."""
+        for node in self._members:
+            for group, replica in node.host.replicas.items() if node.host else ():
+                if replica.awaited is None:
+                    self._check_state(node.node_id, self.history(group), replica)
+
     def _check_start(self, node: NodeId, history: GroupHistory, replica: Replica) -> None:
         """The log begins where what is applied says; further on only where that is committed."""
         applied, newest = history.starts[replica.applied_index], history.starts[-1]
@@ -299,7 +309,7 @@ class Checker(Endings):
 
     def left(self, node: NodeId, group: GroupId) -> None:
         """``node`` has deleted its replica of ``group``."""
-        seen = self._seen.setdefault((node, group), _Seen())
+        seen = self._seen_of(node, group)
         # One that left before may be opened, empty, until its process knows as much again.
         if not self._moves.left(node, group) and seen.durable_index:
             self._violation = Violation(f"{node} deletes its replica of group {group} unasked")
@@ -330,8 +340,9 @@ class Checker(Endings):
             self._violation = self._violation or violation
 
     def _promise_term(self, node: str, group: int, term: int) -> None:
-        seen = self._seen.setdefault((NodeId(node), group), _Seen())
-        seen.promised_term = max(seen.promised_term, term)
+        seen = self._seen_of(NodeId(node), group)
+        if term > seen.promised_term:
+            seen.promised_term = term
 
     def _check_voter(self, node: NodeId, group: GroupId, message: VoteResponse) -> None:
         host, seen = self._nodes[node].host, self._seen[node, group]
@@ -351,6 +362,11 @@ class Checker(Endings):
                     f"{node} group {group} acknowledges {message.match_index} "
                     f"and is durable through {durable_index}"
                 )
+
+
+def _told(replica: Replica) -> tuple[object, ...]:
+    """What is applied, appended, and whether it leads: all that a state machine hears of."""
+    return replica.applied_index, replica.log.last_index, replica.core.role
 
 
 def _holds(batches: list[Batch], index: int, head: bytes) -> bool:

@@ -1,6 +1,8 @@
 """What one Raft group has done so far, as an omniscient observer knows it."""
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from quorumlog.broker._pb.metadata_pb2 import Command
 from quorumlog.broker.note_command import is_note_command
@@ -110,10 +112,14 @@ class GroupHistory:
         """A state made from a log that begins there is that of the whole log from this index on."""
         if start_index == 1:
             return 0
-        before = self.committed[: start_index - 1][-1].header
-        for index, start in enumerate(self.starts):
-            if start.free_index >= before.index and start.offset >= before.next_offset:
-                return index
+        before = self.committed[min(start_index - 1, len(self.committed)) - 1].header
+        # Neither of the two ever goes back.
+        index = max(
+            bisect_left(self.starts, before.index, key=attrgetter("free_index")),
+            bisect_left(self.starts, before.next_offset, key=attrgetter("offset")),
+        )
+        if index < len(self.starts):
+            return index
         raise Violation(
             f"group {self.group}: a log begins behind {before}, and commands only got to "
             f"{self.starts[-1]}"

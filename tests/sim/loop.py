@@ -93,8 +93,9 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         """One turn: what is due now, each handle in its process or not at all."""
-        ready = self._ready
-        self._collect_due()
+        ready, timers = self._ready, self._timers
+        if not ready or (timers and timers[0][0] <= self._now_s):
+            self._collect_due()
         ran: dict[Process, None] = {}
         for _ in range(len(ready)):
             handle: Any = ready.popleft()

@@ -4,6 +4,7 @@ import pytest
 
 from sim.mutant import Mutant, hunt
 from sim.mutants import MUTANTS
+from sim.quiet import no_collector
 from sim.simulation import Simulation
 from sim.swarm import Swarm
 
@@ -12,7 +13,8 @@ QUICK_SEEDS = 50
 
 
 def _run(mutant: Mutant, seed: int) -> None:
-    Simulation(mutant.shape(Swarm.drawn(seed))).run()
+    with no_collector():
+        Simulation(mutant.shape(Swarm.drawn(seed))).run()
 
 
 def _named(mutant: Mutant) -> str:
