@@ -13,7 +13,7 @@ and whose partitions are ``[group, replicas]``; format 1, which also had ``fsync
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 from quorumlog.broker.cluster_settings import ClusterSettings
@@ -25,6 +25,8 @@ from quorumlog.types import GroupId, NodeId
 FORMAT: Final = 5
 
 _READABLE: Final = (1, 2, 3, 4, FORMAT)
+
+_CONFIG_KEYS: Final = tuple(each.name for each in fields(TopicConfig))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,8 @@ def encode(contents: Contents) -> bytes:
             {
                 "name": topic.name,
                 "replicas": topic.replicas,
-                "config": asdict(topic.config),
+                # Every topic at every saved state: `asdict`, which copies deeply, takes longer.
+                "config": {key: getattr(topic.config, key) for key in _CONFIG_KEYS},
                 "partitions": [_encode_partition(each) for each in topic.partitions],
             }
             for topic in contents.topics
