@@ -1,6 +1,9 @@
 """Tests are the same every time. ``make explore`` has Hypothesis search where it has not been.
 
 The hunt for all mutants takes a while: it runs when it is asked for (``-m mutants``).
+
+The tests that start nodes come first. On several workers (``--dist worksteal``) they are one
+worker's then, one after the other, and while they wait the others have the cores.
 """
 
 import os
@@ -18,6 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
     if "mutants" in str(config.getoption("markexpr")):
         return
     kept = [item for item in items if item.get_closest_marker("mutants") is None]

@@ -35,12 +35,12 @@ def test_where_the_topic_is_synced_by_interval_no_power_is_cut_before_the_end() 
 def test_in_some_seeds_records_are_deleted_and_readers_find_them_gone() -> None:
     deleting = [swarm for swarm in map(Swarm.drawn, range(1000)) if swarm.deletes]
     assert 300 < len(deleting) < 420
-    runs = [Simulation(swarm) for swarm in deleting[:15]]
+    runs = [Simulation(swarm) for swarm in deleting[:8]]
     for each in runs:
         each.run()
     histories = [list(each.checker.histories.values()) for each in runs]
-    assert sum(any(h.starts[-1].offset > 0 for h in found) for found in histories) > 10
-    assert sum(any(h.starts[-1].free_index > 0 for h in found) for found in histories) > 5
+    assert sum(any(h.starts[-1].offset > 0 for h in found) for found in histories) > 4
+    assert sum(any(h.starts[-1].free_index > 0 for h in found) for found in histories) > 2
     assert sum(each.workload.skipped for each in runs) > 0
     first_indexes = [
         replica.log.start_index
