@@ -19,6 +19,7 @@ import structlog
 from quorumlog.discovery.config import GossipConfig
 from quorumlog.discovery.core.gossip_core import GossipCore
 from quorumlog.discovery.core.output import (
+    ClaimRefused,
     EventReceived,
     KeysAsked,
     MemberChanged,
@@ -326,6 +327,8 @@ class Gossip:
                 for reader in self._readers:
                     reader.note(member)
                 self._call(self._change_handlers, member)
+            case ClaimRefused(_, address, _):
+                self._rejections.count(address, output.error(), self._loop.time())
             case NameConflicted():
                 self._report_conflict(output)
             case EventReceived():

@@ -15,8 +15,8 @@ _LOG_INTERVAL_S: Final = 10.0
 
 class Rejections:
     """``counts`` has the errors' ``reason``: PROTOCOL_ERROR (malformed), FOREIGN_PEER (another
-    label or key), REPLAYED_PACKET, OVERSIZED_MESSAGE, and BROKEN_STREAM for one that ended or
-    stalled."""
+    label or key), REPLAYED_PACKET, OVERSIZED_MESSAGE; INCOMPATIBLE_MEMBER, where only a claim was
+    refused and not all that it came with; and BROKEN_STREAM for one that ended or stalled."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()

@@ -12,7 +12,7 @@ from quorumlog.discovery.config import GossipConfig
 from quorumlog.discovery.core.intents import Intents
 from quorumlog.discovery.core.members import MemberTable, Merge, Peer, same_node
 from quorumlog.discovery.core.outbox import Outbox
-from quorumlog.discovery.core.output import MemberChanged, NameConflicted
+from quorumlog.discovery.core.output import ClaimRefused, MemberChanged, NameConflicted
 from quorumlog.discovery.core.suspicion import LocalHealth, Suspicion
 from quorumlog.discovery.wire.messages import (
     MAX_INCARNATION,
@@ -102,6 +102,8 @@ class Claims:
         match self._table.apply_alive(claim, now):
             case Merge.CONFLICT:
                 self._conflict(claim.name, claim.address)
+            case Merge.INCOMPATIBLE:
+                self._outbox.emit(ClaimRefused(claim.name, claim.address, claim.versions))
             case Merge.NEWS:
                 peer = self._table.get(claim.name)
                 if peer is not None and peer.status is Status.ALIVE:

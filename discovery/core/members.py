@@ -10,11 +10,15 @@ claim is taken when the member is failed or has left, or when both carry the sam
 (the same node restarted elsewhere), and always with a higher incarnation only. Otherwise it is a
 conflict and changes nothing. memberlist refuses while the member is not known to have failed for
 a configured time; that would hide a restarted node for as long as its old address is not suspected.
+
+And of members whose versions do not go together (``core.versions``) the first that was heard of is
+kept. Who that is may differ between nodes; members as they are all go together.
 """
 
 from dataclasses import dataclass
 from enum import Enum
 
+from quorumlog.discovery.core.versions import Versions
 from quorumlog.discovery.wire.messages import Address, Alive, MemberRecord, Status
 from quorumlog.discovery.wire.tags import decode_tags
 from quorumlog.ports import Member, MemberState
@@ -38,6 +42,8 @@ class Merge(Enum):
     """Another live node uses this name; nothing changed."""
     FULL = "full"
     """The member is unknown and there is no room for it; nothing changed."""
+    INCOMPATIBLE = "incompatible"
+    """Its versions do not go together with those of another member; nothing changed."""
 
 
 @dataclass(slots=True)
@@ -84,6 +90,7 @@ class MemberTable:
         self._peers: dict[str, Peer] = {}
         self._order: list[Peer] = []
         self._running = 0
+        self._versions = Versions()
 
     @property
     def peers(self) -> list[Peer]:
@@ -125,6 +132,10 @@ class MemberTable:
                 return refusal
         news = False
         if claim.incarnation > peer.said.incarnation:
+            if not self._versions.fits(claim, peer.said):
+                return Merge.INCOMPATIBLE
+            self._versions.remove(peer.said)
+            self._versions.add(claim)
             peer.said = claim
             news = True
         if claim.incarnation > peer.incarnation:
@@ -143,6 +154,9 @@ class MemberTable:
         """Drop the members that failed or left before then."""
         kept = [peer for peer in self._order if peer.running or peer.changed_at > changed_before]
         if len(kept) < len(self._order):
+            for peer in self._order:
+                if not peer.running and peer.changed_at <= changed_before:
+                    self._versions.remove(peer.said)
             self._order = kept
             self._peers = {peer.name: peer for peer in kept}
 
@@ -152,17 +166,25 @@ class MemberTable:
         if peer is not None and peer.status is Status.LEFT:
             del self._peers[name]
             self._order.remove(peer)
+            self._versions.remove(peer.said)
 
     def runs_at(self, address: Address) -> bool:
         """Whether some running member has ``address``."""
         return any(peer.running and peer.address == address for peer in self._order)
 
+    def checks_at(self, address: Address) -> bool:
+        """Whether who is known at ``address`` knows packets with a checksum."""
+        return self._versions.checks_at(address)
+
     def _add(self, claim: Alive, now: float) -> Merge:
+        if not self._versions.fits(claim):
+            return Merge.INCOMPATIBLE
         if len(self._order) >= self._max_members:
             return Merge.FULL
         peer = Peer(claim, Status.ALIVE, claim.incarnation, now)
         self._peers[claim.name] = peer
         self._order.append(peer)
+        self._versions.add(claim)
         self._running += 1
         return Merge.NEWS
 

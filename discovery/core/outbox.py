@@ -58,7 +58,7 @@ class Outbox:
         parts = [encode_message(message) for message in messages]
         used = sum(len(part) + PART_OVERHEAD_BYTES for part in parts)
         parts += self._take(self._space_bytes - used, MAX_PARTS - len(parts))
-        self.emit(SendPacket(address, encode_packet(parts)))
+        self._emit_packet(address, parts)
 
     def send_if_it_fits(self, address: Address, message: User) -> None:
         """Send ``message``, unless it is too long for a packet."""
@@ -69,12 +69,17 @@ class Outbox:
         """Send a packet of nothing but news; False when there is none."""
         parts = self._take(self._space_bytes, MAX_PARTS)
         if parts:
-            self.emit(SendPacket(address, encode_packet(parts)))
+            self._emit_packet(address, parts)
         return bool(parts)
 
     def take(self) -> list[Output]:
         outputs, self._outputs = self._outputs, []
         return outputs
+
+    def _emit_packet(self, address: Address, parts: list[bytes]) -> None:
+        # Versions below 5 know no checksums; of a stranger nothing is known, as in memberlist.
+        checksum = self._table.checks_at(address)
+        self.emit(SendPacket(address, encode_packet(parts, checksum=checksum)))
 
     def _take(self, space_bytes: int, max_parts: int) -> list[bytes]:
         if not self.has_news:

@@ -5,6 +5,7 @@ from enum import Enum
 
 from quorumlog.discovery.wire.messages import Address, Ping
 from quorumlog.discovery.wire.serf_messages import Query
+from quorumlog.errors import IncompatibleMember
 from quorumlog.ports import Member
 
 
@@ -51,6 +52,22 @@ class NameConflicted:
     ours: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ClaimRefused:
+    """The member ``name`` at ``address`` was not taken: its ``versions`` (``wire.messages``) do not
+    go together with those of the others."""
+
+    name: str
+    address: Address
+    versions: bytes
+
+    def error(self) -> IncompatibleMember:
+        return IncompatibleMember(
+            f"the versions {list(self.versions)} of member {self.name!r} do not go together with "
+            "those of the others"
+        )
+
+
 class KeyChange(Enum):
     """What a Serf agent wants done with everybody's keys."""
 
@@ -84,6 +101,7 @@ Output = (
     | OpenPing
     | MemberChanged
     | NameConflicted
+    | ClaimRefused
     | KeysAsked
     | EventReceived
 )

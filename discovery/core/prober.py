@@ -18,6 +18,11 @@ from quorumlog.discovery.core.outbox import Outbox
 from quorumlog.discovery.core.output import OpenPing
 from quorumlog.discovery.core.rng import Rng, choose, shuffle
 from quorumlog.discovery.core.suspicion import LocalHealth
+from quorumlog.discovery.core.versions import (
+    NACK_VERSION,
+    STREAM_PING_VERSION,
+    understood_version,
+)
 from quorumlog.discovery.wire.messages import (
     Ack,
     Address,
@@ -38,9 +43,6 @@ _NACK_SHARE: Final = 0.8
 
 _AGAIN_SHARE: Final = 0.4
 """A relay that has no answer yet after this share of the timeout pings a second time."""
-
-_NACK_VERSION: Final = 4
-_STREAM_PING_VERSION: Final = 3
 
 
 @dataclass(slots=True)
@@ -187,14 +189,15 @@ class Prober:
             self._rng,
         )
         for relay in relays:
-            wants_nack = relay.said.versions[1] >= _NACK_VERSION
+            wants_nack = understood_version(relay.said) >= NACK_VERSION
             if wants_nack:
                 probe.nacks_missing = (probe.nacks_missing or 0) + 1
             request = IndirectPing(
                 probe.sequence, target.name, target.address, wants_nack, self._name, self._address
             )
             self._outbox.send(relay.address, request)
-        if self._config.stream_probes and target.said.versions[1] >= _STREAM_PING_VERSION:
+        may_stream = understood_version(target.said) >= STREAM_PING_VERSION
+        if self._config.stream_probes and may_stream:
             ping = self._ping(probe.sequence, target.name)
             self._outbox.emit(OpenPing(target.address, ping, probe.deadline - now))
 

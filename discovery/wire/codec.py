@@ -35,7 +35,8 @@ from quorumlog.discovery.wire.fields import (
 from quorumlog.discovery.wire.messages import (
     MAX_META_BYTES,
     MAX_NAME_BYTES,
-    VERSIONS,
+    UNSAID_VERSIONS,
+    VERSION_BYTES,
     Ack,
     Alive,
     Dead,
@@ -167,16 +168,21 @@ def _dead(fields: Fields) -> Dead:
 
 
 def _alive(fields: Fields, name_key: bytes = b"Node") -> Alive:
-    versions = read_bytes(fields, b"Vsn", 16) or VERSIONS
-    if len(versions) < 3 or not 0 < versions[0] <= versions[1]:
-        raise ProtocolError(f"the protocol versions {versions!r} are impossible")
     return Alive(
         read_name(fields, name_key),
         read_incarnation(fields),
         read_address(fields, b"Addr", b"Port"),
         read_bytes(fields, b"Meta", MAX_META_BYTES),
-        versions,
+        _versions(fields),
     )
+
+
+def _versions(fields: Fields) -> bytes:
+    versions = read_bytes(fields, b"Vsn", VERSION_BYTES)
+    if len(versions) not in (0, VERSION_BYTES):
+        raise ProtocolError(f"there are {len(versions)} versions, not {VERSION_BYTES}")
+    # In a state memberlist has zeros for who said nothing.
+    return versions if any(versions) else UNSAID_VERSIONS
 
 
 def _alive_fields(alive: Alive) -> dict[str, object]:

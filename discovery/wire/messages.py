@@ -19,8 +19,14 @@ MAX_META_BYTES: Final = 512
 
 MAX_INCARNATION: Final = 2**32 - 1
 
+VERSION_BYTES: Final = 6
+
 VERSIONS: Final = bytes([1, 5, 2, 2, 5, 4])
-"""Protocol minimum, maximum and current version, then the same of Serf's layer."""
+"""Lowest and highest version of memberlist's protocol that this node understands and the one it
+speaks, then the same of Serf's layer."""
+
+UNSAID_VERSIONS: Final = bytes([1, 2, 2, 2, 5, 4])
+"""Of a member that says none: only what every member in one cluster with this node has to know."""
 
 
 class MessageType(IntEnum):

@@ -39,9 +39,11 @@ _NEWS: Final = frozenset(
 _CRC_HEADER = struct.Struct(">BI")
 
 
-def encode_packet(parts: Sequence[bytes]) -> bytes:
-    """One packet of 1 to 255 encoded messages."""
+def encode_packet(parts: Sequence[bytes], *, checksum: bool = True) -> bytes:
+    """One packet of 1 to 255 encoded messages; without a checksum for versions below 5."""
     body = parts[0] if len(parts) == 1 else _compound(parts)
+    if not checksum:
+        return body
     return _CRC_HEADER.pack(MessageType.CRC, zlib.crc32(body)) + body
 
 

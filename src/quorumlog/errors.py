@@ -43,7 +43,8 @@
     ├── ProtocolError              a peer sent what no correct peer sends
     │   ├── ForeignPeer            it has another label or none of our keys
     │   ├── ReplayedPacket         somebody sends again what was sent before
-    │   └── OversizedMessage       it is longer than its bound
+    │   ├── OversizedMessage       it is longer than its bound
+    │   └── IncompatibleMember     a member whose versions do not go together with the others'
     ├── Closed                     used after close()
     └── InvariantViolation         a bug: the replica is fenced, nothing is continued
 
@@ -380,6 +381,10 @@ class ReplayedPacket(ProtocolError):
 
 class OversizedMessage(ProtocolError):
     reason = "OVERSIZED_MESSAGE"
+
+
+class IncompatibleMember(ProtocolError):
+    reason = "INCOMPATIBLE_MEMBER"
 
 
 class Closed(QuorumlogError):
