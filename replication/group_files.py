@@ -21,6 +21,7 @@ from quorumlog.replication.catch_up.starting_over import (
     HARD_STATE_NAME,
     check_has_voted,
     check_kept,
+    has_replica,
     is_recovering,
     leftovers_of,
     settle,
@@ -88,7 +89,7 @@ class GroupFiles:
         """
         directory = self.path_of(group)
         settle(self._disk, directory)
-        if not self._disk.exists(directory):
+        if not has_replica(self._disk, directory):
             self._check_is_new(group)
         self._disk.make_directory(directory)
         check_kept(self._disk, directory)
@@ -104,8 +105,14 @@ class GroupFiles:
                 self.listed.cover(group, hard_state.term)
             log = Log.open(self._disk, directory, log_config, self._clock)
             undo.callback(log.close)
+            bound = self.listed.term_bound(group)
             if log.last_index > 0:
                 check_has_voted(self._disk, directory)
+            elif hard_state.term == 0 and bound is not None:
+                # A crash came before the first vote was saved, or the file is gone. It acknowledged
+                # nothing, and in this term it did not vote.
+                hard_state = HardState(bound)
+                hard_state_file.save(hard_state)
             undo.pop_all()
         return OpenedFiles(
             log,
@@ -119,7 +126,7 @@ class GroupFiles:
         """Whether nothing is here of ``group``, and a list that was lost might have had it."""
         directory = self.path_of(group)
         settle(self._disk, directory)
-        if self._disk.exists(directory) or self.listed.term_bound(group) is not None:
+        if has_replica(self._disk, directory) or self.listed.term_bound(group) is not None:
             return False
         return self.listed.may_lack(group)
 
@@ -206,7 +213,7 @@ class GroupFiles:
         self.listed.forget(group)
 
     def _check_is_new(self, group: GroupId) -> None:
-        """Raise Corrupt where the group, which has no directory, was here, or may have been."""
+        """Raise Corrupt where the group, of which there is nothing, was here, or may have been."""
         bound, path = self.listed.term_bound(group), self.path_of(group)
         if bound is not None:
             raise Corrupt(path, 0, "the directory of a replica that was here", "none")

@@ -1,9 +1,10 @@
 """Which groups a node has had: a file beside the directory that holds them.
 
-A group's directory that is gone as a whole looks like one that never was, and a replica that begins
-as if it had never voted may vote twice, or for who lacks what it acknowledged. So a group is in the
-list before its replica saves its first term: what the list has, and the directory has not, is lost
-and starts over (:mod:`quorumlog.replication.catch_up.starting_over`).
+A group's directory that is gone as a whole, or emptied, looks like one that never was, and a
+replica that begins as if it had never voted may vote twice, or for who lacks what it acknowledged.
+So a group is in the list before its replica saves its first term: what the list has, and the
+directory has not, is lost and starts over
+(:mod:`quorumlog.replication.catch_up.starting_over`).
 
 Term and vote are lost with the directory. The list says in which terms that may have been: below
 ``term_bound``, which is moved ahead of the term by ``TERMS_AHEAD`` now and then. A replica that

@@ -151,6 +151,18 @@ def settle(disk: Disk, directory: str) -> None:
     disk.sync_directory(parent_of(directory))
 
 
+def has_replica(disk: Disk, directory: str) -> bool:
+    """Whether ``directory`` has anything by which it is known to be a replica's.
+
+    The first segment is there before the group is listed (:mod:`quorumlog.replication.group_list`):
+    where it is listed and this is False all of it was taken away, or the directory itself.
+    """
+    if not disk.exists(directory):
+        return False
+    names = disk.list_directory(directory)
+    return HARD_STATE_NAME in names or NOTE_NAME in names or bool(first_indexes_of(names))
+
+
 def check_kept(disk: Disk, directory: str) -> None:
     """Raise Corrupt where a replica that voted once has lost its log altogether.
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -55,6 +55,15 @@ def vote(disk: SimDisk, group: GroupId, term: int) -> None:
         opened.hard_state_file.save(HardState(Term(term), NodeId("n2")))
     finally:
         opened.close()
+
+
+def empty(disk: SimDisk, group: GroupId, left: Sequence[str] = ()) -> None:
+    """The directory stays, with the files of ``left`` in it."""
+    disk.remove_directory(f"{GROUPS}/{group}")
+    disk.make_directory(f"{GROUPS}/{group}")
+    for name in left:
+        disk.open(f"{GROUPS}/{group}/{name}", create=True).close()
+    disk.sync_directory(GROUPS)
 
 
 # -- the file ----------------------------------------------------------------------------------
@@ -126,6 +135,47 @@ def test_a_directory_that_is_gone_is_noticed_and_begun_beyond_all_it_voted_in() 
         assert bound is not None
         assert bound > opened.hard_state.term
         assert disk.list_directory(GROUPS) == ["7"]
+
+
+def test_a_directory_that_was_emptied_is_noticed_as_one_that_is_gone() -> None:
+    """And so is one in which only what can be made anew is left."""
+    for left in ((), ("00000000000000000001.index",)):
+        disk = new_disk()
+        vote(disk, SEVEN, 40)
+        empty(disk, SEVEN, left)
+        files = files_on(disk)
+        with pytest.raises(Corrupt, match="a replica that was here"):
+            files.open(SEVEN, LogConfig())
+        assert files.start_over(SEVEN, "emptied") is not None
+        opened = files.open(SEVEN, LogConfig())
+        assert opened.recovering
+        assert opened.hard_state.term > 40
+        opened.close()
+
+
+def test_a_directory_that_was_only_begun_is_new() -> None:
+    disk = new_disk()
+    vote(disk, GroupId(3), 1)
+    disk.make_directory(f"{GROUPS}/7")
+    opened = files_on(disk).open(SEVEN, LogConfig())
+    assert (opened.recovering, opened.hard_state) == (False, HardState())
+    opened.close()
+
+
+def test_who_lost_term_and_vote_and_has_no_batch_goes_on_beyond_them() -> None:
+    """It acknowledged nothing; what it voted, it must not vote again."""
+    disk = new_disk()
+    vote(disk, SEVEN, 40)
+    disk.remove(f"{GROUPS}/7/hard-state")
+    for _ in range(2):
+        opened = files_on(disk).open(SEVEN, LogConfig())
+        assert not opened.recovering
+        assert 40 < opened.hard_state.term <= 40 + TERMS_AHEAD
+        assert opened.hard_state.vote is None
+        # It may acknowledge in that term before it saves another one.
+        assert disk.exists(f"{GROUPS}/7/hard-state")
+        assert (GroupList(disk, GROUPS).term_bound(SEVEN) or 0) > opened.hard_state.term
+        opened.close()
 
 
 def test_elections_seldom_write_it() -> None:
@@ -276,6 +326,23 @@ def test_a_list_that_is_lost_hides_no_group_and_lets_no_lost_one_vote(
     assert not again.listed.may_lack(GroupId(8))
     with pytest.raises(Corrupt, match="may have been here"):
         again.open(SEVEN, LogConfig())
+
+
+def test_a_directory_that_was_emptied_when_the_list_was_lost_may_have_been_anything() -> None:
+    disk = new_disk()
+    vote(disk, GroupId(3), 5)
+    vote(disk, SEVEN, 90)
+    empty(disk, SEVEN)
+    disk.remove(LIST)
+    files = files_on(disk)
+    assert files.may_have_had(SEVEN)
+    with pytest.raises(Corrupt, match="may have been here"):
+        files.open(SEVEN, LogConfig())
+    with pytest.raises(Corrupt, match="term and vote"):
+        files.start_over(SEVEN, "emptied")
+    files.listed.know_from(SEVEN)
+    assert not files.may_have_had(SEVEN)
+    files.open(SEVEN, LogConfig()).close()
 
 
 def test_a_list_that_was_damaged_is_not_trusted_where_all_groups_are_gone_too() -> None:

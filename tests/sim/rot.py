@@ -1,5 +1,5 @@
 """Rot: bits flip in what a node has synced; its scrubber finds them, and the replica starts over.
-Or all of a group's directory is gone when the node comes back.
+Or all of a group's directory is gone when the node comes back, or all that was in it.
 
 The budget: one node at a time, until everything on it is whole again. So of every group a majority
 has what was acknowledged, and votes.
@@ -17,7 +17,11 @@ from quorumlog.log.inspection.scrubber import Scrubber
 from quorumlog.log.segment import DATA_START
 from quorumlog.ports import Clock, Worker
 from quorumlog.replication.catch_up.leaving import has_left
-from quorumlog.replication.catch_up.starting_over import MAX_SET_ASIDE, NOTE_NAME
+from quorumlog.replication.catch_up.starting_over import (
+    MAX_SET_ASIDE,
+    NOTE_NAME,
+    has_replica,
+)
 from quorumlog.replication.group_list import GroupList, groups_in
 from quorumlog.replication.host import GroupHost
 from sim.disk import SimDisk
@@ -29,6 +33,9 @@ _FAST: Final = 1 << 40
 
 _LOSS_SHARE: Final = 0.3
 """Of the strikes, those that take a whole directory."""
+
+_EMPTIED_SHARE: Final = 0.3
+"""Of these, those that leave the directory itself."""
 
 
 class Machine(Protocol):
@@ -111,6 +118,8 @@ class Rot:
             victim.crash(power=False)
         self._trace.add(f"{victim.node_id} loses the directory of group {group}")
         disk.remove_directory(f"{self._directory}/{group}")
+        if self._loss_rng.random() < _EMPTIED_SHARE:
+            disk.make_directory(f"{self._directory}/{group}")
         disk.sync_directory(self._directory)
 
     def is_mended(self) -> bool:
@@ -124,7 +133,7 @@ class Rot:
         disk = victim.disk
         is_there = [flip for flip in self._flips if self._stands(disk, flip)]
         listed = GroupList(disk, self._directory).groups()
-        lost = set(listed) - set(groups_in(disk, self._directory))
+        lost = [each for each in listed if not has_replica(disk, f"{self._directory}/{each}")]
         notes = [
             name
             for name in disk.list_directory(self._directory)
