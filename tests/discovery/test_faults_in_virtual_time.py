@@ -89,3 +89,26 @@ def test_the_intent_to_leave_makes_a_crash_on_the_way_out_a_leave(
     others = [node for node in nodes if node is not nodes[2]]
     assert {node.state_of("n002") for node in others} == {MemberState.LEFT}
     assert not any(entry[2:] == ("n002", MemberState.FAILED) for entry in network.trace)
+
+
+def test_what_was_lost_as_often_as_it_was_sent_is_known_after_an_exchange_of_states(
+    make_network: MakeNetwork,
+) -> None:
+    network = make_network(retransmit_multiplier=1)
+    nodes = network.start_many(5)
+    network.run(60)
+    network.loss = 1.0
+    network.do(nodes[2], lambda core: core.set_tags({"id": "n002", "rpc": "new"}, network.now))
+    network.run(0.45)
+    network.loss = 0.0
+    assert not nodes[2].core._outbox.has_news
+
+    def known() -> bool:
+        return all(
+            member.tags.get("rpc") == "new"
+            for node in nodes
+            for member in node.core.members()
+            if member.name == "n002"
+        )
+
+    assert network.run_until(known, network.config.push_pull_interval_s + 2) is not None
