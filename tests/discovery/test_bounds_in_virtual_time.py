@@ -119,7 +119,8 @@ def test_nobody_healthy_is_declared_failed_in_a_quarter_of_an_hour_of_ten_percen
     config = GossipConfig(stream_probes=stream_probes)
     endured = endure(3, config, 0.1, seed=1, hours=0.25)
     assert endured == Endured(0.25, [], endured.suspicions)
-    assert endured.suspicions > 0
+    # With probes over TCP a quarter of an hour may pass without one.
+    assert stream_probes or endured.suspicions > 5
 
 
 def test_without_loss_a_member_sends_as_much_among_many_as_among_few() -> None:

@@ -16,14 +16,15 @@ import pytest
 
 from fakes.gossip_runs import formed
 
+_PARAM: Final = type(pytest.param())
 _TESTS: Final = Path(__file__).parent.parent / "discovery"
 
 
 @dataclass(frozen=True, slots=True)
 class GossipMutant:
-    """``right`` stands once in ``function``; ``found_by`` is ``module.test`` in tests/discovery.
+    """``right`` stands once in ``function``, which is a method as its class has it or a function.
 
-    A method is given as the class has it.
+    ``found_by`` is ``module.test`` or ``module.Class.test`` in tests/discovery.
     """
 
     name: str
@@ -34,7 +35,10 @@ class GossipMutant:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Whoever holds the function, by whatever name, calls the wrong one meanwhile."""
+        """Meanwhile whoever holds the function, by whatever name, calls the wrong one.
+
+        Raises ``ValueError`` where the function has changed and the mutant has not followed it.
+        """
         function = self.function
         source = textwrap.dedent(inspect.getsource(function))
         if not isinstance(function, FunctionType) or source.count(self.right) != 1:
@@ -43,7 +47,7 @@ class GossipMutant:
         exec(source.replace(self.right, self.wrong), function.__globals__, names)
         right_code = function.__code__
         function.__code__ = names[function.__name__].__code__
-        # What others made of sound members is not to be run on, nor is this left to them.
+        # Networks that were formed without the bug are not run on with it, nor the other way round.
         formed.cache_clear()
         try:
             yield
@@ -56,8 +60,7 @@ class GossipMutant:
 
         Any other error than a failed test's is the mutant's own fault, and raised.
         """
-        module, name = self.found_by.split(".")
-        test = getattr(_loaded(module), name)
+        test = self._test()
         known = {key: fixtures[key] for key in inspect.signature(test).parameters.keys() & fixtures}
         with self.applied():
             for arguments in _parameters(test):
@@ -67,19 +70,27 @@ class GossipMutant:
                     return failure
         return None
 
+    def _test(self) -> Any:
+        module, *owners, name = self.found_by.split(".")
+        owner: Any = _loaded(module)
+        for each in owners:
+            owner = getattr(owner, each)()
+        return getattr(owner, name)
+
 
 def _parameters(test: Any) -> Iterator[dict[str, Any]]:
-    """Every combination that pytest runs ``test`` with."""
+    """Every combination of arguments that pytest runs ``test`` with."""
     marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
-    names = [
-        mark.args[0].split(", ") if isinstance(mark.args[0], str) else [*mark.args[0]]
-        for mark in marks
-    ]
-    for chosen in product(*(mark.args[1] for mark in marks)):
-        arguments: dict[str, Any] = {}
-        for keys, values in zip(names, chosen, strict=True):
-            arguments |= zip(keys, values if len(keys) > 1 else [values], strict=True)
-        yield arguments
+    for cases in product(*map(_cases, marks)):
+        yield {name: value for case in cases for name, value in case.items()}
+
+
+def _cases(mark: Any) -> Iterator[dict[str, Any]]:
+    names, cases = mark.args
+    names = names.split(", ") if isinstance(names, str) else names
+    for case in cases:
+        values = case if len(names) > 1 else [case]
+        yield dict(zip(names, case.values if isinstance(case, _PARAM) else values, strict=True))
 
 
 @lru_cache

@@ -9,7 +9,9 @@ from quorumlog.discovery.core.claims import Claims
 from quorumlog.discovery.core.gossip_core import GossipCore
 from quorumlog.discovery.core.members import MemberTable
 from quorumlog.discovery.core.outbox import Outbox
+from quorumlog.discovery.core.prober import Prober
 from quorumlog.discovery.core.serf_layer import SerfLayer
+from quorumlog.discovery.core.versions import Versions
 from quorumlog.discovery.rejections import Rejections
 from quorumlog.discovery.wire import packet
 from quorumlog.discovery.wire.envelope import Envelope
@@ -156,6 +158,35 @@ NEWS_MUTANTS: Final = (
         "min(query.relay_factor, _MAX_RELAYS)",
         "query.relay_factor",
         "test_who_is_told.test_an_answer_takes_so_many_other_ways_and_no_more",
+    ),
+    # -- versions
+    GossipMutant(
+        "versions not compared",
+        Versions.fits,
+        "all(_go_together(versions, o) for o in (versions, *others))",
+        "True",
+        "test_protocol_versions.TestWhoIsTaken.test_a_claim_that_does_not_fit_is_refused_alone",
+    ),
+    GossipMutant(
+        "a checksum for every version",
+        Outbox._emit_packet,
+        "self._table.checks_at(address)",
+        "True",
+        "test_protocol_versions.TestWhatEachIsSent.test_a_checksum_is_for_those_who_know_it",
+    ),
+    GossipMutant(
+        "nacks asked of every version",
+        Prober._try_again,
+        "understood_version(relay.said) >= NACK_VERSION",
+        "True",
+        "test_protocol_versions.TestWhatEachIsSent.test_a_nack_is_wanted_of_those_who_send_it",
+    ),
+    GossipMutant(
+        "TCP tried with every version",
+        Prober._try_again,
+        "understood_version(target.said) >= STREAM_PING_VERSION",
+        "True",
+        "test_protocol_versions.TestWhatEachIsSent.test_tcp_is_tried_with_those_who_answer_there",
     ),
     # -- strangers
     GossipMutant(
