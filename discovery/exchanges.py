@@ -1,6 +1,7 @@
 """What goes over TCP: states exchanged and pings, asked for and answered."""
 
 import asyncio
+import socket
 from collections.abc import Callable, Coroutine
 
 import structlog
@@ -8,18 +9,28 @@ import structlog
 from quorumlog.discovery.config import GossipConfig
 from quorumlog.discovery.core.gossip_core import GossipCore
 from quorumlog.discovery.rejections import Rejections
-from quorumlog.discovery.streams import close_writer, exchange_state, ping, read_message
+from quorumlog.discovery.streams import (
+    close_writer,
+    exchange_state,
+    open_stream,
+    ping,
+    read_message,
+    write_message,
+)
 from quorumlog.discovery.wire.codec import encode_message, encode_push_pull
 from quorumlog.discovery.wire.envelope import Envelope
 from quorumlog.discovery.wire.messages import Address, Ping, PushPull
-from quorumlog.errors import ProtocolError
+from quorumlog.errors import InvariantViolation, ProtocolError
 
 _log = structlog.get_logger(__name__)
 
 
 class Exchanges:
     """The streams of one member. ``spawn`` runs a task that its owner ends; ``changed`` is called
-    when the core has been told something."""
+    when the core has been told something.
+
+    Nothing that comes over one stream, and nothing that becomes of it, harms more than this stream.
+    """
 
     def __init__(
         self,
@@ -28,7 +39,7 @@ class Exchanges:
         *,
         config: GossipConfig,
         rejections: Rejections,
-        spawn: Callable[[Coroutine[object, object, None]], None],
+        spawn: Callable[[Coroutine[object, object, None]], asyncio.Task[None]],
         changed: Callable[[], None],
     ) -> None:
         self._core = core
@@ -40,13 +51,18 @@ class Exchanges:
         self._loop = asyncio.get_running_loop()
         self._streams = 0
 
-    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def accept(self, connection: socket.socket, peer: Address) -> None:
         """Answer a stream that came in; one more than ``max_streams`` is closed at once."""
         if self._streams >= self._config.max_streams:
-            writer.close()
+            connection.close()
             return
+
+        def done(_: object) -> None:
+            self._streams -= 1
+            connection.close()
+
         self._streams += 1
-        self._spawn(self._serve(reader, writer))
+        self._spawn(self._serve(connection, peer)).add_done_callback(done)
 
     def open_exchange(self, address: Address) -> None:
         self._spawn(self._exchange_quietly(address))
@@ -58,20 +74,27 @@ class Exchanges:
         """Push and pull with a seed. Raises ``OSError`` or ``ProtocolError``."""
         await self._push_pull(address, join=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one stream. A state is merged first, so that the answer refutes at once."""
+    async def _serve(self, connection: socket.socket, peer: Address) -> None:
         try:
-            async with asyncio.timeout(self._config.stream_timeout_s):
-                decoder = self._envelope.message_decoder(dialled=False)
-                answer = self._answer(await read_message(reader, decoder))
-                if answer is not None:
-                    writer.write(self._envelope.wrap_message(answer, dialled=False))
-                    await writer.drain()
-        except (OSError, ProtocolError) as error:
-            self._rejections.count(writer.get_extra_info("peername"), error, self._loop.time())
-        finally:
-            self._streams -= 1
-            await close_writer(writer)
+            reader, writer = await open_stream(connection)
+            try:
+                await self._answer_stream(reader, writer)
+            finally:
+                await close_writer(writer)
+        except InvariantViolation:
+            raise
+        except Exception as error:
+            self._rejections.count(peer, error, self._loop.time())
+
+    async def _answer_stream(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """A state is merged first, so that the answer refutes at once."""
+        async with asyncio.timeout(self._config.stream_timeout_s):
+            decoder = self._envelope.message_decoder(dialled=False)
+            answer = self._answer(await read_message(reader, decoder))
+            if answer is not None:
+                await write_message(writer, self._envelope.wrap_message(answer, dialled=False))
 
     def _answer(self, message: object) -> bytes | None:
         if isinstance(message, PushPull):

@@ -9,13 +9,12 @@ import contextlib
 import math
 import os
 import socket
-import weakref
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, TypeVar
 
 import structlog
 
+from quorumlog.discovery.audience import Audience
 from quorumlog.discovery.config import GossipConfig
 from quorumlog.discovery.core.gossip_core import GossipCore
 from quorumlog.discovery.core.output import (
@@ -33,24 +32,28 @@ from quorumlog.discovery.core.rng import Rng
 from quorumlog.discovery.exchanges import Exchanges
 from quorumlog.discovery.key_changes import NOT_ENCRYPTED, change_keys, watch_key_file
 from quorumlog.discovery.key_ring import GossipKeys
-from quorumlog.discovery.limits import RateLimit
+from quorumlog.discovery.listener import Listener
 from quorumlog.discovery.member_events import MemberEvents
+from quorumlog.discovery.packets import PacketProtocol
 from quorumlog.discovery.rejections import Rejections
 from quorumlog.discovery.resolver import Resolver, SystemResolver
 from quorumlog.discovery.seeds import SeedFinder
-from quorumlog.discovery.sockets import PacketProtocol, bind_pair, bound_address, reachable_host
+from quorumlog.discovery.sockets import bind_pair, bound_address, reachable_host
+from quorumlog.discovery.supervisor import Supervisor
 from quorumlog.discovery.wire.envelope import Envelope
 from quorumlog.discovery.wire.messages import Address
 from quorumlog.discovery.wire.seal import Seal
 from quorumlog.discovery.wire.serf_messages import KeyAnswer
-from quorumlog.errors import Closed, ConfigError, DuplicateNode, ProtocolError
+from quorumlog.errors import (
+    Closed,
+    ConfigError,
+    DuplicateNode,
+    InvariantViolation,
+    QuorumlogError,
+)
 from quorumlog.ports import Member, MemberState
 
-T = TypeVar("T")
-
 _log = structlog.get_logger(__name__)
-
-_LOG_INTERVAL_S: Final = 10.0
 
 
 class Gossip:
@@ -80,17 +83,12 @@ class Gossip:
         self._keys = keys if envelope.is_closed else None
         self._config = config
         self._loop = asyncio.get_running_loop()
-        self._change_handlers: list[Callable[[Member], None]] = []
-        # A reader that is dropped in the middle takes its events with it.
-        self._readers: weakref.WeakSet[MemberEvents] = weakref.WeakSet()
-        self._conflict_handlers: list[Callable[[DuplicateNode], None]] = []
-        self._event_handlers: list[Callable[[EventReceived], None]] = []
+        self._audience = Audience()
         # Answers in the order of the questions.
         self._key_lock = asyncio.Lock()
         self._packets: PacketProtocol | None = None
-        self._group = asyncio.TaskGroup()
-        self._runner: asyncio.Task[None] | None = None
-        self._stopping = asyncio.Event()
+        self._listener: Listener | None = None
+        self._tasks = Supervisor(self._release)
         self._left = asyncio.Event()
         # Nothing is performed before the tasks have a group to run in.
         self._drain_is_due = True
@@ -101,10 +99,9 @@ class Gossip:
             envelope,
             config=config,
             rejections=self._rejections,
-            spawn=self._spawn,
+            spawn=self._tasks.spawn,
             changed=self._schedule_drain,
         )
-        self._conflict_limit = RateLimit(_LOG_INTERVAL_S)
 
     @staticmethod
     async def start(
@@ -161,15 +158,25 @@ class Gossip:
                 config=config,
             )
             gossip.seeds = finder
-            await gossip._run(packets, stream, finder)
+            try:
+                await gossip._run(packets, stream, finder)
+            except BaseException:
+                await gossip.close()
+                raise
             if keys is not None and keys.path:
-                gossip._spawn(watch_key_file(keys, config.key_check_interval_s))
+                gossip._tasks.spawn(watch_key_file(keys, config.key_check_interval_s))
         except BaseException:
             packets.close()
             stream.close()
             raise
         _log.info("gossip_started", name=name, bound=bound, advertised=advertised)
         return gossip
+
+    @property
+    def failure(self) -> QuorumlogError | None:
+        """Why gossip ended by itself, which only a bug or the loss of a socket brings about. There
+        is no news then, and what is to do something raises this."""
+        return self._tasks.failure
 
     def members(self) -> list[Member]:
         """All known members, this node included, sorted by name."""
@@ -186,6 +193,11 @@ class Gossip:
         """All that were not taken."""
         return self._rejections.counts.total()
 
+    @property
+    def unsent_packets(self) -> int:
+        """How many packets there was no way for, as to an IPv6 address from an IPv4 socket."""
+        return 0 if self._packets is None else self._packets.unsent
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Say ``tags`` of this node from now on.
 
@@ -197,23 +209,27 @@ class Gossip:
 
     def on_change(self, handler: Callable[[Member], None]) -> None:
         """Call ``handler`` in the event loop when a member's state, address or tags change."""
-        self._change_handlers.append(handler)
+        self._audience.on_change.append(handler)
 
     def events(self) -> MemberEvents:
         """``async for`` over what becomes of the members, this node included.
 
         Begins with a JOINED for each that runs now (FAILED and LEFT for the others) and ends with
-        ``close``. Each call is a reader of its own; one that is behind gets the newest of each
-        member (``MemberEvents``). Raises ``Closed``.
+        ``close``, or by raising ``failure``. Each call is a reader of its own; one that is behind
+        gets the newest of each member (``MemberEvents``). Raises ``Closed``.
         """
         self._check_open()
         reader = MemberEvents(self.members, self._config.max_members)
-        self._readers.add(reader)
+        self._audience.readers.add(reader)
         return reader
 
     def on_conflict(self, handler: Callable[[DuplicateNode], None]) -> None:
         """Call ``handler`` when another live node is found to use this node's name."""
-        self._conflict_handlers.append(handler)
+        self._audience.on_conflict.append(handler)
+
+    def on_failure(self, handler: Callable[[QuorumlogError], None]) -> None:
+        """Call ``handler`` with ``failure`` should gossip end by itself."""
+        self._audience.on_failure.append(handler)
 
     def send_event(self, name: str, payload: bytes = b"") -> None:
         """Send a Serf event to everybody, this node included; it may be lost, and come once.
@@ -226,7 +242,7 @@ class Gossip:
 
     def on_event(self, handler: Callable[[EventReceived], None]) -> None:
         """Call ``handler`` in the event loop for every event that anybody sends from now on."""
-        self._event_handlers.append(handler)
+        self._audience.on_event.append(handler)
 
     async def leave(self) -> None:
         """Tell the others that this node leaves on purpose; returns when they have been sent it.
@@ -242,66 +258,55 @@ class Gossip:
 
     async def close(self) -> None:
         """Stop at once; to the others this node has failed unless it left before. Idempotent."""
-        self._stopping.set()
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._runner is not None:
-            # Its failure, if any, was logged when it happened.
-            await asyncio.wait([self._runner])
+        await self._tasks.stop()
 
     async def _run(self, packets: socket.socket, stream: socket.socket, finder: SeedFinder) -> None:
         _, self._packets = await self._loop.create_datagram_endpoint(
-            lambda: PacketProtocol(self._receive_packet), sock=packets
+            lambda: PacketProtocol(packets, receive=self._receive_packet, lost=self._tasks.fail),
+            sock=packets,
         )
-        server = await asyncio.start_server(self._accept, sock=stream, start_serving=False)
-        entered = asyncio.Event()
-        self._runner = asyncio.create_task(self._supervise(server, finder, entered))
-        await entered.wait()
-        await server.start_serving()
+        await self._tasks.start(finder.run())
+        self._listener = Listener(stream, take=self._exchanges.accept, lost=self._tasks.fail)
         self._drain_is_due = False
         self._schedule_drain()
 
-    async def _supervise(
-        self, server: asyncio.Server, finder: SeedFinder, entered: asyncio.Event
-    ) -> None:
-        """Owns every task and both sockets until ``close``."""
-        try:
-            async with self._group as group:
-                group.create_task(finder.run())
-                entered.set()
-                await self._stopping.wait()
-                raise _Stop
-        except* _Stop:
-            _log.debug("gossip_stopped", bound=self.address)
-        except* Exception as errors:
-            _log.error("gossip_failed", bound=self.address, exc_info=errors)
-        finally:
-            self._stopping.set()
-            entered.set()
-            for reader in self._readers:
-                reader.end()
-            server.close()
-            if self._packets is not None:
-                self._packets.transport.close()
-                await self._packets.closed.wait()
+    async def _release(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._listener is not None:
+            self._listener.close()
+        if self._packets is not None:
+            await self._packets.close()
+        self._audience.ended(self.failure)
 
     def _receive_packet(self, data: bytes, sender: Address) -> None:
+        if self._tasks.stopping:
+            return
         try:
             self._core.receive_packet(sender, self._envelope.open_packet(data), self._loop.time())
-        except ProtocolError as error:
+        except InvariantViolation as error:
+            self._tasks.fail(error)
+        except Exception as error:
             self._rejections.count(sender, error, self._loop.time())
         self._schedule_drain()
 
     def _schedule_drain(self) -> None:
-        if not self._drain_is_due and not self._stopping.is_set():
+        if not self._drain_is_due and not self._tasks.stopping:
             self._drain_is_due = True
             self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
         """Perform what the core wants, and set the timer for when it wants to be called again."""
         self._drain_is_due = False
-        if self._stopping.is_set():
+        if self._tasks.stopping:
             return
+        try:
+            self._turn()
+        except Exception as error:
+            # To go on would be to stand still: without a timer nobody is ever found to have failed.
+            self._tasks.fail(error)
+
+    def _turn(self) -> None:
         now = self._loop.time()
         if now >= self._core.deadline:
             self._core.tick(now)
@@ -324,53 +329,19 @@ class Gossip:
             case OpenPing(address, message, timeout_s):
                 self._exchanges.open_ping(address, message, timeout_s)
             case MemberChanged(member):
-                for reader in self._readers:
-                    reader.note(member)
-                self._call(self._change_handlers, member)
+                self._audience.member_changed(member)
             case ClaimRefused(_, address, _):
                 self._rejections.count(address, output.error(), self._loop.time())
             case NameConflicted():
-                self._report_conflict(output)
+                self._audience.name_conflicted(output, self._loop.time())
             case EventReceived():
-                self._call(self._event_handlers, output)
+                self._audience.event_received(output)
             case KeysAsked():
-                self._spawn(self._change_keys(output))
+                self._tasks.spawn(self._change_keys(output))
 
     def _send(self, address: Address, data: bytes) -> None:
-        if self._packets is not None and self._packets.writable:
-            self._packets.transport.sendto(self._envelope.wrap_packet(data), address)
-
-    def _report_conflict(self, conflict: NameConflicted) -> None:
-        member, (host, port) = conflict.member, conflict.claimant
-        error = DuplicateNode(
-            f"the node at {host}:{port} uses the name {member.name!r} of the one at "
-            f"{member.address}:{member.port}: give one of them another name, or stop it"
-        )
-        if self._conflict_limit.allows(self._loop.time()):
-            _log.warning(
-                "name_conflicted",
-                error=str(error),
-                not_logged=self._conflict_limit.take_suppressed(),
-            )
-        if conflict.ours:
-            self._call(self._conflict_handlers, error)
-
-    def _call(self, handlers: Sequence[Callable[[T], None]], value: T) -> None:
-        """A handler that fails is its owner's bug and must not stop the protocol."""
-        for handler in handlers:
-            try:
-                handler(value)
-            except Exception:
-                _log.exception("gossip_handler_failed")
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._stopping.is_set():
-            writer.close()
-            return
-        self._exchanges.accept(reader, writer)
-
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
-        self._group.create_task(work)
+        if self._packets is not None:
+            self._packets.send(self._envelope.wrap_packet(data), address)
 
     async def _change_keys(self, asked: KeysAsked) -> None:
         async with self._key_lock:
@@ -387,12 +358,10 @@ class Gossip:
         return [self.advertised, *(address for address in found if address != self.advertised)]
 
     def _check_open(self) -> None:
-        if self._stopping.is_set():
+        if self.failure is not None:
+            raise self.failure
+        if self._tasks.stopping:
             raise Closed("this gossip member is closed")
-
-
-class _Stop(Exception):
-    """Ends the task group of a member that closes."""
 
 
 async def _advertised(bound: Address, advertise: Address | None, resolver: Resolver) -> Address:

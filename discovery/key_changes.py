@@ -30,6 +30,9 @@ async def watch_key_file(keys: GossipKeys, interval_s: float) -> None:
                 _log.info("gossip_keys_changed", keys=len(keys.keys))
         except ConfigError as error:
             _log.warning("gossip_keys_unusable", error=str(error))
+        except Exception:
+            # Keys that are never looked at again would be found out at the next rotation only.
+            _log.exception("gossip_key_check_failed")
 
 
 async def change_keys(keys: GossipKeys, change: KeyChange, key: bytes) -> KeyAnswer:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from quorumlog.errors import QuorumlogError
 from quorumlog.ports import Member, MemberState
 
 
@@ -55,6 +56,7 @@ class MemberEvents:
         self._waiting = {member.name: member for member in known()}
         self._woken = asyncio.Event()
         self._ended = False
+        self._failure: QuorumlogError | None = None
 
     @property
     def waiting(self) -> int:
@@ -68,22 +70,28 @@ class MemberEvents:
             self._drop_forgotten()
         self._woken.set()
 
-    def end(self) -> None:
-        """Let the reader finish with what waits. Idempotent."""
+    def end(self, failure: QuorumlogError | None = None) -> None:
+        """Let the reader finish with what waits, and then with ``failure``. Idempotent."""
         self._ended = True
+        self._failure = self._failure or failure
         self._woken.set()
 
     def __aiter__(self) -> "MemberEvents":
         return self
 
     async def __anext__(self) -> MemberEvent:
-        """The next event; ends once the gossip member is closed and all that waited was read."""
+        """The next event; ends once the gossip member is closed and all that waited was read.
+
+        Where gossip ended by itself (``Gossip.failure``) that is raised in the end.
+        """
         while True:
             while self._waiting:
                 name = next(iter(self._waiting))
                 event = self._event(self._waiting.pop(name))
                 if event is not None:
                     return event
+            if self._failure is not None:
+                raise self._failure
             if self._ended:
                 raise StopAsyncIteration
             self._woken.clear()

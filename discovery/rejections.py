@@ -11,21 +11,26 @@ from quorumlog.errors import QuorumlogError
 _log = structlog.get_logger(__name__)
 
 _LOG_INTERVAL_S: Final = 10.0
+_BUG: Final = QuorumlogError.reason
 
 
 class Rejections:
     """``counts`` has the errors' ``reason``: PROTOCOL_ERROR (malformed), FOREIGN_PEER (another
     label or key), REPLAYED_PACKET, OVERSIZED_MESSAGE; INCOMPATIBLE_MEMBER, where only a claim was
-    refused and not all that it came with; and BROKEN_STREAM for one that ended or stalled."""
+    refused and not all that it came with; BROKEN_STREAM for one that ended or stalled, and
+    INTERNAL for what a bug of ours did not let through."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._limit = RateLimit(_LOG_INTERVAL_S)
+        self._bug_limit = RateLimit(_LOG_INTERVAL_S)
 
     def count(self, sender: object, error: Exception, now: float) -> None:
-        """Note one more; a line at debug every ten seconds at most."""
-        kind = error.reason if isinstance(error, QuorumlogError) else "BROKEN_STREAM"
+        """Note one more; a line at debug every ten seconds at most, of bugs with a traceback."""
+        kind = _kind(error)
         self.counts[kind] += 1
+        if kind == _BUG and self._bug_limit.allows(now):
+            _log.error("gossip_input_failed", sender=sender, exc_info=error)
         if self._limit.allows(now):
             _log.debug(
                 "gossip_rejected",
@@ -34,3 +39,9 @@ class Rejections:
                 error=str(error) or type(error).__name__,
                 not_logged=self._limit.take_suppressed(),
             )
+
+
+def _kind(error: Exception) -> str:
+    if isinstance(error, QuorumlogError):
+        return error.reason
+    return "BROKEN_STREAM" if isinstance(error, OSError) else _BUG

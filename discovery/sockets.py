@@ -1,22 +1,18 @@
 """The pair of sockets gossip needs: UDP and TCP on one port."""
 
-import asyncio
 import errno
 import socket
-from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Final, cast
-
-import structlog
+from typing import Final
 
 from quorumlog.discovery.wire.messages import Address
 from quorumlog.errors import AddressInUse, ConfigError
 
-_log = structlog.get_logger(__name__)
-
 _BIND_TRIES: Final = 16
 _BACKLOG: Final = 64
 _RECEIVE_BUFFER_BYTES: Final = 1024 * 1024
+_MAPPED: Final = "::ffff:"
+"""An IPv4 address as IPv6 sockets have it."""
 
 
 def bind_pair(host: str, port: int) -> tuple[socket.socket, socket.socket]:
@@ -58,41 +54,36 @@ def reachable_host(bound_host: str) -> str:
         return str(probe.getsockname()[0])
 
 
+class Reach:
+    """Which addresses a bound socket can send to, and how it has them."""
+
+    def __init__(self, bound: socket.socket) -> None:
+        self._is_v6 = bound.family == socket.AF_INET6
+        self._is_v4 = not self._is_v6 or _is_for_both(bound)
+
+    def of(self, host: str) -> str | None:
+        """``host`` as the socket wants it; None where there is no way to addresses of its kind."""
+        if ":" in host:
+            return host if self._is_v6 else None
+        if not self._is_v4:
+            return None
+        return _MAPPED + host if self._is_v6 else host
+
+
+def plain_host(host: str) -> str:
+    """The address that a socket says is another's, as members have it."""
+    return host.removeprefix(_MAPPED)
+
+
 def bound_address(bound: socket.socket) -> Address:
     name = bound.getsockname()
     return str(name[0]), int(name[1])
 
 
-class PacketProtocol(asyncio.DatagramProtocol):
-    """``writable`` is False while 64 KiB wait for the socket: packets are dropped meanwhile,
-    and what matters of them is sent again."""
-
-    transport: asyncio.DatagramTransport
-
-    def __init__(self, receive: Callable[[bytes, Address], None]) -> None:
-        self._receive = receive
-        self.writable = True
-        self.closed = asyncio.Event()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.DatagramTransport", transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.writable = False
-        self.closed.set()
-
-    def pause_writing(self) -> None:
-        self.writable = False
-
-    def resume_writing(self) -> None:
-        self.writable = True
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self._receive(data, (addr[0], addr[1]))
-
-    def error_received(self, exc: Exception) -> None:
-        """A destination is not there; its probe will find out."""
-        _log.debug("packet_undeliverable", error=str(exc))
+def _is_for_both(bound: socket.socket) -> bool:
+    """An IPv6 socket that also sends to and hears IPv4 addresses."""
+    is_any = ip_address(bound_address(bound)[0]).is_unspecified
+    return is_any and not bound.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 
 
 def _bind(host: str, port: int, kind: socket.SocketKind) -> socket.socket:

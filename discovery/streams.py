@@ -1,6 +1,9 @@
 """TCP exchanges: one message out, one back, within a deadline."""
 
 import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
 from typing import Final
 
 from quorumlog.discovery.wire.codec import encode_message, encode_push_pull
@@ -39,7 +42,8 @@ async def ping(address: Address, message: Ping, timeout_s: float, envelope: Enve
 async def read_message(reader: asyncio.StreamReader, decoder: EnvelopeDecoder) -> Message:
     """The one message of a stream. Raises ``ProtocolError``, also when it ends before."""
     while True:
-        data = await reader.read(_CHUNK_BYTES)
+        with transport_errors():
+            data = await reader.read(_CHUNK_BYTES)
         if not data:
             raise ProtocolError("a gossip stream ended within a message")
         message = decoder.feed(data)
@@ -47,22 +51,57 @@ async def read_message(reader: asyncio.StreamReader, decoder: EnvelopeDecoder) -
             return message
 
 
+async def write_message(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Returns once most of it was handed to the system. Raises ``OSError``."""
+    with transport_errors():
+        writer.write(data)
+        await writer.drain()
+
+
 async def close_writer(writer: asyncio.StreamWriter) -> None:
     """Close once what was written is sent, or drop it when the peer does not take it."""
-    writer.close()
     try:
-        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-            await writer.wait_closed()
+        with transport_errors():
+            writer.close()
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await writer.wait_closed()
     except OSError:
+        """It is gone, or will be in a moment."""
+    finally:
         writer.transport.abort()
+
+
+async def open_stream(
+    connection: socket.socket,
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Take over a connected socket. Raises ``OSError``, and has closed it then."""
+    try:
+        with transport_errors():
+            return await asyncio.open_connection(sock=connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+@contextlib.contextmanager
+def transport_errors() -> Iterator[None]:
+    """Makes one ``OSError`` of what the transports of different event loops raise.
+
+    One that the peer has reset is closed under the hands of who uses it: asyncio's own loop
+    ignores that or raises ``OSError``, uvloop ``RuntimeError`` and ``AttributeError``.
+    """
+    try:
+        yield
+    except (RuntimeError, AttributeError, ValueError) as error:
+        raise ConnectionResetError(f"the stream is closed: {error}") from error
 
 
 async def _ask(address: Address, question: bytes, timeout_s: float, envelope: Envelope) -> Message:
     async with asyncio.timeout(timeout_s):
-        reader, writer = await asyncio.open_connection(*address)
+        with transport_errors():
+            reader, writer = await asyncio.open_connection(*address)
         try:
-            writer.write(envelope.wrap_message(question, dialled=True))
-            await writer.drain()
+            await write_message(writer, envelope.wrap_message(question, dialled=True))
             return await read_message(reader, envelope.message_decoder(dialled=True))
         finally:
             await close_writer(writer)

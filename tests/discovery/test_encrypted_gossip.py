@@ -19,6 +19,8 @@ from quorumlog.ports import MemberState
 
 pytest.importorskip("cryptography")
 
+pytestmark = pytest.mark.both_loops
+
 Start = Callable[..., Awaitable[Gossip]]
 OLD, NEW = bytes(16), bytes([1]) * 32
 CONFIG = replace(GossipConfig.local(), key_check_interval_s=0.05)

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import pytest
-import uvloop
 from structlog.testing import capture_logs
 
 from quorumlog.discovery.config import GossipConfig
@@ -20,6 +19,8 @@ from quorumlog.discovery.wire.envelope import Envelope
 from quorumlog.discovery.wire.messages import Ping, PushPull
 from quorumlog.errors import AddressInUse, Closed, ConfigError, InvalidArgument, ProtocolError
 from quorumlog.ports import Member, MemberState
+
+pytestmark = pytest.mark.both_loops
 
 Start = Callable[..., Awaitable[Gossip]]
 LOOPBACK = ("127.0.0.1", 0)
@@ -83,19 +84,6 @@ async def test_three_members_see_each_other_and_their_tags(start: Start) -> None
     assert [m.name for m in three.members()] == ["one", "three", "two"]
     assert member(three, "one").tags == {"id": "1", "rpc": "127.0.0.1:7400"}
     assert (member(three, "one").address, member(three, "one").port) == one.address
-
-
-def test_members_meet_on_uvloop_too() -> None:
-    async def run() -> None:
-        one = await start_gossip("one")
-        two = await start_gossip("two", one)
-        await meet(one, two)
-        await two.leave()
-        await until(lambda: member(one, "two").state is MemberState.LEFT, one)
-        await one.close()
-        await two.close()
-
-    uvloop.run(run())
 
 
 async def test_new_tags_reach_the_others(start: Start) -> None:

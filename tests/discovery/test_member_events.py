@@ -159,5 +159,5 @@ async def test_a_reader_that_was_dropped_costs_nothing() -> None:
     async for _ in one.events():
         break
     gc.collect()
-    assert not one._readers
+    assert not one._audience.readers
     await one.close()

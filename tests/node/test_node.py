@@ -135,6 +135,13 @@ async def test_a_key_file_that_is_not_there_keeps_a_node_from_starting(tmp_path:
     assert not directory.exists()
 
 
+async def test_a_node_whose_gossip_ends_by_itself_fails(tmp_path: Path) -> None:
+    async with Node(config_in(tmp_path)) as node:
+        node._gossip._tasks.fail(RuntimeError("worn out"))
+        await asyncio.wait_for(node.failed.wait(), 5)
+        assert "gossip cannot go on after RuntimeError('worn out')" in str(node.failure)
+
+
 async def test_nodes_with_a_gossip_key_form_a_cluster_and_others_stay_outside(
     tmp_path: Path,
 ) -> None:

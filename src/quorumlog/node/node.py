@@ -139,6 +139,7 @@ class Node:
             rng=self._rng,
         )
         stack.push_async_callback(self._gossip.close)
+        self._gossip.on_failure(self._fail)
         self.gossip_address = "{}:{}".format(*self._gossip.address)
         self.host = GroupHost(
             node_id=self.node_id,
