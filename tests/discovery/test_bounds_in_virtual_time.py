@@ -45,8 +45,10 @@ def test_a_killed_member_is_detected_and_known_within_the_bounds(size: int, loss
 
 def test_a_suspicion_that_all_confirm_is_as_short_as_it_may_be_and_no_shorter() -> None:
     bounds = Bounds.of(30, LAN)
-    lengths = [run.first_s - run.suspected_s for run in (kill_one(30, LAN, 0.0, s) for s in (3, 4))]
-    assert lengths == pytest.approx([bounds.shortest_s] * 2, abs=0.5)
+    runs = [kill_one(30, LAN, 0.0, seed) for seed in (3, 4, 5)]
+    lengths = [run.first_s - run.suspected_s for run in runs]
+    # In one of twenty the second of those who confirm it comes too late.
+    assert min(lengths) == pytest.approx(bounds.shortest_s, abs=0.05)
 
 
 def test_a_suspicion_that_nobody_confirms_takes_the_longest_time(make_network: MakeNetwork) -> None:

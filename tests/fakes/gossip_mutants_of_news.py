@@ -136,7 +136,7 @@ NEWS_MUTANTS: Final = (
         GossipCore._call_others,
         "self._exchange_with_one(Status.ALIVE)",
         "pass",
-        "test_faults_in_virtual_time.test_what_was_lost_as_often_as_it_was_sent_is_known_after_an_exchange_of_states",
+        "test_faults_in_virtual_time.test_what_was_lost_as_often_as_it_was_sent_is_heard_of_in_an_exchange_of_states",
     ),
     GossipMutant(
         "the failed are never called",
