@@ -4,6 +4,10 @@ About another member a claim is merged (``core.members``); news is spread and re
 node itself only this node speaks: any other claim is answered with a higher incarnation (SWIM
 §4.2). So a node that restarts, with other tags or elsewhere, hears what is believed of it in its
 first exchange, and everybody takes its correction at once.
+
+But for memberlist: a member keeps its address there until it has left, or until it failed and was
+forgotten. So a node that comes back elsewhere also says that the one before it has left, under an
+incarnation below its own, which is old news to everybody who took the correction.
 """
 
 from typing import Final
@@ -28,6 +32,9 @@ from quorumlog.errors import InvariantViolation
 _RESTART_DISPLACEMENTS: Final = 2
 """Times that another address may be claimed for this very node before it counts as a second
 process with the same identity: once for the time before a restart, once for a late echo."""
+
+_FORMER: Final = "\0"
+"""In front of a name no member can have: the news that it left where it was before."""
 
 
 class Claims:
@@ -161,6 +168,9 @@ class Claims:
         to confirm all that this one suspects.
         """
         claim = record.alive
+        if claim.name == self._name and record.status in (Status.SUSPECT, Status.DEAD):
+            self._answer_record(claim, now)
+            return
         hearsay = Suspect(claim.name, claim.incarnation, claim.name)
         match record.status:
             case Status.ALIVE:
@@ -170,8 +180,7 @@ class Claims:
             case Status.DEAD:
                 self.suspect(hearsay, now)
             case Status.SUSPECT:
-                if claim.name != self._name:
-                    self.alive(claim, now)
+                self.alive(claim, now)
                 self.suspect(hearsay, now)
 
     def depart(self, now: float) -> None:
@@ -183,7 +192,10 @@ class Claims:
 
     def _answer_alive(self, claim: Alive, now: float) -> None:
         me = self.me
-        if me.status is Status.LEFT or claim.incarnation < me.incarnation or claim == me.said:
+        if me.status is Status.LEFT or claim == me.said:
+            return
+        if claim.incarnation < me.incarnation:
+            self._leave_former_address(claim)
             return
         if claim.address != me.address:
             if not same_node(claim, me.said):
@@ -195,6 +207,26 @@ class Claims:
             if self._displacements > _RESTART_DISPLACEMENTS:
                 self._conflict(self._name, claim.address)
         self._speak(claim.incarnation, me.said.meta, now)
+        self._leave_former_address(claim)
+
+    def _answer_record(self, claim: Alive, now: float) -> None:
+        """A peer's state holds this node for suspect or dead."""
+        self._answer_accusation(claim.incarnation, now)
+        if self.me.status is not Status.LEFT:
+            self._leave_former_address(claim)
+
+    def _leave_former_address(self, claim: Alive) -> None:
+        """Where somebody has this node at another address, say that it has left there.
+
+        Ahead of it goes where this node is now, so that who believes that never sees it leave.
+        """
+        me = self.me
+        elsewhere = claim.address != me.address and same_node(claim, me.said)
+        displaced = self._displacements > _RESTART_DISPLACEMENTS
+        if elsewhere and not displaced and not self._outbox.spreads(_FORMER + self._name):
+            farewell = Dead(self._name, me.incarnation - 1, self._name)
+            self._outbox.spread(_FORMER + self._name, farewell)
+            self._outbox.spread(self._name, me.said)
 
     def _answer_accusation(self, incarnation: int, now: float) -> None:
         me = self.me

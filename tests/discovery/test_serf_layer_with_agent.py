@@ -3,13 +3,21 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from fakes.serf_agent import Agent, address_of, needs_serf, start_agent, start_ours, until
+from fakes.serf_agent import (
+    Agent,
+    address_of,
+    eventually,
+    needs_serf,
+    start_agent,
+    start_ours,
+    until,
+)
 from quorumlog.discovery.core.output import EventReceived
 from quorumlog.discovery.gossip import Gossip
 from quorumlog.discovery.key_ring import GossipKeys
@@ -24,12 +32,6 @@ OLD, NEW = bytes(range(32)), bytes(range(32, 64))
 async def stack() -> AsyncIterator[AsyncExitStack]:
     async with AsyncExitStack() as exits:
         yield exits
-
-
-async def eventually(done: Callable[[], bool], limit_s: float = 20.0) -> None:
-    async with asyncio.timeout(limit_s):
-        while not done():
-            await asyncio.sleep(0.02)
 
 
 async def mixed(stack: AsyncExitStack) -> tuple[list[Gossip], list[Agent]]:

@@ -1,5 +1,7 @@
 """Against an implementation nobody here wrote: HashiCorp's ``serf agent`` on loopback."""
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -8,12 +10,16 @@ import pytest
 
 from fakes.serf_agent import (
     address_of,
+    eventually,
     needs_serf,
     start_agent,
     start_ours,
     until,
     until_tags,
 )
+from quorumlog.discovery.wire.codec import encode_message
+from quorumlog.discovery.wire.messages import Alive
+from quorumlog.discovery.wire.packet import encode_packet
 from quorumlog.ports import MemberState
 
 pytestmark = needs_serf
@@ -57,6 +63,42 @@ async def test_we_join_an_agent_leave_return_elsewhere_and_fail(stack: AsyncExit
     await agent.until("two", "failed")
     await until(one, "two", MemberState.FAILED)
     assert (await agent.members())["one"]["status"] == "alive"
+
+
+async def test_an_agent_finds_a_killed_node_where_it_is_now(stack: AsyncExitStack) -> None:
+    agent = await start_agent(stack)
+    one = await start_ours(stack, "one", agent.gossip)
+    two = await start_ours(stack, "two", agent.gossip)
+    await until(one, "two", MemberState.ALIVE)
+    await agent.until("two", "alive")
+    await two.close()
+    again = await start_ours(stack, "two", address_of(one), version="2")
+    # Long before it can have suspected the old address for the shortest time, 4 s.
+    async with asyncio.timeout(3.0):
+        await agent.until("two", "alive", addr=address_of(again), tags={"id": "two", "ver": "2"})
+    # What it has given up it takes elsewhere once it has forgotten it, 15 s with these settings.
+    await again.close()
+    await agent.until("two", "failed")
+    await until(one, "two", MemberState.FAILED)
+    third = await start_ours(stack, "two", agent.gossip, version="3")
+    await until(one, "two", MemberState.ALIVE)
+    await agent.until("two", "alive", addr=address_of(third), tags={"id": "two", "ver": "3"})
+    assert one.rejected_packets == 0
+
+
+@pytest.mark.parametrize("versions", [[7, 9, 8, 2, 5, 4], [1, 5, 2, 9, 9, 9], [1, 1, 2, 2, 5, 4]])
+async def test_a_foreign_packet_keeps_no_agent_out(
+    stack: AsyncExitStack, versions: list[int]
+) -> None:
+    """memberlist refuses a whole state for one member in it whose versions do not fit."""
+    one = await start_ours(stack, "one")
+    ghost = Alive("ghost", 1, ("127.0.0.1", 9), b"", bytes(versions))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.sendto(encode_packet([encode_message(ghost)]), one.address)
+    await eventually(lambda: one.rejected_packets == 1)
+    agent = await start_agent(stack, f"-join={address_of(one)}")
+    await agent.until("one", "alive")
+    assert set(await agent.members()) == {"one", "agent"}
 
 
 async def test_an_agent_that_leaves_has_left_and_one_that_is_killed_fails(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import shutil
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -110,6 +111,12 @@ async def start_ours(
     )
     stack.push_async_callback(gossip.close)
     return gossip
+
+
+async def eventually(done: Callable[[], bool], limit_s: float = 20.0) -> None:
+    async with asyncio.timeout(limit_s):
+        while not done():
+            await asyncio.sleep(0.02)
 
 
 async def until(gossip: Gossip, name: str, state: MemberState) -> None:
