@@ -113,6 +113,13 @@ class CoreDriver:
         except Exception as error:
             self._replica.fail(error)
 
+    def transfer_leadership(self, target: NodeId) -> None:
+        """Raises as the core's."""
+        # A group that sleeps has no timer that would have told it.
+        self._core.patience_s = self._patience_s()
+        self._core.transfer_leadership(target, self._clock.monotonic_s())
+        self.schedule_drain()
+
     def cancel_timer(self) -> None:
         """The core's deadlines are of no interest any more."""
         if self._timer is not None:
@@ -193,8 +200,7 @@ class CoreDriver:
         successor = leadership.most_advanced_voter()
         progress = None if successor is None else leadership.progress_of(successor)
         if successor is not None and progress is not None and progress.match_index > beyond:
-            self.guarded(self._core.transfer_leadership, successor, self._clock.monotonic_s())
-            self.schedule_drain()
+            self.guarded(self.transfer_leadership, successor)
 
     # -- the timer -----------------------------------------------------------------------------
 
@@ -231,11 +237,10 @@ class CoreDriver:
         if now >= deadline:
             late_s = now - max(deadline, self._timer_at)
             heartbeat_s = self._config.raft.heartbeat_s
-            if (
-                late_s > heartbeat_s
-                and self._core.role is not Role.LEADER
-                and deadline != self._excused
-            ):
+            if self._core.role is Role.LEADER:
+                # Nor was anybody silent meanwhile: their answers are still to be read.
+                self._core.patience_s += late_s
+            elif late_s > heartbeat_s and deadline != self._excused:
                 # This process stood still: what a leader said meanwhile is still to be read.
                 self._excused = deadline
                 self._timer_at = now + heartbeat_s

@@ -113,6 +113,12 @@ class GroupHost:
         Only of nodes that share a group with this one."""
         return not self._sleep.is_silent(node)
 
+    @property
+    def patience_s(self) -> float:
+        """See :class:`~quorumlog.replication.sleep.delays.Delays`: above 0 where nodes are short of
+        time."""
+        return self._sleep.patience_s()
+
     def path_of(self, group: GroupId) -> str:
         return self._files.path_of(group)
 

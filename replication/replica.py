@@ -195,9 +195,10 @@ class Replica:
         does. False of this node."""
         leadership = self.core.leadership
         progress = leadership.progress_of(peer) if leadership is not None else None
+        if progress is None or self.core.sleeps_with(peer):
+            return progress is not None
         patience_s = self._config.raft.election_timeout_s + self.core.patience_s
-        heard_since_s = self._clock.monotonic_s() - patience_s
-        return progress is not None and (self.core.asleep or progress.heard_at >= heard_since_s)
+        return progress.heard_at >= self._clock.monotonic_s() - patience_s
 
     def present_state(self, origin: LogOrigin | None = None) -> StateSnapshot | None:
         """What was applied so far, as bytes; see :meth:`StateSaver.present`."""
@@ -258,8 +259,7 @@ class Replica:
 
     def transfer_leadership(self, target: NodeId) -> None:
         self._check_accepts()
-        self.core.transfer_leadership(target, self._clock.monotonic_s())
-        self._driver.schedule_drain()
+        self._driver.transfer_leadership(target)
 
     def receive(self, sender: NodeId, payload: memoryview) -> None:
         if self.failure is not None or self._closed:
@@ -341,6 +341,7 @@ class Replica:
         try:
             batch = propose(self._clock.wall_ms(), self._clock.monotonic_s())
         except (Unavailable, InvalidArgument):
+            self._driver.schedule_drain()  # it woke
             raise
         except Exception as error:
             self._fence(error)

@@ -211,7 +211,8 @@ class RaftCore(Sleeper):
                 self._outbox.messages.append((peer, request))
 
     def transfer_leadership(self, target: NodeId, now: float) -> None:
-        """Hand leadership over to ``target`` (dissertation §3.10), within an election timeout.
+        """Hand leadership over to ``target`` (dissertation §3.10), within an election timeout and
+        the patience of the moment.
 
         Proposals are refused meanwhile. When ``target`` does not take over in time, this member
         goes on leading. Nothing happens when ``target`` is this member.
@@ -225,7 +226,7 @@ class RaftCore(Sleeper):
             raise InvalidArgument(f"{target} is not one of the voters {self.members.voters}")
         if target != self._node_id:
             self.wake(now)
-            self._leadership.start_transfer(target, now)
+            self._leadership.start_transfer(target, now + self.patience_s)
 
     # -- outputs -------------------------------------------------------------------------------
 

@@ -193,9 +193,9 @@ class Leadership:
         )
         return reads.take_allowed(confirmed_round, commit_index)
 
-    def start_transfer(self, target: NodeId, now: float) -> None:
-        """Hand over to ``target``, a voter and not this node, once it has the whole log."""
-        self.transfer = Transfer(target, now + self._config.election_timeout_s)
+    def start_transfer(self, target: NodeId, since: float) -> None:
+        """Hand over to ``target``, a voter, not this node; tried for an election timeout."""
+        self.transfer = Transfer(target, since + self._config.election_timeout_s)
         self.due = True
 
     def let_go(self, commit_index: Index) -> list[tuple[NodeId, Message]]:

@@ -22,12 +22,15 @@ class Sleeper(Elector):
     """No timer is set. Any input but a flush's end wakes it; ``Awoke`` says so."""
     _asleep_with: tuple[NodeId, ...] = ()
     """As a leader: whom the majority was made of when it fell asleep."""
+    _awake_since = float("-inf")
 
     def sleep_leading(self, silent: Collection[NodeId], now: float) -> tuple[NodeId, ...] | None:
         """Fall asleep as the leader, if nothing is under way. The members that sleep with it.
 
         They have the whole log durably, answered lately and were sent what is committed. Those
-        that are ``silent`` do not count, nor sleep: the group has to wake when they are back.
+        that are ``silent`` do not count, nor sleep, nor do those that did not answer for twice an
+        election timeout though this leader was awake: their replicas are closed, or not open yet.
+        Whoever of them hears no leader has to wake the group.
 
         Returns:
             None when it stays awake.
@@ -42,15 +45,19 @@ class Sleeper(Elector):
             or not self.commit_index == self._durable_index == last_index
         ):
             return None
+        timeout_s = self._config.election_timeout_s
+        gone_since = now - 2 * timeout_s - self.patience_s
         others: list[NodeId] = []
         for peer in members.everybody:
             progress = leadership.progress_of(peer)
             if progress is None or peer in silent:
                 continue
+            if max(progress.heard_at, self._awake_since) < gone_since:
+                continue
             if (
                 progress.match_index != last_index
                 or progress.sent_commit_index != self.commit_index
-                or progress.heard_at <= now - self._config.election_timeout_s
+                or progress.heard_at <= now - timeout_s
             ):
                 return None
             others.append(peer)
@@ -59,6 +66,10 @@ class Sleeper(Elector):
         self.asleep = True
         self._asleep_with = tuple(others)
         return self._asleep_with
+
+    def sleeps_with(self, peer: NodeId) -> bool:
+        """Whether this is a sleeping leader and ``peer`` one of those that sleep with it."""
+        return self.asleep and peer in self._asleep_with
 
     def sleep_on_without(self, peer: NodeId) -> bool:
         """As a sleeping leader: ``peer`` is silent. Whether those that are left are a majority."""
@@ -109,6 +120,7 @@ class Sleeper(Elector):
             # What it promised when it heard the leader itself holds for its own vote, too.
             self._restart_election_timer(self._votes_from - timeout_s)
             return
+        self._awake_since = now
         for peer in self._asleep_with:
             progress = self._leadership.progress_of(peer)
             if progress is not None:

@@ -19,7 +19,7 @@ offset  size  field        meaning
                            they sleep from now on; their logs end there
 ...     16    woke         each: group u64, told u64; awake at the sender. ``told`` is the sequence
                            of the receiver's beat that wanted it to sleep; of no meaning where the
-                           sender leads. Comes before ``fell``.
+                           sender leads, or hears no leader. Comes before ``fell``.
 ======  ====  ===========  ====================================================================
 """
 

@@ -81,7 +81,6 @@ class SleepKeeper:
         elif isinstance(event, Awoke) and not replica.core.asleep:
             self._ledger.woke(replica.group)
             if replica.takes_part:
-                # Only a proposal shows that it is in use.
                 self._note_awake(replica, -self._config.sleep_after_s)
 
     def close(self) -> None:
@@ -150,6 +149,7 @@ class SleepKeeper:
         now = self._clock.monotonic_s()
         self._delays.beaten()
         self._ledger.check(now, self._config.raft.heartbeat_s, self._delays.patience_s)
+        self._ledger.call(self._leaderless())
         self._put_to_sleep(now)
         self._send_beats()
 
@@ -158,6 +158,13 @@ class SleepKeeper:
             beat = self._ledger.beat_for(peer)
             echo = self._delays.sending(peer, beat.sequence, self._clock.monotonic_s())
             self._send(peer, BEAT_GROUP, encode(replace(beat, echo=echo)))
+
+    def _leaderless(self) -> list[GroupId]:
+        return [
+            group
+            for group, awake in self._awake.items()
+            if awake.replica.core.leader_id is None and awake.replica.takes_part
+        ]
 
     def _put_to_sleep(self, now: float) -> None:
         falling = 0
@@ -168,7 +175,10 @@ class SleepKeeper:
                 del self._awake[group]
             elif core.role is not Role.LEADER or falling == MAX_FALLING:
                 continue
-            elif (awake.term, awake.last_index) != (core.term, replica.log.last_index):
+            elif core.leadership is not None and awake.term != core.term:
+                self._note_awake(replica, -self._config.sleep_after_s)
+                self._awake[group].last_index = core.leadership.first_index
+            elif awake.last_index != replica.log.last_index:
                 self._note_awake(replica)
             elif now - awake.since >= self._config.sleep_after_s and replica.takes_part:
                 falling += self._put_leader_to_sleep(replica, now)
@@ -185,7 +195,8 @@ class SleepKeeper:
         return True
 
     def _note_awake(self, replica: Replica, since_s: float = 0.0) -> None:
-        """``since_s``: relative to now."""
+        """``since_s``: relative to now. An election, or that it woke, does not show that the group
+        is in use, only a proposal does."""
         now = self._clock.monotonic_s()
         self._awake[replica.group] = _Awake(
             replica, replica.core.term, replica.log.last_index, now + since_s

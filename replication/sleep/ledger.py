@@ -85,6 +85,11 @@ class _Peer:
         self.sent = 0
         """The sequence of the next beat to it."""
 
+    def take_back(self, group: GroupId) -> None:
+        """It does not sleep there any more; the next beat says so, where one said that it does."""
+        if self.announced.remove(group) and self.fell.pop(group, None) is None:
+            self.woke[group] = None
+
 
 class Ledger:
     def __init__(self, incarnation: int, silence_s: float, sleepers: Sleepers) -> None:
@@ -99,7 +104,9 @@ class Ledger:
         """Groups that sleep here under another node."""
         self._checked_at: float | None = None
         self._to_wake: dict[GroupId, float | None] = {}
-        """Those for which there was no room, with when their leaders were heard."""
+        """Those for which there was no room, with when their leaders were heard. They sleep, and
+        no book has them any more: nobody need forget them once more."""
+        self._calling: tuple[GroupId, ...] = ()
         self._room = MAX_WAKES
 
     # -- questions -----------------------------------------------------------------------------
@@ -125,7 +132,7 @@ class Ledger:
     ) -> None:
         """A group that this node leads sleeps, and of its other ``members`` those in ``sleeping``.
 
-        The others were silent: the group wakes when one of them is heard again.
+        The others did not answer: the group wakes when one of them calls.
         """
         self._led[group] = tuple(members)
         for node in sleeping:
@@ -136,15 +143,21 @@ class Ledger:
     def woke(self, group: GroupId) -> None:
         """The member here is awake, for whatever reason, or is gone; it may have been before."""
         self._under.pop(group, None)
+        self._to_wake.pop(group, None)
         for node in self._led.pop(group, ()):
-            peer = self._peer(node)
-            if not peer.announced.remove(group):
-                continue
-            if peer.fell.pop(group, None) is None:
-                peer.woke[group] = None
+            self._peer(node).take_back(group)
         for peer in self._peers.values():
             if group in peer.told.entries:
                 peer.dissent[group] = None
+
+    def call(self, groups: Iterable[GroupId]) -> None:
+        """The members of ``groups`` here hear no leader; said with every beat until the next call.
+
+        A leader may sleep without them, on any node: one that was asked to join a group does not
+        know whose it is. Who votes wakes it with that, too, but later. Who is no member of the
+        group, or not yet, calls in vain.
+        """
+        self._calling = tuple(groups)
 
     def check(self, now: float, interval_s: float, patience_s: float = 0.0) -> None:
         """Notice who is silent. Called every ``interval_s``, or as often as this process can.
@@ -171,9 +184,7 @@ class Ledger:
         """The groups that sleep with ``node``, which is silent, do so without it, or wake."""
         for group in tuple(peer.announced.entries):
             if self._sleepers.sleep_on_without(group, node):
-                peer.announced.remove(group)
-                if peer.fell.pop(group, None) is None:
-                    peer.woke[group] = None
+                peer.take_back(group)
             else:
                 self._wake(group, None)
 
@@ -186,6 +197,7 @@ class Ledger:
         woke = [Woke(group) for group in peer.woke]
         told = peer.told.entries
         woke += [Woke(group, told[group][1]) for group in peer.dissent]
+        woke += [Woke(group) for group in self._calling if group not in peer.dissent]
         beat = Beat(
             self._incarnation,
             peer.sent,
@@ -207,17 +219,15 @@ class Ledger:
         if beat.incarnation != peer.incarnation:
             self._forget_told(node, peer, peer.heard_at)
             peer.incarnation, peer.received = beat.incarnation, -1
-            peer.silent = True
+            # What it has open it says by calling.
+            self._leave_out(node, peer)
         if beat.sequence <= peer.received:
             return
         peer.received = beat.sequence
         peer.heard_at = now
-        if peer.silent:
-            peer.silent = False
-            self._wake_led_with(node)
+        peer.silent = False
         if beat.wake_all:
-            for group in tuple(peer.announced.entries):
-                self._wake(group, None)
+            self._take_all_back(peer)
         for woke in beat.woke:
             self._take_woke(node, peer, woke)
         for fell in beat.fell:
@@ -234,7 +244,20 @@ class Ledger:
                 self._wake(group, None)
         _, announced_in = peer.announced.entries.get(group, (None, None))
         # Its leader may have woken the group and fallen asleep again meanwhile.
-        if announced_in == woke.told:
+        is_call = announced_in is None and node in self._led.get(group, ())
+        if is_call or announced_in == woke.told:
+            self._wake(group, None)
+
+    def _take_all_back(self, peer: _Peer) -> None:
+        """``peer`` has forgotten what it was told, and wakes what slept by that.
+
+        So it is taken back at once, also what wakes later: as long as the books differ, each beat
+        has all the rest of them forgotten, and what fell asleep again in the meantime.
+        """
+        groups = tuple(peer.announced.entries)
+        for group in groups:
+            peer.take_back(group)
+        for group in groups:
             self._wake(group, None)
 
     def _take_fell(self, node: NodeId, peer: _Peer, fell: Fell, sequence: int) -> None:
@@ -242,6 +265,7 @@ class Ledger:
         peer.told.add(group, fell.term, sequence)
         if self._sleepers.sleep_following(group, node, fell.term, fell.last_index):
             self._under[group] = node
+            self._to_wake.pop(group, None)
             peer.dissent.pop(group, None)
         else:
             peer.dissent[group] = None
@@ -255,11 +279,6 @@ class Ledger:
         first = self._incarnation % max(1, len(groups))
         for group in groups[first:] + groups[:first]:
             self._wake(group, heard_at)
-
-    def _wake_led_with(self, node: NodeId) -> None:
-        """``node`` may lack something of what this one leads, or not know who leads."""
-        for group in [group for group, members in self._led.items() if node in members]:
-            self._wake(group, None)
 
     def _wake(self, group: GroupId, heard_at: float | None) -> None:
         if not self._room:

@@ -223,9 +223,7 @@ def test_silence_wakes_what_sleeps_under_a_node_and_what_sleeps_with_it() -> Non
     assert follower.ledger.is_silent(L)
 
 
-def test_a_group_sleeps_on_with_the_majority_that_is_heard_and_wakes_when_the_other_is_back() -> (
-    None
-):
+def test_a_group_sleeps_on_with_the_majority_that_is_heard_and_wakes_when_the_other_calls() -> None:
     leader, follower = acquainted()
     leader.falls_asleep(G, 3, 10, [F])
     leader.groups.with_others = {G}
@@ -236,7 +234,43 @@ def test_a_group_sleeps_on_with_the_majority_that_is_heard_and_wakes_when_the_ot
     pass_beat(leader, follower, 1.3)  # it hears, and is not heard: it has to find out by itself
     assert follower.groups.asleep == {}
     pass_beat(follower, leader, 1.4)
+    assert leader.groups.asleep == {G: L}
+    follower.ledger.call([G])
+    pass_beat(follower, leader, 1.5)
     assert leader.groups.woken == [(G, None)]
+
+
+def test_a_call_is_said_again_until_there_is_no_need_for_it() -> None:
+    leader, follower = acquainted()
+    follower.ledger.call([G])
+    follower.ledger.beat_for(L)  # lost
+    leader.ledger.fell_asleep(G, Term(3), Index(10), [F], [])
+    leader.groups.asleep[G] = L
+    pass_beat(follower, leader, 0.1)
+    assert leader.groups.woken == [(G, None)]
+    follower.ledger.call([])
+    leader.ledger.fell_asleep(G, Term(3), Index(10), [F], [])
+    leader.groups.asleep[G] = L
+    pass_beat(follower, leader, 0.2)
+    assert leader.groups.asleep == {G: L}
+
+
+def test_who_is_no_member_calls_in_vain() -> None:
+    leader, stranger = acquainted()
+    leader.falls_asleep(G, 3, 10, [NodeId("other")])
+    stranger.ledger.call([G])
+    pass_beat(stranger, leader, 0.1)
+    assert leader.groups.asleep == {G: L}
+
+
+def test_a_late_call_does_not_wake_a_group_that_sleeps_with_the_caller() -> None:
+    leader, follower = acquainted()
+    pass_beat(leader, follower, 0.1)
+    follower.ledger.call([G, H])
+    late = follower.ledger.beat_for(L)
+    leader.falls_asleep(G, 3, 10, [F])
+    leader.ledger.receive(F, late, 0.2)
+    assert leader.groups.asleep == {G: L}
 
 
 def test_of_many_groups_only_a_few_wake_at_once() -> None:
@@ -252,6 +286,49 @@ def test_of_many_groups_only_a_few_wake_at_once() -> None:
         counts.append(len(follower.groups.woken))
     assert counts == [0] * 5 + [MAX_WAKES, 2 * MAX_WAKES, 3 * MAX_WAKES, 3 * MAX_WAKES]
     assert {heard_at for _, heard_at in follower.groups.woken} == {0.0}
+
+
+def test_many_groups_that_a_lost_beat_wakes_wake_once_and_then_all_sleep_again() -> None:
+    leader, follower = acquainted()
+    groups = [GroupId(number) for number in range(100, 100 + 10 * MAX_WAKES)]
+    for group in groups:
+        follower.groups.ends[group] = (L, 3, 1)
+        leader.falls_asleep(group, 3, 1, [F])
+    pass_beat(leader, follower, 0.0)
+    groups.append(H)
+    follower.groups.ends[H] = (L, 3, 1)
+    leader.falls_asleep(H, 3, 1, [F])
+    leader.ledger.beat_for(F)  # lost
+    for turn in range(1, 31):
+        now = turn * BEAT_S
+        for node in (leader, follower):
+            node.ledger.check(now, BEAT_S)
+        for group in groups:
+            if group not in leader.groups.asleep:
+                follower.awakes(group)  # by a message, and the leader has its answer
+                leader.falls_asleep(group, 3, 1, [F])
+        pass_beat(leader, follower, now)
+        pass_beat(follower, leader, now)
+    assert set(leader.groups.asleep) == set(follower.groups.asleep) == set(groups)
+    assert len(leader.groups.woken) <= len(groups)
+    assert len(follower.groups.woken) <= len(groups)
+
+
+def test_a_group_that_woke_before_its_turn_sleeps_on_when_that_comes() -> None:
+    leader, follower = acquainted()
+    many = [GroupId(number) for number in range(100, 100 + 2 * MAX_WAKES)]
+    for group in many:
+        follower.groups.ends[group] = (L, 3, 1)
+        leader.falls_asleep(group, 3, 1, [F])
+    pass_beat(leader, follower, 0.0)
+    follower.ledger.receive(L, Beat(incarnation=9, sequence=0), 0.1)
+    late = next(group for group in many if group in follower.groups.asleep)
+    follower.awakes(late)
+    fell = (Fell(late, Term(3), Index(1)),)
+    follower.ledger.receive(L, Beat(9, 1, 1, mix(late, 3), fell), 0.2)
+    follower.ledger.check(0.25, BEAT_S)
+    assert late in follower.groups.asleep
+    assert len(follower.groups.woken) == 2 * MAX_WAKES - 1
 
 
 def test_two_nodes_wake_the_same_groups_in_another_order() -> None:
@@ -271,17 +348,20 @@ def test_two_nodes_wake_the_same_groups_in_another_order() -> None:
     assert sorted(orders[0]) == sorted(orders[1])
 
 
-def test_a_group_wakes_when_a_member_that_was_silent_is_back() -> None:
+def test_a_group_sleeps_on_when_a_member_that_was_silent_is_back_until_that_calls() -> None:
     leader, follower = acquainted()
     for now in (0.25, 0.5, 0.75, 1.0, 1.25):
         leader.ledger.check(now, BEAT_S)
     leader.falls_asleep(G, 3, 10, [F])
     assert leader.ledger.beat_for(F).count == 0
     pass_beat(follower, leader, 2.0)
+    assert leader.groups.asleep == {G: L}
+    follower.ledger.call([G])
+    pass_beat(follower, leader, 2.1)
     assert leader.groups.woken == [(G, None)]
 
 
-def test_another_process_of_a_node_wakes_what_slept_with_the_one_before() -> None:
+def test_another_process_of_a_node_wakes_what_slept_under_the_one_before() -> None:
     leader, follower = acquainted()
     leader.falls_asleep(G, 3, 10, [F])
     follower.falls_asleep(H, 5, 1, [L])
@@ -292,6 +372,22 @@ def test_another_process_of_a_node_wakes_what_slept_with_the_one_before() -> Non
     leader.ledger.receive(F, Beat(incarnation=2, sequence=0), 0.2)
     assert leader.groups.asleep == {}
     assert leader.groups.woken == [(H, 0.1), (G, None)]
+
+
+def test_a_group_sleeps_on_while_another_process_of_a_member_begins() -> None:
+    leader, follower = acquainted()
+    leader.falls_asleep(G, 3, 10, [F])
+    leader.groups.with_others = {G}
+    pass_beat(leader, follower, 0.1)
+    again = Node(F, incarnation=2)
+    again.groups.ends = follower.groups.ends
+    pass_beat(again, leader, 0.2)
+    assert leader.groups.asleep == {G: L}
+    pass_beat(leader, again, 0.3)
+    assert not again.ledger.beat_for(L).wake_all
+    again.ledger.call([G])  # open by now
+    pass_beat(again, leader, 0.4)
+    assert leader.groups.woken == [(G, None)]
 
 
 def test_the_pause_of_this_process_is_nobody_elses_silence() -> None:
@@ -418,13 +514,28 @@ class TwoNodes(RuleBasedStateMachine):
             if leader == name:  # it led and does not any more
                 node.groups.ends.pop(group, None)
 
+    @rule(name=names)
+    def call(self, name: NodeId) -> None:
+        """Who is awake here has not heard its leader for long."""
+        node = self.nodes[name]
+        node.ledger.call(
+            [
+                group
+                for group, leader in self.leaders.items()
+                if leader != name and group not in node.groups.asleep
+            ]
+        )
+
     @rule()
     def heal(self) -> None:
-        """A few beats each way arrive: then nobody sleeps under a leader that does not."""
+        """A few beats each way arrive: then nobody sleeps under a leader that does not, and no
+        leader without who is awake."""
         for wire in self.wires.values():
             wire.clear()
         for _ in range(3):
             self.now += BEAT_S
+            for name in self.nodes:
+                self.call(name)
             for name, other in ((L, F), (F, L)):
                 pass_beat(self.nodes[name], self.nodes[other], self.now)
         for node in self.nodes.values():
@@ -434,6 +545,7 @@ class TwoNodes(RuleBasedStateMachine):
                 elif group in self.nodes[F if leader == L else L].groups.ends:
                     other = self.nodes[F if leader == L else L]
                     assert other.groups.asleep.get(group) == leader
+            node.ledger.call([])
 
     @rule(dead=names)
     def die(self, dead: NodeId) -> None:

@@ -126,7 +126,8 @@ class Cluster:
             clock=SimClock(asyncio.get_running_loop()),
             worker=worker,
             transport=self.wire.port(node),
-            rng=random.Random(node),
+            # No process draws what the one before it drew.
+            rng=random.Random(f"{node} {len(self._dead)}" if self._dead else node),
             # What the disk takes is the worker's time here; in the event loop it would take none.
             config=replace(config or ReplicationConfig(), loop_flush_s=0.0),
         )
