@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any, cast
 
 from quorumlog.broker.balance import (
+    FIRST_PATIENCE_S,
     MAX_PATIENCE_S,
     MAX_TRANSFERS,
     BalanceConfig,
@@ -34,6 +35,7 @@ class Replica:
         self.serving = True
         self.transferring = False
         self.matches = {OTHER: 5, THIRD: 5}
+        self.answering = {OTHER, THIRD}
         self.last_index = Index(5)
         self.voters = NODES
         self.handed_to: list[NodeId] = []
@@ -58,6 +60,9 @@ class Replica:
     def progress_of(self, peer: NodeId) -> Progress | None:
         return Progress(Index(self.matches[peer])) if peer in self.matches else None
 
+    def answers(self, peer: NodeId) -> bool:
+        return peer in self.answering
+
     def transfer_leadership(self, target: NodeId) -> None:
         if self.error is not None:
             raise self.error
@@ -77,6 +82,7 @@ class World:
     states: dict[NodeId, MemberState] = field(
         default_factory=lambda: dict.fromkeys(NODES, MemberState.ALIVE)
     )
+    patience_s: float = 0.0
     heard: set[NodeId] = field(default_factory=lambda: {OTHER, THIRD})
     now: float = 100.0
 
@@ -172,6 +178,15 @@ def test_who_has_not_got_the_whole_log_is_waited_for() -> None:
     assert balance.run_once() == 1
 
 
+def test_who_has_the_group_not_open_yet_is_waited_for() -> None:
+    world, balance = settled()
+    replica = world.add(1)
+    replica.answering.discard(OTHER)
+    assert balance.run_once() == 0
+    replica.answering.add(OTHER)
+    assert balance.run_once() == 1
+
+
 def test_who_is_no_voter_yet_is_waited_for() -> None:
     world, balance = settled()
     world.add(1).voters = (ME, THIRD)
@@ -203,19 +218,30 @@ def test_a_leader_whose_disk_is_full_is_left_alone() -> None:
 
 def test_only_a_few_go_in_one_turn() -> None:
     world, balance = settled()
-    for number in range(1, 21):
+    for number in range(2 * MAX_TRANSFERS + 1):
         world.add(number)
-    assert [balance.run_once() for _ in range(4)] == [MAX_TRANSFERS, MAX_TRANSFERS, 4, 0]
+    assert [balance.run_once() for _ in range(4)] == [MAX_TRANSFERS, MAX_TRANSFERS, 1, 0]
+
+
+def test_while_nodes_keep_each_other_waiting_one_goes_in_a_turn() -> None:
+    world, balance = settled()
+    for number in range(2 + MAX_TRANSFERS):
+        world.add(number)
+    world.patience_s = 0.1
+    assert [balance.run_once(), balance.run_once()] == [1, 1]
+    world.patience_s = 0.0
+    assert balance.run_once() == MAX_TRANSFERS
 
 
 def test_who_gives_back_what_it_was_given_is_left_alone_for_longer_each_time() -> None:
     world, balance = settled()
-    replica = world.add(1)
+    replicas = [world.add(number) for number in range(MAX_TRANSFERS)]
     times: list[float] = []
     for _ in range(20_000):
         if balance.run_once():
             times.append(world.now)
-            replica.serving = True  # back at once, its disk is too slow
+            for replica in replicas:
+                replica.serving = True  # back at once, its disk is too slow
         world.now += 1.0
     waits = [round(later - earlier) for earlier, later in pairwise(times)]
     assert waits[:4] == [21, 41, 81, 161]
@@ -224,14 +250,44 @@ def test_who_gives_back_what_it_was_given_is_left_alone_for_longer_each_time() -
 
 def test_many_groups_that_come_back_at_once_count_as_one_time() -> None:
     world, balance = settled()
-    replicas = [world.add(number) for number in range(1, 9)]
-    assert balance.run_once() == 8
+    replicas = [world.add(number) for number in range(2 * MAX_TRANSFERS)]
+    assert [balance.run_once(), balance.run_once()] == [MAX_TRANSFERS, MAX_TRANSFERS]
     for replica in replicas:
         replica.serving = True
     world.now += 1.0
     assert balance.run_once() == 0
     world.now += 2 * SETTLE_S
-    assert balance.run_once() == 8
+    assert balance.run_once() == MAX_TRANSFERS
+
+
+def test_one_hand_over_of_many_that_fails_keeps_no_other_waiting_and_is_tried_again() -> None:
+    world, balance = settled()
+    replicas = [world.add(number) for number in range(3 * MAX_TRANSFERS)]
+    assert balance.run_once() == MAX_TRANSFERS
+    replicas[0].serving = True
+    begun = []
+    for _ in range(4):
+        world.now += 1.0
+        begun.append(balance.run_once())
+    assert begun == [MAX_TRANSFERS, MAX_TRANSFERS, 0, 0]
+    world.now += FIRST_PATIENCE_S
+    assert balance.run_once() == 1
+    assert replicas[0].handed_to == [OTHER, OTHER]
+
+
+def test_a_group_that_alone_always_comes_back_is_handed_over_more_and_more_rarely() -> None:
+    world, balance = settled()
+    replica = world.add(0)
+    times: list[float] = []
+    for turn in range(1, 200):
+        balance.run_once()
+        if not replica.serving:
+            times.append(world.now)
+            replica.serving = True
+        world.add(turn)  # which go and stay there
+        world.now += 1.0
+    waits = [later - earlier for earlier, later in pairwise(times)]
+    assert waits == [6, 11, 21, 41, 81]
 
 
 def test_who_lost_its_leaders_by_dying_is_trusted_as_before() -> None:

@@ -2,7 +2,10 @@
 
 Every node does so for the groups that it leads itself, so nobody has to know them all. A node that
 was away leads nothing when it is back; one that drains is to lead nothing. A hand-over costs the
-group's producers one round trip, and only a few begin in a second.
+group's producers one round trip, and only a few begin at a time.
+
+One that fails is tried again, later each time. Where many do, the node is no good leader (its disk
+is slow or full) and is left alone for a while; a few fail on any busy machine.
 """
 
 import asyncio
@@ -21,17 +24,29 @@ from quorumlog.types import GroupId, NodeId
 
 _log = structlog.get_logger()
 
-MAX_TRANSFERS: Final = 8
-"""Hand-overs that begin in one turn; the others wait for the next."""
+MAX_TRANSFERS: Final = 4
+"""Hand-overs that begin in one turn; the others wait for the next. While the nodes keep each other
+waiting, one does: each is an election, of which such nodes have too many."""
+
+RETURNED_SHARE: Final = 0.25
+"""A node of whose hand-overs more came back is left alone, counted as if it had had
+``FEWEST_GIVEN`` at least."""
+
+FEWEST_GIVEN: Final = 8
+
+FIRST_PATIENCE_S: Final = 5.0
+"""A group that came back is handed over again after this time, then after twice as long each."""
 
 MAX_PATIENCE_S: Final = 600.0
-"""A node that gives back what it was given is left alone for this long at most."""
+"""A node that gives back what it was given is left alone for this long at most; so is a group."""
 
 
 @dataclass(frozen=True, slots=True)
 class BalanceConfig:
-    interval_s: float = 1.0
-    """From one turn to the next."""
+    interval_s: float = 0.25
+    """From one turn to the next.
+
+    Shorter: leaders are back sooner; longer: fewer groups change hands in the same second."""
     settle_s: float = 10.0
     """A node that is back is given leaders when it was heard for so long without a break.
 
@@ -52,12 +67,23 @@ class _Fit:
     patience_s: float
     given_from: float
     """Not before this: it did not keep what it was given."""
+    given: int = 0
+    """Hand-overs to it of this round: ``settle_s`` without any end one."""
+    given_at: float = 0.0
+    """The last of them."""
+    returned: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Given:
+    """The last hand-over of one group."""
+
     target: NodeId
     at: float
+    patience_s: float
+    came_back: bool = False
+    again_from: float = 0.0
+    """Where it came back."""
 
 
 class LeaderBalance:
@@ -81,7 +107,7 @@ class LeaderBalance:
         self._config = config
         self._fit: dict[NodeId, _Fit] = {}
         self._given: dict[GroupId, _Given] = {}
-        """The last hand-over of each group, until it is known how it went on."""
+        """Until a group is handed to another, or its node was away."""
 
     async def run(self) -> None:
         """Turn after turn."""
@@ -99,11 +125,12 @@ class LeaderBalance:
         for group in self._given.keys() - self._host.replicas.keys():
             del self._given[group]
         begun = 0
+        limit = MAX_TRANSFERS if self._host.patience_s == 0 else 1
         for group, replica in tuple(self._host.replicas.items()):
             if not replica.serving or replica.transferring:
                 continue
             self._judge(group, now)
-            target = self._target(replica, now) if begun < MAX_TRANSFERS else None
+            target = self._target(replica, now) if begun < limit else None
             if target is not None:
                 begun += self._hand_over(replica, target, now)
         return begun
@@ -126,14 +153,23 @@ class LeaderBalance:
 
     def _judge(self, group: GroupId, now: float) -> None:
         """This node leads ``group``: if it was given away, it came back or never left."""
-        given = self._given.pop(group, None)
-        fit = self._fit.get(given.target) if given is not None else None
-        if given is None or fit is None or fit.since > given.at:
-            return  # who had it was away: no wonder
-        if fit.given_from <= given.at:
+        given = self._given.get(group)
+        if given is None or given.came_back:
+            return
+        fit = self._fit.get(given.target)
+        if fit is None or fit.since > given.at:
+            del self._given[group]  # who had it was away: no wonder
+            return
+        given.came_back = True
+        given.again_from = now + given.patience_s
+        if given.at < fit.given_from:
+            return  # it is left alone for others that came back like this one
+        fit.returned += 1
+        if fit.returned > RETURNED_SHARE * max(fit.given, FEWEST_GIVEN):
             fit.patience_s = min(2 * fit.patience_s, MAX_PATIENCE_S)
             fit.given_from = now + fit.patience_s
-            _log.info("leader_came_back", node=given.target, again_after_s=fit.patience_s)
+            fit.given = fit.returned = 0
+            _log.info("leaders_came_back", node=given.target, again_after_s=fit.patience_s)
 
     def _target(self, replica: Replica, now: float) -> NodeId | None:
         """Who is to lead the group instead of this node and can do so at once."""
@@ -145,7 +181,10 @@ class LeaderBalance:
         if target == self._node_id or target not in replica.core.members.voters:
             return None
         fit, progress = self._fit.get(target), leadership.progress_of(target)
-        if fit is None or progress is None or now < fit.given_from:
+        if fit is None or progress is None or now < fit.given_from or not replica.answers(target):
+            return None
+        given = self._given.get(replica.group)
+        if given is not None and given.target == target and now < given.again_from:
             return None
         return target if progress.match_index == replica.log.last_index else None
 
@@ -164,5 +203,13 @@ class LeaderBalance:
             # Its disk is full, or it closes: whoever leads next does this.
             _log.debug("leader_not_handed_over", group=replica.group, error=str(error))
             return False
-        self._given[replica.group] = _Given(target, now)
+        before = self._given.get(replica.group)
+        patience_s = FIRST_PATIENCE_S
+        if before is not None and before.target == target:
+            patience_s = min(2 * before.patience_s, MAX_PATIENCE_S)
+        self._given[replica.group] = _Given(target, now, patience_s)
+        fit = self._fit[target]
+        if now - fit.given_at >= self._config.settle_s:
+            fit.given = fit.returned = 0
+        fit.given, fit.given_at = fit.given + 1, now
         return True
