@@ -54,16 +54,22 @@ def node_time(node: GossipCore) -> float:
 def said_of_itself(node: GossipCore) -> list[list[PacketMessage]]:
     """Packet by packet until there is no more news."""
     packets: list[list[PacketMessage]] = []
-    while True:
+    while about_it := next_packets(node):
+        packets += about_it
+    return packets
+
+
+def next_packets(node: GossipCore) -> list[list[PacketMessage]]:
+    """What the next packets say of it; nothing once they are about others only."""
+    outputs: list[SendPacket] = []
+    while not outputs:
         node.tick(node_time(node))
         outputs = [o for o in node.take_output() if isinstance(o, SendPacket)]
-        about_it = [
-            [m for m in decode_packet(o.data) if isinstance(m, Alive | Dead) and m.name == "me"]
-            for o in outputs
-        ]
-        if outputs and not any(about_it):
-            return packets
-        packets += [messages for messages in about_it if messages]
+    about_it = [
+        [m for m in decode_packet(o.data) if isinstance(m, Alive | Dead) and m.name == "me"]
+        for o in outputs
+    ]
+    return [messages for messages in about_it if messages]
 
 
 @pytest.mark.parametrize("status", [Status.ALIVE, Status.SUSPECT, Status.DEAD])
@@ -114,6 +120,20 @@ def test_who_missed_it_is_told_again() -> None:
     for packets in (again, said_of_itself(node)):
         for here, farewell in packets:
             assert (here, farewell) == (node_word(node), Dead("me", 5, "me"))
+
+
+def test_an_echo_while_it_is_said_makes_it_no_longer() -> None:
+    def farewells(*, echo: bool) -> int:
+        node = returned()
+        hear(node, Status.ALIVE, 5)
+        first = next_packets(node)
+        if echo:
+            hear(node, Status.ALIVE, 5)
+        return sum(
+            isinstance(m, Dead) for messages in first + said_of_itself(node) for m in messages
+        )
+
+    assert farewells(echo=True) == farewells(echo=False) > 0
 
 
 def node_word(node: GossipCore) -> Alive:
