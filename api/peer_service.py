@@ -52,6 +52,7 @@ class PeerService(peer_pb2_grpc.PeerServicer):
     async def Announce(self, request: peer_pb2.Hello, context: CallContext) -> peer_pb2.HelloReply:
         return self._port.announce(request)
 
+    @aborting
     async def BootstrapPrepare(
         self, request: peer_pb2.BootstrapProposal, context: CallContext
     ) -> peer_pb2.BootstrapReply:

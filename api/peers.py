@@ -158,8 +158,8 @@ class GrpcPeers:
         if hello.cluster_id != self.cluster_id:
             raise WrongCluster(
                 f"node {hello.node_id} at {hello.address} is of cluster {hello.cluster_id}, "
-                f"this one of {self.cluster_id}: two clusters never mix; "
-                "check --join, or start the node with an empty data directory"
+                f"this one of {self.cluster_id}: two clusters never mix; give it the --join of its "
+                "own, or, to have it in this one as a new node, another data directory"
             )
         if self.is_removed(NodeId(hello.node_id)):
             raise NodeRemoved(

@@ -30,6 +30,8 @@ from quorumlog.cli import topic as topic_module
         (["serve", "--listen", "nonsense"], "listen is 'nonsense': write HOST:PORT"),
         (["serve", "--config", "/no/such.toml"], "/no/such.toml cannot be read"),
         (["serve", "--bootstrap-expect", "x"], "--bootstrap-expect"),
+        (["serve", "--bootstrap-expect", "-1"], "bootstrap_expect is -1: it goes from 0 to 9"),
+        (["serve", "--join", "a:1,b:2"], "--join A:7946 --join B:7946"),
         (["dev", "--nodes", "0"], "--nodes"),
     ],
 )

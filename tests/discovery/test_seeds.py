@@ -94,6 +94,7 @@ def seed_logs(logs: list[MutableMapping[str, object]]) -> list[MutableMapping[st
         ("h:1", Seed(SeedKind.MEMBER, "h", 1)),
         ("dns+a://q.default.svc:7946", Seed(SeedKind.ADDRESSES, "q.default.svc", 7946)),
         ("dns+a://[::1]:7946", Seed(SeedKind.ADDRESSES, "::1", 7946)),
+        ("[fe80::1%eth0]:7946", Seed(SeedKind.MEMBER, "fe80::1%eth0", 7946)),
         (
             "dns+srv://_gossip._tcp.q.default.svc.cluster.local",
             Seed(SeedKind.SERVICE, "_gossip._tcp.q.default.svc.cluster.local", 0),
@@ -110,11 +111,78 @@ def test_a_seed_is_an_address_a_name_or_a_service(text: str, seed: Seed) -> None
         *("dns+a://q", "dns+a://:1", "dns+a:///q:1", "http://q:80", "h:" + "1" * 5000),
         *("dns+srv://q", "dns+srv://_a.q", "dns+srv://_a._tcp."),
         *("dns+srv://_a._tcp.q:1", "dns+srv://_a._tcp.q/"),
+        *(
+            "::1:7946",
+            "a:1:2",
+            "a:1 b:2",
+            "[a]:1",
+            "[a:1",
+            "a]:1",
+            "[::1]7946",
+            "[::g]:1",
+            "[10.0.0.1]:1",
+        ),
     ],
 )
 def test_an_impossible_seed_is_named_with_what_it_should_be(text: str) -> None:
     with pytest.raises(ConfigError, match=r"is not .*dns\+srv://_SERVICE\._PROTOCOL\.NAME"):
         parse_seed(text)
+
+
+@pytest.mark.parametrize("text", ["a:1,b:2", "a,b:1", "[::1]:7946,[::2]:7946", "dns+a://q:1,r:1"])
+def test_several_seeds_in_one_are_refused_with_how_to_give_them(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"comma.*--join A:7946 --join B:7946.*join = \["):
+        parse_seed(text)
+
+
+async def test_a_seed_is_tried_when_all_its_addresses_failed_or_one_has_answered() -> None:
+    resolver = FakeResolver({"q": [IPV4[0], IPV6[0]], "r": [OTHER[0], IPV4[0]]})
+    calls = Calls(resolver, "q:7946", "r:7946", "unknown:7946", up={OTHER})
+    before: list[bool] = []
+    exchange = calls.finder._exchange
+
+    async def noted(address: Address) -> None:
+        before.append(calls.finder.tried)
+        await exchange(address)
+
+    calls.finder._exchange = noted
+    assert not calls.finder.tried
+    await calls.until(lambda: calls.finder.tried)
+    assert {*calls.called} == {IPV4, IPV6, OTHER}
+    assert before == [False] * 3
+    assert OTHER in calls.members
+    assert not calls.finder.only_this_node
+
+
+@pytest.mark.parametrize(
+    ("found", "is_own"),
+    [
+        ([OWN[0]], True),
+        ([OWN[0], "fd00::9"], True),
+        ([OWN[0], IPV4[0]], False),
+        (["fd00::9"], False),
+        ([IPV4[0]], False),
+        ([], False),
+    ],
+)
+@pytest.mark.parametrize("seed", ["q:7946", "dns+a://q:7946", f"dns+srv://{SERVICE}"])
+async def test_whether_a_seed_is_this_node_and_nobody_else_is_known(
+    seed: str, found: list[str], is_own: bool
+) -> None:
+    """An address of the other family, which this node is not at, says nothing."""
+    hosts = {"q": found} if found else {}
+    resolver = FakeResolver(hosts, {SERVICE: [ServiceTarget("q", 7946)]})
+    calls = Calls(resolver, seed, "own:7946", up={IPV4})
+    resolver.hosts["own"] = [OWN[0]]
+    assert not calls.finder.only_this_node
+    await calls.until(lambda: calls.finder.tried)
+    assert calls.finder.only_this_node is is_own
+
+
+def test_who_has_no_seeds_has_tried_them_and_is_alone() -> None:
+    finder = Calls(FakeResolver(), up=set()).finder
+    assert finder.tried
+    assert finder.only_this_node
 
 
 async def test_every_address_of_a_name_is_called_but_this_node_itself() -> None:

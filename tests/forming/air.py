@@ -82,14 +82,14 @@ class AirMembership:
             now=self._loop.time(),
         )
         air.endpoints[self._address] = self
-        finder = SeedFinder(
+        self.seeds = SeedFinder(
             seeds,
             exchange=lambda address: self._exchange(address, join=True),
             running=self._running,
             resolver=_Numeric(),
             config=air.config,
         )
-        self._loop.spawn(process, finder.run(), "seeds")
+        self._loop.spawn(process, self.seeds.run(), "seeds")
         self._drain()
 
     def members(self) -> list[Member]:

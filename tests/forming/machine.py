@@ -94,15 +94,21 @@ class Machine:
         expect: int,
         seeds: Sequence[str],
         rng: random.Random,
+        *,
+        founder: bool = True,
     ) -> None:
         self.world = world
         self.name = name
         self.expect = expect
         self.host = host
-        self.seeds = [seed for seed in seeds if seed != f"{host}:{GOSSIP_PORT}"]
+        self.founder = founder
+        """It may be one of those that form the cluster."""
+        others = [seed for seed in seeds if seed != f"{host}:{GOSSIP_PORT}"]
+        self.seeds = others or list(seeds)
         self.rng = rng
         self.disk = SimDisk(random.Random(rng.random()))
         self.address = f"{host}:{RPC_PORT}"
+        self.gossip = f"{host}:{GOSSIP_PORT}"
         self.buried = False
         """Dead for good."""
         self.ambushed = False
@@ -187,6 +193,12 @@ class Machine:
         self.disk_fails = True
         self.disk.fail_at(self.rng.randint(1, 12), code)
 
+    def lose_power(self) -> None:
+        """If it runs; it comes back in a moment."""
+        if self.up:
+            self.crash(power=True)
+            self._restart_later()
+
     def bury(self) -> None:
         self.buried = True
         self.crash(power=False)
@@ -244,6 +256,7 @@ class Machine:
             save=lambda changed: worker.run(lambda: write(changed)),
             membership=membership,
             calls=calls,
+            seeds=membership.seeds,
             new_id=world.new_id,
         )
         self._serve(process, Port(self, peers, bootstrap))

@@ -9,9 +9,10 @@ from unittest.mock import patch
 
 from forming.scenario import Scenario
 from quorumlog.api._pb import peer_pb2
+from quorumlog.discovery.seeds import SeedFinder
 from quorumlog.errors import QuorumlogError
 from quorumlog.node import announcement
-from quorumlog.node.bootstrap import Accepted, Bootstrap
+from quorumlog.node.bootstrap import Accepted, Bootstrap, NoSeeds
 from quorumlog.node.identity import Identity, IdentityFile, Proposal, Seat
 from sim.mutant import Mutant
 
@@ -67,6 +68,48 @@ def _another_word_counts(ask_all: Any) -> Any:
         return list(await asyncio.gather(*(ask(seat) for seat in seats)))
 
     return trusting
+
+
+# -- whether there is a cluster ------------------------------------------------------------------
+
+
+def _seeds_count_as_tried(tried: Any) -> Any:
+    return property(lambda finder: True)
+
+
+def _accepts_untried(prepare: Any) -> Any:
+    async def rash(self: Bootstrap, message: Any) -> Any:
+        seeds, self._seeds = self._seeds, NoSeeds()
+        try:
+            return await prepare(self, message)
+        finally:
+            self._seeds = seeds
+
+    return rash
+
+
+def _accepts_beside_a_cluster(prepare: Any) -> Any:
+    async def blind(self: Bootstrap, message: Any) -> Any:
+        with patch.object(self, "_in_clusters", list):
+            return await prepare(self, message)
+
+    return blind
+
+
+def _another_that_expects_one_is_waited_for(propose: Any) -> Any:
+    async def polite(self: Bootstrap) -> None:
+        others = [m.tags["id"] for m in self._alive() if m.tags["expect"] == "1"]
+        if self._expect > 1 or self.identity.node_id < min(others, default="~"):
+            await propose(self)
+
+    return polite
+
+
+def _alone_beside_seeds(may_form: Any) -> Any:
+    def solitary(self: Bootstrap) -> bool:
+        return self._seeds.tried
+
+    return solitary
 
 
 # -- what is promised ----------------------------------------------------------------------------
@@ -222,11 +265,75 @@ def _strange(drawn: Scenario) -> Scenario:
     return replace(drawn, faults=("address_taken", "bury", "all_power"), stranger=False)
 
 
+def _late(drawn: Scenario) -> Scenario:
+    """Three that expect three come late, and hear of each other as soon as of the cluster."""
+    return replace(
+        drawn,
+        expect=3,
+        founders=3,
+        joiners=0,
+        eager=0,
+        late=3,
+        late_expect=3,
+        late_chain=True,
+        late_slow=0.3,
+        rumours=False,
+        stranger=False,
+        start_spread_s=0.0,
+        faults=(),
+    )
+
+
+def _eager(drawn: Scenario) -> Scenario:
+    """One founds the cluster, and others expect one, too."""
+    return replace(drawn, expect=1, founders=1, wipes=0, joiners=3, eager=3, stranger=False)
+
+
 MUTANTS: Final = (
     Mutant("a majority is enough", Bootstrap, "_tell", _majority_is_enough, within=10),
     Mutant("forms with whom it sees", Bootstrap, "_propose", _whoever_is_seen, within=10),
     Mutant("promises itself twice", Bootstrap, "prepare", _any_coordinator_decides, within=50),
     Mutant("another's word counts", Bootstrap, "_ask_all", _another_word_counts, within=10),
+    Mutant(
+        "does not wait for its seeds",
+        SeedFinder,
+        "tried",
+        _seeds_count_as_tried,
+        within=100,
+        shape=_late,
+    ),
+    Mutant(
+        "accepts before its seeds were tried",
+        Bootstrap,
+        "prepare",
+        _accepts_untried,
+        within=100,
+        shape=_late,
+    ),
+    Mutant(
+        "accepts beside a cluster",
+        Bootstrap,
+        "prepare",
+        _accepts_beside_a_cluster,
+        within=100,
+        shape=_late,
+    ),
+    Mutant(
+        "another that expects one is waited for",
+        Bootstrap,
+        "_propose",
+        _another_that_expects_one_is_waited_for,
+        within=10,
+        shape=_eager,
+    ),
+    Mutant(
+        "expects one, and forms beside its seeds",
+        Bootstrap,
+        "_may_form",
+        _alone_beside_seeds,
+        within=10,
+        shape=_eager,
+    ),
     Mutant("promise not written", IdentityFile, "save", _promise_in_memory, within=10),
     Mutant("silence is an abort", Bootstrap, "_learn_outcome", _silence_is_an_abort, within=10),
     Mutant("joins though promised", Bootstrap, "_round", _joins_though_promised, within=300),

@@ -101,7 +101,7 @@ class Nemesis:
 
     def _wipe(self) -> None:
         machine = self._any()
-        if machine.expect and self.wipes_left < 1:
+        if machine.founder and self.wipes_left < 1:
             return
         if machine.buried or not self.may_lose(machine):
             return
@@ -110,7 +110,7 @@ class Nemesis:
 
     def wipe(self, machine: Machine) -> None:
         """Whatever that may mean."""
-        if machine.expect:
+        if machine.founder:
             self.wipes_left -= 1
         self._lose(machine)
         machine.wipe()
@@ -118,9 +118,9 @@ class Nemesis:
     def _bury(self) -> None:
         """Not the one that others are told of, and not so many that no cluster can form."""
         machine = self._any()
-        founders = [each for each in self._machines if each.expect and not each.buried]
+        founders = [each for each in self._machines if each.founder and not each.buried]
         enough = len(founders) > self._world.scenario.expect or self._world.witness.cluster_id
-        if machine is self._machines[0] or machine.buried or (machine.expect and not enough):
+        if machine is self._machines[0] or machine.buried or (machine.founder and not enough):
             return
         if self.may_lose(machine):
             self._world.trace.add(f"{machine.name} is buried")

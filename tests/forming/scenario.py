@@ -34,6 +34,9 @@ MAX_MACHINES: Final = 7
 _STRANGER_SHARE: Final = 0.06
 """Of the seeds, those in which a node of another cluster comes into the same gossip."""
 
+_LATE_SHARE: Final = 0.4
+"""Of the seeds, those in which nodes that expect some come when there is a cluster."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
@@ -44,6 +47,17 @@ class Scenario:
     sets that can form a cluster each then have a node in common."""
     joiners: int
     """Machines that only join."""
+    eager: int
+    """So many of these expect 1; they are given others to join, so they form nothing."""
+    late: int
+    """Machines that are started for the first time when there is a cluster, and all is well."""
+    late_expect: int
+    """What these expect, all of them; enough to form a cluster if they did not know better."""
+    late_chain: bool
+    """Of those the first is given a node of the cluster to join, each other the one before it; else
+    each is given a node of the cluster and all of them."""
+    late_slow: float
+    """Chance that a message is slow meanwhile."""
     wipes: int
     """So many founders may lose their data, and come back as new nodes."""
     rumours: bool
@@ -73,11 +87,21 @@ class Scenario:
         if rng.random() < 0.5:
             founders = expect
         most = MAX_MACHINES - founders
+        joiners = min(most, rng.choice((0, 0, 1, 2)) if expect > 1 else rng.choice((2, 3)))
+        # Of its own, so that what a seed was before there were these it still is.
+        late_rng = rng_for(seed, "late")
+        late_expect = late_rng.choice((1, 3))
+        late = late_expect + late_rng.randint(0, 1)
         return Scenario(
             seed=seed,
             expect=expect,
             founders=founders,
-            joiners=min(most, rng.choice((0, 0, 1, 2)) if expect > 1 else rng.choice((2, 3))),
+            joiners=joiners,
+            eager=late_rng.choice((0, 0, joiners)),
+            late=late if late_rng.random() < _LATE_SHARE else 0,
+            late_expect=late_expect,
+            late_chain=late == late_expect and late_rng.random() < 0.5,
+            late_slow=late_rng.choice((0.0, 0.3)),
             wipes=2 * expect - 1 - founders,
             rumours=rng.random() < 0.5,
             quick_gossip=rng.random() < 0.8,

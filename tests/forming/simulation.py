@@ -6,6 +6,7 @@ price of a single decider; an operator empties its directory, where that leaves 
 """
 
 import asyncio
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -39,6 +40,15 @@ PATIENCE_S: Final = 15.0
 _LATE_S: Final = 2.0
 """In the end nothing happens for so long."""
 
+_POWER_LOSS_CHANCE: Final = 0.3
+"""That a late node loses power, and starts again."""
+
+_SLOW_S: Final = 1.0
+"""What a slow message takes meanwhile: there and back less than a seed is waited for."""
+
+_POWER_LOSS_S: Final = 3.0
+"""So late at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -53,6 +63,8 @@ class Result:
     faults: int
     formed: int
     joined: int
+    late: int
+    """Nodes that expected some when there was a cluster, and joined it."""
     aborted: int
     lost: int
     blocked: int
@@ -65,6 +77,7 @@ class Result:
             "faults": self.faults,
             "clusters formed": self.formed,
             "nodes joined": self.joined,
+            "late nodes": self.late,
             "proposals given up": self.aborted,
             "nodes lost": self.lost,
             "blocked": self.blocked,
@@ -116,16 +129,28 @@ class Forming:
         hosts = [f"10.0.0.{number}" for number in range(1, machines + 1)]
         gossips = [f"{host}:{GOSSIP_PORT}" for host in hosts]
         for number, host in enumerate(hosts, 1):
-            expect = scenario.expect if number <= scenario.founders else 0
+            is_founder = number <= scenario.founders
             seeds = gossips[:1] if scenario.one_seed else gossips
-            rng = rng_for(seed, f"machine {number}")
-            name = f"m{number}"
-            self.world.machines[name] = Machine(self.world, name, host, expect, seeds, rng)
+            if is_founder and scenario.expect == 1:
+                seeds = [gossips[number - 1]]
+            expect = scenario.expect if is_founder else 0
+            if machines - number < scenario.eager:
+                expect = 1
+            self._add_machine(f"m{number}", host, expect, seeds, founder=is_founder)
         self.stranger = self._make_stranger(gossips[:1])
         self.nemesis = Nemesis(self.world, self.stranger, rng_for(seed, "nemesis"))
         self.loop.after_turn = self._after_turn
         self._healed_s = 0.0
+        self._late = 0
         self._blocked = False
+
+    def _add_machine(
+        self, name: str, host: str, expect: int, seeds: list[str], *, founder: bool
+    ) -> Machine:
+        rng = rng_for(self.scenario.seed, f"machine {name.removeprefix('m')}")
+        machine = Machine(self.world, name, host, expect, seeds, rng, founder=founder)
+        self.world.machines[name] = machine
+        return machine
 
     def _views(self) -> Views:
         if self.scenario.rumours:
@@ -144,8 +169,9 @@ class Forming:
             witness=Witness(self.trace),
             machines={},
         )
+        own = f"10.0.1.1:{GOSSIP_PORT}"
         stranger = Machine(
-            world, "x1", "10.0.1.1", 1, seeds, rng_for(self.scenario.seed, "stranger")
+            world, "x1", "10.0.1.1", 1, [own], rng_for(self.scenario.seed, "stranger")
         )
         world.machines["x1"] = stranger
         return stranger
@@ -169,6 +195,7 @@ class Forming:
             faults=self.nemesis.injected,
             formed=int(self.witness.cluster_id != ""),
             joined=self.witness.joined,
+            late=self._late,
             aborted=len(self.witness.aborted),
             lost=len(self.nemesis.lost),
             blocked=int(self._blocked),
@@ -182,10 +209,15 @@ class Forming:
         loop, scenario = self.loop, self.scenario
         if self.stranger is not None:
             self.stranger.start()
-            while not self.stranger.serves:
-                await asyncio.sleep(0.05)
+            await self._serves(self.stranger)
             elsewhere = self.stranger.world.witness
             self.witness.stranger(elsewhere.cluster_id, elsewhere.voters)
+            if scenario.stranger:
+                # With a cluster of its own, and somebody else's addresses to join.
+                self.stranger.crash(power=False)
+                self.stranger.seeds = [next(iter(self.world.machines.values())).gossip]
+                self.stranger.start()
+                await self._serves(self.stranger)
         rng = rng_for(scenario.seed, "starts")
         for machine in self.world.machines.values():
             loop.call_outside(rng.uniform(0, scenario.start_spread_s), machine.start)
@@ -194,15 +226,51 @@ class Forming:
         self.world.views.calm()
         self.nemesis.heal()
         healed_at = loop.time()
-        loop.end_s = healed_at + LIVENESS_S
-        while not self._is_settled():
-            await asyncio.sleep(0.1)
-            if loop.time() > healed_at + PATIENCE_S:
-                self._empty_who_waits_in_vain()
+        await self._settle()
         self._healed_s = loop.time() - healed_at
+        if self._is_known(self.witness.cluster_id) and not scenario.stranger:
+            await self._add_late_nodes(rng)
         await asyncio.sleep(_LATE_S)
         if not self._is_settled():
             raise Violation("somebody left the cluster again")
+
+    async def _serves(self, machine: Machine) -> None:
+        while not machine.serves:
+            await asyncio.sleep(0.05)
+
+    async def _settle(self) -> None:
+        began_s = self.loop.time()
+        self.loop.end_s = began_s + LIVENESS_S
+        while not self._is_settled():
+            await asyncio.sleep(0.1)
+            if self.loop.time() > began_s + PATIENCE_S:
+                self._empty_who_waits_in_vain()
+
+    async def _add_late_nodes(self, rng: random.Random) -> None:
+        """Nodes that expect some, each with the address of one that serves: they join it.
+
+        Packets are lost and late still, but nothing keeps one node from another.
+        """
+        scenario, loop = self.scenario, self.loop
+        serving = [machine.gossip for machine in self._live]
+        numbers = range(1, scenario.late + 1)
+        hosts = [f"10.0.2.{number}" for number in numbers]
+        self.network.quality = replace(
+            scenario.link, slow_chance=scenario.late_slow, slow_s=_SLOW_S
+        )
+        for number, host in zip(numbers, hosts, strict=True):
+            seeds = [rng.choice(serving), *(f"{each}:{GOSSIP_PORT}" for each in hosts)]
+            if scenario.late_chain:
+                seeds = [seeds[0] if number == 1 else seeds[number - 1]]
+            expect = scenario.late_expect
+            machine = self._add_machine(f"late{number}", host, expect, seeds, founder=False)
+            loop.call_outside(rng.uniform(0, scenario.start_spread_s), machine.start)
+            if rng.random() < _POWER_LOSS_CHANCE:
+                loop.call_outside(rng.uniform(0, _POWER_LOSS_S), machine.lose_power)
+        await asyncio.sleep(max(scenario.start_spread_s, _POWER_LOSS_S) + _LATE_S)
+        await self._settle()
+        self.network.quality = QUIET_LINK
+        self._late += scenario.late
 
     # -- what is demanded in the end -----------------------------------------------------------
 
@@ -216,7 +284,7 @@ class Forming:
         cluster_id = self.witness.cluster_id
         if self._is_known(cluster_id):
             return all(machine.serves == cluster_id for machine in self._live)
-        founders = [machine for machine in self._live if machine.expect]
+        founders = [machine for machine in self._live if machine.founder]
         free = [machine for machine in founders if not self._waits_in_vain(machine)]
         self._blocked = (
             bool(cluster_id)
@@ -251,7 +319,7 @@ class Forming:
             if not self._waits_in_vain(machine) or not self.nemesis.may_lose(machine):
                 continue
             if self.witness.cluster_id or self.nemesis.wipes_left < 1:
-                machine.expect = 0
+                machine.expect, machine.founder = 0, False
             self.nemesis.wipe(machine)
             machine.start()
 

@@ -34,18 +34,20 @@ def test_one_set_of_nodes_forms_one_cluster_once_and_all_are_in_it(first: int) -
     ("seed", "name"),
     [
         (77, "given up write goes on"),
-        (339, "only the coordinator is asked"),
+        (26, "only the coordinator is asked"),
         (4, "a stranger ends a start"),
-        (379, "what a start reads is not synced"),
+        (68, "what a start reads is not synced"),
+        (13, "does not wait for its seeds"),
+        (5, "another that expects one is waited for"),
     ],
 )
 def test_a_seed_that_found_a_bug_finds_it_again_and_nothing_without_it(
     seed: int, name: str
 ) -> None:
-    run(seed)
     bug = next(mutant for mutant in MUTANTS if mutant.name == name)
+    _run(bug, seed)
     with bug.applied(), pytest.raises(SeedFailed):
-        run(seed)
+        _run(bug, seed)
 
 
 def test_seeds_draw_all_there_is() -> None:
@@ -56,8 +58,11 @@ def test_seeds_draw_all_there_is() -> None:
     sizes = {each.founders + each.joiners for each in drawn}
     assert sizes == {*range(3, MAX_MACHINES + 1)}
     assert all(each.founders + each.wipes < 2 * each.expect for each in drawn)
-    for setting in ("rumours", "quick_gossip", "one_seed", "named", "stranger"):
+    for setting in ("rumours", "quick_gossip", "one_seed", "named", "stranger", "late_chain"):
         assert 30 < sum(getattr(each, setting) for each in drawn) < 970
+    assert all(each.late in (0, each.late_expect, each.late_expect + 1) for each in drawn)
+    assert {each.late for each in drawn} == {0, 1, 2, 3, 4}
+    assert {each.eager for each in drawn} == {0, 1, 2, 3}
 
 
 def test_clusters_form_nodes_are_lost_and_proposals_are_given_up() -> None:
@@ -68,6 +73,7 @@ def test_clusters_form_nodes_are_lost_and_proposals_are_given_up() -> None:
     assert sum(result.lost for result in results) > 8
     assert sum(result.aborted for result in results) > 3
     assert sum(result.faults for result in results) > 500
+    assert sum(result.late for result in results) > 15
 
 
 def test_a_run_does_not_depend_on_hashes_or_addresses() -> None:

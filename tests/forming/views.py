@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from quorumlog.node.bootstrap import Seeds
 from quorumlog.ports import Member, Membership, MemberState
 from sim.loop import SimLoop
 from sim.process import Process
@@ -20,10 +21,15 @@ _NEWEST_CHANCE: Final = 0.7
 _FAILURE_SEEN_CHANCE: Final = 0.5
 
 
+class View(Membership, Protocol):
+    @property
+    def seeds(self) -> Seeds: ...
+
+
 class Views(Protocol):
     def membership(
         self, process: Process, me: Member, seeds: list[str], rng: random.Random
-    ) -> Membership:
+    ) -> View:
         """What ``process``, which is ``me``, knows from now on; ``seeds`` are HOST:PORT."""
         ...
 
@@ -36,6 +42,14 @@ class Views(Protocol):
 class _Saying:
     member: Member
     process: Process
+
+
+@dataclass(frozen=True, slots=True)
+class _Rumoured:
+    """Seeds that were asked and have said what anybody may hear."""
+
+    only_this_node: bool
+    tried: bool = True
 
 
 class Rumours:
@@ -51,7 +65,8 @@ class Rumours:
         self, process: Process, me: Member, seeds: list[str], rng: random.Random
     ) -> "RumouredMembership":
         self.say(process, me)
-        return RumouredMembership(self, process, me)
+        own = f"{me.address}:{me.port}"
+        return RumouredMembership(self, process, me, _Rumoured({*seeds} <= {own}))
 
     def say(self, process: Process, member: Member) -> None:
         self._said.setdefault(member.name, []).append(_Saying(member, process))
@@ -82,7 +97,8 @@ class Rumours:
 
 
 class RumouredMembership:
-    def __init__(self, rumours: Rumours, process: Process, me: Member) -> None:
+    def __init__(self, rumours: Rumours, process: Process, me: Member, seeds: Seeds) -> None:
+        self.seeds = seeds
         self._rumours = rumours
         self._process = process
         self._me = me

@@ -3,10 +3,11 @@
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import pytest
+from structlog.testing import capture_logs
 
 from quorumlog.api._pb import peer_pb2
 from quorumlog.errors import Unavailable
@@ -27,6 +28,14 @@ def run_simulated(scenario: Coroutine[Any, Any, T]) -> T:
         loop.dispose()
 
 
+@dataclass
+class Seeds:
+    """What a node knows of the addresses it was given."""
+
+    tried: bool = True
+    only_this_node: bool = True
+
+
 class World:
     """Nodes that may crash, be cut off and come back; slow saves; messages that get lost."""
 
@@ -42,6 +51,8 @@ class World:
         self.calm = False
         self.cut: set[int] = set()
         self.save_s = 0.01
+        self.seeds = [Seeds() for _ in expects]
+        self.suspects: set[int] = set()
 
     def start(self, index: int) -> None:
         self.nodes[index] = Bootstrap(
@@ -51,6 +62,7 @@ class World:
             save=lambda identity: self.save(index, identity),
             membership=View(self, index),
             calls=Caller(self, index),
+            seeds=self.seeds[index],
             new_id=lambda: f"{self.rng.getrandbits(128):032x}",
         )
         self.tasks[index] = asyncio.create_task(self.nodes[index].run())
@@ -89,7 +101,7 @@ class View:
                 f"n{other}",
                 "sim",
                 0,
-                MemberState.ALIVE,
+                MemberState.SUSPECT if other in world.suspects else MemberState.ALIVE,
                 {
                     "id": world.disks[other].node_id,
                     "rpc": str(other),
@@ -205,6 +217,7 @@ def test_a_node_joins_by_way_of_another_member_when_the_first_does_not_answer() 
         world = await form(1, [3, 3, 3], 0.0, 0)
         world.disks.append(Identity(NodeId(f"{3:032x}")))
         world.expects.append(0)
+        world.seeds.append(Seeds())
         world.cut.add(0)
         world.start(3)
         async with asyncio.timeout(30):
@@ -331,3 +344,112 @@ def test_an_aborted_proposal_sets_its_members_free() -> None:
             world.crash(index)
 
     run_simulated(scenario())
+
+
+async def nothing_is_promised(world: World) -> None:
+    """For a while, in which a cluster would form many times over."""
+    await asyncio.sleep(20)
+    assert [(identity.cluster_id, identity.accepted) for identity in world.disks] == [
+        ("", None) for _ in world.disks
+    ]
+
+
+@pytest.mark.parametrize("waiting", [0, 2])
+def test_nobody_proposes_or_promises_anything_before_its_seeds_were_tried(waiting: int) -> None:
+    """Node 0 has the smallest id, so it coordinates."""
+
+    async def scenario() -> None:
+        world = World(1, [3, 3, 3], 0.0)
+        world.calm = True
+        world.seeds[waiting] = Seeds(tried=False, only_this_node=False)
+        for index in range(3):
+            world.start(index)
+        await asyncio.sleep(20)
+        assert world.disks[waiting].accepted is None
+        assert not any(identity.cluster_id for identity in world.disks)
+        world.seeds[waiting].tried = True
+        async with asyncio.timeout(30):
+            await asyncio.gather(*world.tasks.values())
+        assert len({identity.cluster_id for identity in world.disks}) == 1
+
+    run_simulated(scenario())
+
+
+def test_a_node_that_expects_one_and_was_given_others_joins_theirs_and_forms_none() -> None:
+    async def scenario() -> None:
+        world = World(1, [1, 1], 0.0)
+        world.calm = True
+        world.seeds[0].only_this_node = False
+        with capture_logs() as logs:
+            world.start(0)
+            await nothing_is_promised(world)
+        hints = [entry["hint"] for entry in logs if entry["event"] == "waiting_for_nodes"]
+        assert hints
+        assert all("without --join" in hint for hint in hints)
+        # The one that was given nobody does not wait for the other, whose id is smaller.
+        world.start(1)
+        async with asyncio.timeout(30):
+            await asyncio.gather(*world.tasks.values())
+        (voters,) = {identity.voters for identity in world.disks}
+        assert [seat.name for seat in voters] == ["n1"]
+
+    run_simulated(scenario())
+
+
+def test_who_waits_for_its_seeds_says_so() -> None:
+    async def scenario() -> None:
+        world = World(1, [3], 0.0)
+        world.seeds[0].tried = False
+        with capture_logs() as logs:
+            world.start(0)
+            await nothing_is_promised(world)
+        (hint,) = {entry["hint"] for entry in logs if entry["event"] == "waiting_for_nodes"}
+        assert hint == "not every --join has been tried yet"
+
+    run_simulated(scenario())
+
+
+async def one_cluster_and_newcomers() -> World:
+    """Nodes 0 to 2 are newcomers that expect three, nodes 3 to 5 in a cluster."""
+    world = World(1, [3] * 6, 0.0)
+    world.calm = True
+    for index in (3, 4, 5):
+        world.start(index)
+    async with asyncio.timeout(30):
+        await asyncio.gather(*world.tasks.values())
+    return world
+
+
+def test_who_sees_a_cluster_promises_itself_to_no_other() -> None:
+    async def scenario() -> None:
+        world = await one_cluster_and_newcomers()
+        world.start(1)
+        refused = await world.nodes[1].prepare(proposal_of(world, "x", 0))
+        assert refused.state == peer_pb2.BOOTSTRAP_STATE_REFUSED
+        async with asyncio.timeout(30):
+            identity = await world.tasks[1]
+        assert identity.cluster_id == world.disks[3].cluster_id
+
+    run_simulated(scenario())
+
+
+def test_a_cluster_whose_nodes_are_suspected_is_one() -> None:
+    async def scenario() -> None:
+        world = await one_cluster_and_newcomers()
+        world.suspects = {3, 4, 5}
+        for index in (0, 1, 2):
+            world.start(index)
+        async with asyncio.timeout(30):
+            await asyncio.gather(*world.tasks.values())
+        assert len({identity.cluster_id for identity in world.disks}) == 1
+
+    run_simulated(scenario())
+
+
+@pytest.mark.parametrize(("expect", "says"), [(1, False), (3, False), (2, True), (4, True)])
+def test_an_even_number_is_called_no_better_than_one_less(expect: int, says: bool) -> None:
+    with capture_logs() as logs:
+        run_simulated(form(1, [expect] * expect, 0.0, 0))
+    hints = [entry["hint"] for entry in logs if entry["event"] == "even_number_expected"]
+    said = f"{expect} voters survive no more failures than {expect - 1}"
+    assert hints == ([said] * expect if says else [])

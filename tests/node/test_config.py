@@ -113,6 +113,17 @@ def test_settings_in_milliseconds_have_bounds(name: str, lowest: int, highest: i
             NodeConfig(**{name: value})
 
 
+def test_a_node_is_told_how_many_form_the_cluster_or_whether_it_joins() -> None:
+    assert (NodeConfig().expect, NodeConfig(join=("a:1",)).expect) == (1, 0)
+    assert NodeConfig(join=("a:1",), bootstrap_expect=1).expect == 1
+    assert load_config({}, {"QUORUMLOG_BOOTSTRAP_EXPECT": "0"}).expect == 0
+    for number in (-1, 10):
+        with pytest.raises(ConfigError, match=f"bootstrap_expect is {number}: it goes from 0 to 9"):
+            NodeConfig(bootstrap_expect=number)
+    with pytest.raises(ConfigError, match="whole number"):
+        load_config({}, {"QUORUMLOG_BOOTSTRAP_EXPECT": "three"})
+
+
 def test_gossip_has_a_label_keys_and_a_way_to_begin_to_encrypt() -> None:
     with pytest.raises(ConfigError, match="gossip_verify is 'all'"):
         NodeConfig(gossip_verify="all")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import quorumlog
+from examples.local_cluster import free_address
 from quorumlog.broker.gossip_view import LACKS_TAG
 from quorumlog.errors import (
     AddressInUse,
@@ -208,6 +209,24 @@ async def test_a_late_node_joins_learns_the_metadata_and_takes_replicas(tmp_path
             await late.close()
 
 
+async def test_who_expects_one_and_is_given_a_live_cluster_joins_that(tmp_path: Path) -> None:
+    """Also where its id is smaller, and its own address is among those that it is given."""
+    async with cluster_of(1, tmp_path) as (first,):
+        own = free_address()
+        joins = (own, first.gossip_address)
+        config = config_in(tmp_path / "late", gossip=own, join=joins, bootstrap_expect=1)
+        async with Node(config) as late:
+            assert late.broker.cluster_status().cluster_id == (
+                first.broker.cluster_status().cluster_id
+            )
+
+
+async def test_who_expects_one_and_is_given_itself_forms_a_cluster(tmp_path: Path) -> None:
+    own = free_address()
+    async with Node(config_in(tmp_path, gossip=own, join=(own,), bootstrap_expect=1)) as node:
+        assert node.broker.cluster_status().cluster_id
+
+
 async def test_a_node_is_found_under_its_new_address(tmp_path: Path) -> None:
     async with cluster_of(3, tmp_path) as nodes:
         await nodes[2].close()
@@ -284,7 +303,10 @@ async def test_a_node_of_another_cluster_is_refused(tmp_path: Path) -> None:
     async with cluster_of(1, tmp_path / "two") as (second,):
         alien = Node(config_in(tmp_path / "one" / "0", join=(second.gossip_address,)))
         await alien.start()
-        with pytest.raises(WrongCluster, match="never mix"):
+        with pytest.raises(
+            WrongCluster,
+            match=r"never mix; give it the --join of its own, or, .* another data directory",
+        ):
             await alien.wait_ready(20)
         await alien.close()
 

@@ -28,7 +28,8 @@ import click
     "--bootstrap-expect",
     metavar="N",
     type=int,
-    help="Form a cluster when N nodes see each other. [default: 1, or 0 with --join]",
+    help="Form a cluster when N nodes see each other; 0 only joins one, as does 1 with --join of "
+    "others. [default: 1, or 0 with --join]",
 )
 @click.option(
     "--keys",

@@ -5,7 +5,9 @@ see N such nodes that are in no cluster: the one with the smallest id coordinate
 own proposal first, durably; every member accepts at most one proposal at a time, durably; when
 all N have, the coordinator decides by writing the cluster id into its identity. It alone may
 abort, and only before that. A member that accepted and hears nothing asks the coordinator, or one
-that has heard. A node that sees a cluster joins it and never forms another.
+that has heard. A node that sees a cluster joins it and never forms another; so that it does see one
+which is there, nobody proposes or accepts before it has tried each seed that it was given, and who
+expects 1, and would ask nobody, forms none while a seed is anybody else.
 """
 
 import asyncio
@@ -17,7 +19,7 @@ from typing import Any, Protocol
 import structlog
 
 from quorumlog.api._pb import peer_pb2
-from quorumlog.errors import QuorumlogError
+from quorumlog.errors import QuorumlogError, Unavailable
 from quorumlog.node.identity import Identity, Proposal, Seat, random_id
 from quorumlog.ports import Member, Membership, MemberState
 from quorumlog.types import NodeId
@@ -42,6 +44,27 @@ class Calls(Protocol):
         ...
 
 
+class Seeds(Protocol):
+    """The addresses that a node was given to find others at."""
+
+    @property
+    def tried(self) -> bool:
+        """Whether each was tried once; what those who answered know is in the membership."""
+        ...
+
+    @property
+    def only_this_node(self) -> bool:
+        """Whether there is none, or each is this node itself."""
+        ...
+
+
+class NoSeeds:
+    """``Seeds`` of a node that was given none."""
+
+    tried = True
+    only_this_node = True
+
+
 class Bootstrap:
     """Runs until the node's identity has a cluster id; answers for it for ever after."""
 
@@ -54,21 +77,30 @@ class Bootstrap:
         save: Callable[[Identity], Awaitable[None]],
         membership: Membership,
         calls: Calls,
+        seeds: Seeds | None = None,
         new_id: Callable[[], str] = random_id,
     ) -> None:
-        """``seat`` is this node's own; ``expect`` 0: only ever join a cluster that exists."""
+        """``seat`` is this node's own; ``expect`` 0: only ever join a cluster that exists;
+        ``seeds`` are those that ``membership`` looks for others at, None: it has none."""
         self.identity = identity
         self._seat = seat
         self._expect = expect
         self._save = save
         self._membership = membership
         self._calls = calls
+        self._seeds = seeds or NoSeeds()
         self._new_id = new_id
         self._lock = asyncio.Lock()
         self._attempts = 0
 
     async def run(self) -> Identity:
         """Return when this node is in a cluster."""
+        if not self.identity.cluster_id and self._expect and self._expect % 2 == 0:
+            _log.warning(
+                "even_number_expected",
+                expect=self._expect,
+                hint=f"{self._expect} voters survive no more failures than {self._expect - 1}",
+            )
         rounds = 0
         while not self.identity.cluster_id:
             try:
@@ -93,20 +125,31 @@ class Bootstrap:
             else:
                 await self._learn_outcome(proposal)
             return
-        clusters = {member.tags["cluster"] for member in self._alive() if member.tags["cluster"]}
+        clusters = {member.tags["cluster"] for member in self._in_clusters()}
         if len(clusters) == 1:
             await self._join()
         elif len(clusters) > 1:
             _log.error("two_clusters_seen", clusters=sorted(clusters), hint="check --join")
-        elif self._expect:
+        elif self._expect and self._may_form():
             await self._propose()
 
+    def _may_form(self) -> bool:
+        """Whether a cluster that is there would have been seen, as far as a node can know."""
+        return self._seeds.tried and (self._expect > 1 or self._seeds.only_this_node)
+
+    def _in_clusters(self) -> list[Member]:
+        """Those nodes that are in one; of a suspect that is as true."""
+        return [member for member in self._running() if member.tags["cluster"]]
+
     def _alive(self) -> list[Member]:
-        """Other nodes that gossip sees, of this program."""
+        return [member for member in self._running() if member.state is MemberState.ALIVE]
+
+    def _running(self) -> list[Member]:
+        """Other nodes that gossip sees, of this program, suspects included."""
         return [
             member
             for member in self._membership.members()
-            if member.state is MemberState.ALIVE
+            if member.state in (MemberState.ALIVE, MemberState.SUSPECT)
             and {"id", "rpc", "cluster", "expect"} <= member.tags.keys()
             and member.tags["id"] != self.identity.node_id
         ]
@@ -114,9 +157,7 @@ class Bootstrap:
     async def _join(self) -> None:
         """Ask the cluster's members one after the other: the first may be one that cannot help."""
         failure: QuorumlogError | None = None
-        for member in self._alive():
-            if not member.tags["cluster"]:
-                continue
+        for member in self._in_clusters():
             request = peer_pb2.JoinRequest(
                 cluster_id=member.tags["cluster"], node=_member(self._seat)
             )
@@ -133,7 +174,8 @@ class Bootstrap:
             raise failure
 
     async def _propose(self) -> None:
-        alive = self._alive()
+        # Others that expect 1 were given somebody to join.
+        alive = self._alive() if self._expect > 1 else []
         seen = Counter(member.tags["id"] for member in alive)
         candidates = [
             Seat(NodeId(member.tags["id"]), member.name, member.tags["rpc"])
@@ -241,8 +283,22 @@ class Bootstrap:
             _log.warning("waiting_for_bootstrap", coordinator=self.identity.accepted.coordinator)
         else:
             _log.warning(
-                "waiting_for_nodes", expect=self._expect or "a cluster", seen=len(self._alive()) + 1
+                "waiting_for_nodes",
+                expect=self._expect or "a cluster",
+                seen=len(self._alive()) + 1,
+                **self._hint(),
             )
+
+    def _hint(self) -> dict[str, str]:
+        """What else this node waits for."""
+        if not self._expect or self._may_form():
+            return {}
+        if not self._seeds.tried:
+            return {"hint": "not every --join has been tried yet"}
+        return {
+            "hint": "with --join of others a node that expects 1 only joins a cluster; start it "
+            "without --join to form one of its own"
+        }
 
     # -- what other nodes ask --------------------------------------------------------------------
 
@@ -257,12 +313,21 @@ class Bootstrap:
         )
 
     async def prepare(self, message: peer_pb2.BootstrapProposal) -> peer_pb2.BootstrapReply:
-        """Accept a coordinator's proposal, durably, unless this node is promised already."""
+        """Accept a coordinator's proposal, durably, unless this node is promised already or sees a
+        cluster.
+
+        Raises:
+            Unavailable: it cannot say yet, for it has not tried all its seeds.
+        """
         proposal = _decode(message)
         async with self._lock:
             if self.identity.cluster_id or self._own_seat_missing(proposal):
                 return self._reply(Refused)
             if self.identity.accepted is None:
+                if not self._seeds.tried:
+                    raise Unavailable("this node has not tried all its seeds yet")
+                if self._in_clusters():
+                    return self._reply(Refused)
                 await self._keep(replace(self.identity, accepted=proposal))
             return self._reply(Accepted if self.identity.accepted == proposal else Refused)
 

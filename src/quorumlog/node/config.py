@@ -52,9 +52,10 @@ class NodeConfig:
     rack: str = ""
     """What this node shares its failures with: a rack, a zone. Told to the others and shown, moves
     nothing; up to 64 bytes."""
-    bootstrap_expect: int = -1
-    """Form a cluster when this many nodes see each other; 0: only join one. -1: 1 without join,
-    else 0."""
+    bootstrap_expect: int | None = None
+    """Form a cluster when this many nodes see each other; 0: only join one. 0 to 9; None: 1 without
+    join, else 0. An odd number: one more survives no more failures. With a join of others 1 only
+    joins, too: nobody would be asked."""
     election_timeout_ms: int = 300
     """A follower waits [1, 2) times this for its leader; more tolerates slower disks, less fails
     over faster. 50 to 60,000."""
@@ -93,7 +94,8 @@ class NodeConfig:
                 parse_address(name, getattr(self, name))
         for seed in self.join:
             parse_seed(seed)
-        _within("bootstrap_expect", self.bootstrap_expect, -1, 9)
+        if self.bootstrap_expect is not None:
+            _within("bootstrap_expect", self.bootstrap_expect, 0, 9)
         _within("election_timeout_ms", self.election_timeout_ms, 50, 60_000)
         _within("segment_bytes", self.segment_bytes, 8 << 20, 2 << 30)
         _within("fsync_interval_ms", self.fsync_interval_ms, 10, 60_000)
@@ -130,7 +132,7 @@ class NodeConfig:
     @property
     def expect(self) -> int:
         """How many nodes form the cluster, 0: none does, this node joins one."""
-        if self.bootstrap_expect >= 0:
+        if self.bootstrap_expect is not None:
             return self.bootstrap_expect
         return 0 if self.join else 1
 
@@ -228,14 +230,14 @@ def _read_file(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _convert(where: str, value: Any, kind: Any) -> Any:
-    if kind is int or kind == "int":
+    if kind in (int, int | None):
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise ConfigError(f"{where} is {value!r}: it has to be a whole number")
         try:
             return int(value)
         except ValueError:
             raise ConfigError(f"{where} is {value!r}: it has to be a whole number") from None
-    if kind is str or kind == "str":
+    if kind is str:
         if not isinstance(value, str):
             raise ConfigError(f"{where} is {value!r}: it has to be text")
         return value

@@ -189,6 +189,7 @@ class Node:
             save=lambda changed: worker.run(lambda: self._data.save(changed)),
             membership=self._gossip,
             calls=self._calls,
+            seeds=self._gossip.seeds,
         )
         peer_port = NodePeerPort(self._peers, self._bootstrap, self._controller, self._calls)
         await self._server.start(self.broker, peer_port, self._peers.rpc_handler(), config)
