@@ -30,6 +30,7 @@ _INTACT: Final = 0x48674BC7
 
 _BIG_BATCH_BYTES: Final = 16 * 1024
 _SCAN_BYTES: Final = 1024 * 1024
+_ZERO_PAGE: Final = bytes(4096)
 
 
 def walk_headers(
@@ -219,11 +220,21 @@ def end_of_data(file: Readable, position: int) -> int:
     """The position behind the last byte from ``position`` on that is not zero."""
     end = position
     while chunk := file.read_at(position, _SCAN_BYTES):
-        used = len(chunk.rstrip(b"\0"))
+        used = _size_without_zeros(chunk)
         if used:
             end = position + used
         position += len(chunk)
     return end
+
+
+def _size_without_zeros(chunk: bytes) -> int:
+    """The length of ``chunk`` without the zeros at its end."""
+    # By pages: stripping looks at each byte by itself, and most of what is preallocated is zeros.
+    for begin in reversed(range(0, len(chunk), len(_ZERO_PAGE))):
+        page = chunk[begin : begin + len(_ZERO_PAGE)]
+        if not _ZERO_PAGE.startswith(page):
+            return begin + len(page.rstrip(b"\0"))
+    return 0
 
 
 def count_intact_headers(file: File, position: int, end: int) -> int:

@@ -1,6 +1,7 @@
 """The fast check of headers against an obviously correct one."""
 
 from dataclasses import dataclass
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -18,8 +19,9 @@ from quorumlog.log.batch import (
     decode_header,
     join_batches,
 )
-from quorumlog.log.scan import Span, check_headers
+from quorumlog.log.scan import Span, check_headers, end_of_data
 from quorumlog.types import Index, Offset, Term
+from sim.disk import SimDisk
 
 _POSITION = 12_288
 _FIRST_INDEX = 7
@@ -190,3 +192,16 @@ def test_an_encrypted_batch_is_corrupt_in_a_plain_segment_only() -> None:
     with pytest.raises(Corrupt, match="encrypted") as raised:
         _check(data, limits)
     assert raised.value.position == _POSITION + batches[0].size_bytes
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 4095, 4096, 4097, 3 << 20])
+@pytest.mark.parametrize("last", [None, 0, 1, 4095, 4096, (1 << 20) - 1, 1 << 20, (1 << 20) + 700])
+def test_data_ends_behind_its_last_byte_that_is_not_zero(last: int | None, zeros: int) -> None:
+    file = SimDisk(Random(1)).open("data", create=True)
+    begin = 100
+    file.write_at(0, [b"x" * begin])
+    if last is not None:
+        file.write_at(begin + last, [b"x"])
+    size = file.size_bytes()
+    file.allocate(size + zeros)
+    assert end_of_data(file, begin) == size
