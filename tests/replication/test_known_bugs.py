@@ -259,7 +259,7 @@ BUGS = [
         "self.role is Role.CANDIDATE and response.term == self.term",
         "self.role is Role.CANDIDATE",
         within=400,
-        start=200,
+        start=250,
     ),
     Bug(
         "what was cut still counts as durable",
@@ -301,7 +301,7 @@ BUGS = [
         "_go_on_with_change",
         "if self.commit_index < self._configurations.current_index:",
         "if False:",
-        start=240,
+        start=260,
     ),
     Bug(
         "the lease holds before the no-op is committed",

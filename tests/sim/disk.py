@@ -16,6 +16,7 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from random import Random
 
 from quorumlog.types import Buffer
@@ -41,7 +42,7 @@ class SimFile:
 
     def read_at(self, position: int, size_bytes: int) -> bytes:
         self._before("read")
-        return bytes(self._inode.data[position : position + size_bytes])
+        return bytes(memoryview(self._inode.data)[position : position + size_bytes])
 
     def write_at(self, position: int, buffers: Sequence[Buffer]) -> None:
         data = b"".join(buffers)
@@ -341,8 +342,9 @@ class SimDisk:
         return entry
 
 
-def _parts(path: str) -> list[str]:
-    return [part for part in path.split("/") if part not in ("", ".")]
+@lru_cache(maxsize=1024)
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(part for part in path.split("/") if part not in ("", "."))
 
 
 def _used_bytes(directory: Directory) -> int:
