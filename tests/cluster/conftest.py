@@ -41,17 +41,24 @@ def client(cluster: LocalCluster) -> Iterator[Client]:
         yield client
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[NodeProcess]:
-    """A cluster of one node, serving."""
-    process = NodeProcess("single", tmp_path, listen=free_address(), gossip=free_address())
+@pytest.fixture(scope="module")
+def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    directory = tmp_path_factory.mktemp("single")
+    process = NodeProcess("single", directory, listen=free_address(), gossip=free_address())
     try:
-        process.start()
-        process.wait_serving()
         yield process
     finally:
         if process.running:
             process.kill()
+
+
+@pytest.fixture
+def node(shared_node: NodeProcess) -> NodeProcess:
+    """A cluster of one node, serving: for all tests of a module, as the one before left it."""
+    if not shared_node.running:
+        shared_node.start()
+        shared_node.wait_serving()
+    return shared_node
 
 
 @pytest.fixture
