@@ -17,12 +17,24 @@ MAX_QUEUE_BYTES = 64 * 1024 * 1024
 MAX_FRAME_BYTES = 1024 * 1024
 """A frame is closed when it has this many bytes; one message may be larger."""
 
+PAUSE_SHARE = 0.25
+"""Of what messages are late at present: so long a stream pauses between two frames."""
+
+MAX_PAUSE_S = 0.1
+"""The longest such pause.
+
+A process takes one frame of a stream in each turn of its loop. One that is short of time has few
+turns, and frames of a message or two pile up in gRPC, seconds of them: whatever it is told is out
+of date when it comes. What waits here meanwhile shares a frame."""
+
 MessageHandler = Callable[[NodeId, GroupId, memoryview], None]
 
 
 class PeerLink:
-    def __init__(self, peer: NodeId) -> None:
+    def __init__(self, peer: NodeId, patience_s: Callable[[], float] = lambda: 0.0) -> None:
+        """``patience_s``: how much longer than usual messages are under way at present."""
         self.peer = peer
+        self._patience_s = patience_s
         self.process_id = ""
         """Of the process at the other end of the stream, empty while there is none."""
         self.address: str | None = None
@@ -123,6 +135,9 @@ class PeerLink:
             self._wake.clear()
             while self._queue:
                 await write(self._next_frame())
+                pause_s = min(PAUSE_SHARE * self._patience_s(), MAX_PAUSE_S)
+                if pause_s > 0:
+                    await asyncio.sleep(pause_s)
 
     def _next_frame(self) -> bytes:
         parts: list[Buffer] = []

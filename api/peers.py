@@ -63,6 +63,8 @@ class GrpcPeers:
         """Whether a node was taken out of the cluster for good: it is refused as well."""
         self.on_removed: Callable[[str], None] = lambda message: None
         """Called when a peer says so of this node."""
+        self.patience_s: Callable[[], float] = lambda: 0.0
+        """How much longer than usual messages are under way at present."""
         self._node_id = node_id
         self._process_id = process_id
         self._address = address
@@ -102,13 +104,16 @@ class GrpcPeers:
         for peer in sorted(peers):
             if peer == self._node_id:
                 continue
-            link = self._links.setdefault(peer, PeerLink(peer))
+            link = self._link_to(peer)
             if peer < self._node_id:
                 continue
             if peer not in self._dials:
                 self._dials[peer] = asyncio.create_task(self._keep_dialling(link))
             elif link.connected and link.address not in (None, self._resolve(peer)):
                 link.disconnect()
+
+    def _link_to(self, peer: NodeId) -> PeerLink:
+        return self._links.setdefault(peer, PeerLink(peer, lambda: self.patience_s()))
 
     def _let_go(self, peer: NodeId) -> None:
         link = self._links.pop(peer, None)
@@ -207,7 +212,7 @@ class GrpcPeers:
         if reply.error:
             _refused("peer_refused", NodeId(hello.node_id), reply)
             return
-        link = self._links.setdefault(NodeId(hello.node_id), PeerLink(NodeId(hello.node_id)))
+        link = self._link_to(NodeId(hello.node_id))
         await self._carry(link, hello.process_id, context)
 
     async def _keep_dialling(self, link: PeerLink) -> None:

@@ -8,6 +8,7 @@ import pytest
 from quorumlog.api.frames import frame_head, split_frame
 from quorumlog.api.peer_link import PeerLink
 from quorumlog.types import GroupId, NodeId
+from support.replica_cluster import simulated
 
 PEER = NodeId("peer")
 
@@ -84,6 +85,29 @@ async def test_messages_of_a_frame_arrive_in_order_until_the_stream_ends() -> No
     await asyncio.wait_for(run, 5)
     assert received == payloads
     assert not link.connected
+
+
+@simulated
+async def test_messages_share_frames_while_nodes_keep_each_other_waiting() -> None:
+    patience_s = 0.0
+    link, stream = PeerLink(PEER, lambda: patience_s), Stream()
+    run = stream.run(link, [])
+    await settle()
+    frames = []
+    for waiting_s in (0.0, 0.02, 9.0, 0.0):
+        patience_s = waiting_s
+        stream.written.clear()
+        for _ in range(40):
+            link.send(GroupId(1), b"x")
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(1.0)
+        frames.append(len(stream.written))
+        assert sum(len(list(split_frame(frame))) for frame in stream.written) == 40
+    assert frames[0] == frames[3] == 40
+    assert 8 <= frames[1] <= 9
+    assert frames[2] == 2
+    run.cancel()
+    await asyncio.wait([run])
 
 
 def test_a_small_message_does_not_keep_its_large_frame_in_memory() -> None:
