@@ -50,6 +50,7 @@ class Exchanges:
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._streams = 0
+        self._turns = asyncio.Lock()
 
     def accept(self, connection: socket.socket, peer: Address) -> None:
         """Answer a stream that came in; one more than ``max_streams`` is closed at once."""
@@ -92,7 +93,7 @@ class Exchanges:
         """A state is merged first, so that the answer refutes at once."""
         async with asyncio.timeout(self._config.stream_timeout_s):
             decoder = self._envelope.message_decoder(dialled=False)
-            answer = self._answer(await read_message(reader, decoder))
+            answer = self._answer(await read_message(reader, decoder, self._turns))
             if answer is not None:
                 await write_message(writer, self._envelope.wrap_message(answer, dialled=False))
 
@@ -115,13 +116,13 @@ class Exchanges:
     async def _push_pull(self, address: Address, *, join: bool) -> None:
         state = self._core.local_state(join=join)
         timeout_s = self._config.stream_timeout_s
-        answer = await exchange_state(address, state, timeout_s, self._envelope)
+        answer = await exchange_state(address, state, timeout_s, self._envelope, self._turns)
         self._core.receive_push_pull(answer, self._loop.time())
         self._changed()
 
     async def _ping(self, address: Address, message: Ping, timeout_s: float) -> None:
         try:
-            ack = await ping(address, message, timeout_s, self._envelope)
+            ack = await ping(address, message, timeout_s, self._envelope, self._turns)
         except (OSError, ProtocolError) as error:
             _log.debug("stream_ping_failed", address=address, error=str(error))
             return

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from enum import Enum
 from typing import Final
 
 from quorumlog.discovery.wire.codec import encode_message, encode_push_pull
@@ -16,39 +17,71 @@ _CHUNK_BYTES: Final = 64 * 1024
 _CLOSE_TIMEOUT_S: Final = 1.0
 
 
+class _Waits(Enum):
+    """What came is decoded, and is not all."""
+
+    TOKEN = 0
+
+
+_WAITS: Final = _Waits.TOKEN
+
+
 async def exchange_state(
-    address: Address, state: PushPull, timeout_s: float, envelope: Envelope
+    address: Address,
+    state: PushPull,
+    timeout_s: float,
+    envelope: Envelope,
+    turns: asyncio.Lock | None = None,
 ) -> PushPull:
     """Send ``state`` to the member at ``address`` and return its own.
 
     Raises ``OSError`` (``TimeoutError`` included) when it cannot be reached in time and
-    ``ProtocolError`` when it answers something else.
+    ``ProtocolError`` when it answers something else. ``turns`` see ``read_message``.
     """
-    answer = await _ask(address, encode_push_pull(state), timeout_s, envelope)
+    answer = await _ask(address, encode_push_pull(state), timeout_s, envelope, turns)
     if isinstance(answer, PushPull):
         return answer
     reason = answer.text if isinstance(answer, RemoteError) else type(answer).__name__
     raise ProtocolError(f"{address[0]}:{address[1]} answered a push/pull with: {reason}")
 
 
-async def ping(address: Address, message: Ping, timeout_s: float, envelope: Envelope) -> Ack:
+async def ping(
+    address: Address,
+    message: Ping,
+    timeout_s: float,
+    envelope: Envelope,
+    turns: asyncio.Lock | None = None,
+) -> Ack:
     """Ping over TCP. Raises as ``exchange_state`` does."""
-    answer = await _ask(address, encode_message(message), timeout_s, envelope)
+    answer = await _ask(address, encode_message(message), timeout_s, envelope, turns)
     if isinstance(answer, Ack):
         return answer
     raise ProtocolError(f"{address[0]}:{address[1]} answered a ping with {type(answer).__name__}")
 
 
-async def read_message(reader: asyncio.StreamReader, decoder: EnvelopeDecoder) -> Message:
-    """The one message of a stream. Raises ``ProtocolError``, also when it ends before."""
+async def read_message(
+    reader: asyncio.StreamReader, decoder: EnvelopeDecoder, turns: asyncio.Lock | None = None
+) -> Message:
+    """The one message of a stream. Raises ``ProtocolError``, also when it ends before.
+
+    The event loop goes on between the steps of decoding it. Streams that share ``turns`` make one
+    step in a turn of the loop, all together.
+    """
+    turns = turns or asyncio.Lock()
     while True:
         with transport_errors():
             data = await reader.read(_CHUNK_BYTES)
         if not data:
             raise ProtocolError("a gossip stream ended within a message")
-        message = decoder.feed(data)
-        if message is not None:
-            return message
+        steps = decoder.steps(data)
+        while True:
+            async with turns:
+                message = next(steps, _WAITS)
+                if isinstance(message, _Waits):
+                    break
+                if message is not None:
+                    return message
+                await asyncio.sleep(0)
 
 
 async def write_message(writer: asyncio.StreamWriter, data: bytes) -> None:
@@ -96,12 +129,18 @@ def transport_errors() -> Iterator[None]:
         raise ConnectionResetError(f"the stream is closed: {error}") from error
 
 
-async def _ask(address: Address, question: bytes, timeout_s: float, envelope: Envelope) -> Message:
+async def _ask(
+    address: Address,
+    question: bytes,
+    timeout_s: float,
+    envelope: Envelope,
+    turns: asyncio.Lock | None,
+) -> Message:
     async with asyncio.timeout(timeout_s):
         with transport_errors():
             reader, writer = await asyncio.open_connection(*address)
         try:
             await write_message(writer, envelope.wrap_message(question, dialled=True))
-            return await read_message(reader, envelope.message_decoder(dialled=True))
+            return await read_message(reader, envelope.message_decoder(dialled=True), turns)
         finally:
             await close_writer(writer)

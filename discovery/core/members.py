@@ -176,6 +176,10 @@ class MemberTable:
         """Whether who is known at ``address`` knows packets with a checksum."""
         return self._versions.checks_at(address)
 
+    def anybody_at(self, address: Address) -> bool:
+        """Whether somebody known has ``address``, running or not."""
+        return self._versions.anybody_at(address)
+
     def _add(self, claim: Alive, now: float) -> Merge:
         if not self._versions.fits(claim):
             return Merge.INCOMPATIBLE

@@ -54,10 +54,14 @@ class Outbox:
         return self._news.holds(subject)
 
     def send(self, address: Address, *messages: PacketMessage) -> None:
-        """Send ``messages`` now, and news in the rest of the packet."""
+        """Send ``messages`` now; to an address of somebody known news in the rest of the packet.
+
+        Where an answer goes anybody can say: it must not be much longer than the question.
+        """
         parts = [encode_message(message) for message in messages]
-        used = sum(len(part) + PART_OVERHEAD_BYTES for part in parts)
-        parts += self._take(self._space_bytes - used, MAX_PARTS - len(parts))
+        if self._table.anybody_at(address):
+            used = sum(len(part) + PART_OVERHEAD_BYTES for part in parts)
+            parts += self._take(self._space_bytes - used, MAX_PARTS - len(parts))
         self._emit_packet(address, parts)
 
     def send_if_it_fits(self, address: Address, message: User) -> None:

@@ -63,6 +63,10 @@ class Versions:
         """Whether everybody known at ``address`` knows checksums, and somebody is."""
         return address in self._checking and address not in self._not_checking
 
+    def anybody_at(self, address: Address) -> bool:
+        """Whether somebody known has this address, running or not."""
+        return address in self._checking or address in self._not_checking
+
     def _addresses(self, claim: Alive) -> Counter[Address]:
         checks = understood_version(claim) >= CHECKSUM_VERSION
         return self._checking if checks else self._not_checking

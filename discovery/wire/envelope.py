@@ -13,11 +13,12 @@ and then the label.
 
 import struct
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Final
 
 from quorumlog.discovery.wire.messages import MessageType, StreamMessage
 from quorumlog.discovery.wire.seal import BODY_AT, NONCE_AT, SEAL_OVERHEAD_BYTES, Seal
-from quorumlog.discovery.wire.stream import MAX_STREAM_BYTES, StreamDecoder
+from quorumlog.discovery.wire.stream import MAX_STREAM_BYTES, StreamDecoder, last
 from quorumlog.errors import (
     ConfigError,
     ForeignPeer,
@@ -28,7 +29,7 @@ from quorumlog.errors import (
 
 MAX_LABEL_BYTES: Final = 255
 MAX_NONCES: Final = 8192
-"""Nonces of packets taken, remembered so that none of them is taken again."""
+"""Nonces of packets and streams taken, remembered so that none of them is taken again."""
 
 _LABEL: Final = 244
 _LABEL_HEADER_BYTES: Final = 2
@@ -92,7 +93,7 @@ class Envelope:
             if self.must_be_sealed:
                 raise
             return inside
-        self._take_nonce(inside[NONCE_AT:BODY_AT])
+        self.take_nonce(inside)
         return plain
 
     def wrap_message(self, data: bytes, *, dialled: bool) -> bytes:
@@ -107,19 +108,22 @@ class Envelope:
         """For the one message that comes over a stream which this node ``dialled`` or took."""
         return EnvelopeDecoder(self, label_expected=not dialled)
 
-    def _take_nonce(self, nonce: bytes) -> None:
+    def take_nonce(self, sealed: bytes) -> None:
+        """Note that ``sealed`` was opened. Raises ``ReplayedPacket`` if it was before."""
+        nonce = sealed[NONCE_AT:BODY_AT]
         if nonce in self._nonces:
-            raise ReplayedPacket("a gossip packet came a second time")
+            raise ReplayedPacket("encrypted gossip came a second time")
         self._nonces[nonce] = None
         if len(self._nonces) > MAX_NONCES:
             self._nonces.popitem(last=False)
 
 
 class EnvelopeDecoder:
-    """Takes the bytes of one stream as they come: ``feed`` returns the message once it is whole.
+    """Takes the bytes of one stream as they come: ``feed`` returns the message once it is whole,
+    ``steps`` the same by steps (``StreamDecoder``).
 
-    Raises ``ProtocolError`` (``ForeignPeer`` for another label or key); it is spent then, and after
-    the message. Memory: at most twice ``MAX_STREAM_BYTES``.
+    Raises ``ProtocolError`` (``ForeignPeer`` for another label or key, ``ReplayedPacket``); it is
+    spent then, and after the message. Memory: at most twice ``MAX_STREAM_BYTES``.
     """
 
     def __init__(self, envelope: Envelope, *, label_expected: bool) -> None:
@@ -129,19 +133,24 @@ class EnvelopeDecoder:
         self._plain: StreamDecoder | None = None
 
     def feed(self, data: bytes) -> StreamMessage | None:
+        return last(self.steps(data))
+
+    def steps(self, data: bytes) -> Iterator[StreamMessage | None]:
         if self._plain is not None:
-            return self._plain.feed(data)
+            yield from self._plain.steps(data)
+            return
         self._waiting += data
         if self._label_expected and not self._take_label():
-            return None
+            return
         if not self._waiting:
-            return None
+            return
         if self._waiting[0] == MessageType.ENCRYPT:
-            return self._open()
+            yield from self._open()
+            return
         if self._envelope.must_be_sealed:
             raise ForeignPeer("a gossip stream is not encrypted")
         self._plain = StreamDecoder()
-        return self._plain.feed(bytes(self._waiting))
+        yield from self._plain.steps(bytes(self._waiting))
 
     def _take_label(self) -> bool:
         size = label_size(self._waiting)
@@ -153,24 +162,27 @@ class EnvelopeDecoder:
         self._label_expected = False
         return True
 
-    def _open(self) -> StreamMessage | None:
+    def _open(self) -> Iterator[StreamMessage | None]:
         seal = self._envelope.seal
         if seal is None:
             raise ForeignPeer("a gossip stream is encrypted and this node has no keys")
         if len(self._waiting) < _STREAM_HEADER.size:
-            return None
+            return
         _, size_bytes = _STREAM_HEADER.unpack_from(self._waiting)
         if size_bytes > MAX_STREAM_BYTES + SEAL_OVERHEAD_BYTES + _MAX_PADDING_BYTES:
             raise OversizedMessage(f"an encrypted gossip stream of {size_bytes} bytes is announced")
         end = _STREAM_HEADER.size + size_bytes
         if len(self._waiting) < end:
-            return None
+            return
         header = bytes(self._waiting[: _STREAM_HEADER.size])
         sealed = bytes(self._waiting[_STREAM_HEADER.size : end])
-        message = StreamDecoder().feed(seal.open(sealed, header + self._envelope.label))
+        plain = seal.open(sealed, header + self._envelope.label)
+        self._envelope.take_nonce(sealed)
+        message = None
+        for message in StreamDecoder().steps(plain):
+            yield message
         if message is None:
             raise ProtocolError("an encrypted gossip stream is cut short")
-        return message
 
 
 def label_size(data: bytes | bytearray) -> int | None:

@@ -12,9 +12,6 @@ from quorumlog.errors import ProtocolError
 
 Fields = Mapping[Any, Any]
 
-MAX_PACKET_BYTES: Final = 65_535
-"""The largest UDP datagram, and the most one may hold when decompressed."""
-
 _CACHED_HOSTS: Final = 4096
 """Addresses whose other form is remembered: every ping has one, and they are few."""
 

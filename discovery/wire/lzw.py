@@ -5,6 +5,7 @@ after the first since a clear adds one entry, the previous code's bytes plus one
 Only the decoder is here: nobody has to compress.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 from quorumlog.errors import OversizedMessage, ProtocolError
@@ -13,6 +14,7 @@ _CLEAR: Final = 256
 _END: Final = 257
 _MIN_WIDTH: Final = 9
 _MAX_WIDTH: Final = 12
+_PIECE_BYTES: Final = 2048
 _LITERALS: Final = [bytes([value]) for value in range(256)] + [b"", b""]
 
 
@@ -23,12 +25,22 @@ def decompress(data: bytes, limit_bytes: int) -> bytes:
     ``OversizedMessage`` for more output.
     Memory beside the output: a table of 4096 entries.
     """
+    return b"".join(decompress_pieces(data, limit_bytes))
+
+
+def decompress_pieces(data: bytes, limit_bytes: int) -> Iterator[bytes]:
+    """The same in pieces, some of them empty, each out of 2 KiB: about a millisecond of work."""
     output = bytearray()
+    done_bytes = 0
     table = list(_LITERALS)
     width = _MIN_WIDTH
     previous = b""
     bits = bit_count = 0
-    for byte in data:
+    for at, byte in enumerate(data, 1):
+        if at % _PIECE_BYTES == 0:
+            done_bytes += len(output)
+            yield bytes(output)
+            output.clear()
         bits |= byte << bit_count
         bit_count += 8
         if bit_count < width:
@@ -37,14 +49,15 @@ def decompress(data: bytes, limit_bytes: int) -> bytes:
         bits >>= width
         bit_count -= width
         if code == _END:
-            return bytes(output)
+            yield bytes(output)
+            return
         if code == _CLEAR:
             table = list(_LITERALS)
             width = _MIN_WIDTH
             previous = b""
             continue
         entry = _expand(table, code, previous)
-        if len(output) + len(entry) > limit_bytes:
+        if done_bytes + len(output) + len(entry) > limit_bytes:
             raise OversizedMessage(f"a compressed message holds more than {limit_bytes} bytes")
         output += entry
         if previous and len(table) < 1 << _MAX_WIDTH:

@@ -6,7 +6,9 @@
     7  | n (1 byte) | n x length (2 bytes, big-endian) | n messages          compound
     9  | msgpack {Algo: 0, Buf: LZW}                                         compress
 
-Compressed may hold compound and the other way round; at most four layers are unwrapped.
+Compressed may hold compound, and compound messages: what memberlist sends. Anything deeper is
+refused, as is a packet that asks twice for an answer: one packet sent from a false address must not
+become many at somebody else's.
 """
 
 import struct
@@ -16,7 +18,7 @@ from functools import lru_cache
 from typing import Final
 
 from quorumlog.discovery.wire.codec import decode_message
-from quorumlog.discovery.wire.fields import MAX_PACKET_BYTES, Fields, read_bytes, read_int, unpack
+from quorumlog.discovery.wire.fields import Fields, read_bytes, read_int, unpack
 from quorumlog.discovery.wire.lzw import decompress
 from quorumlog.discovery.wire.messages import MessageType, PacketMessage
 from quorumlog.errors import ProtocolError
@@ -32,7 +34,17 @@ CACHED_NEWS: Final = 2048
 CACHED_NEWS_BYTES: Final = 1024
 """Longer ones are decoded anew, so what is kept stays below 2 MiB and its decoded form."""
 
-_MAX_LAYERS: Final = 4
+MAX_ASKED: Final = 1
+"""Pings, of either kind, in one packet: each is answered where its sender says."""
+
+MAX_DECOMPRESSED_BYTES: Final = 16 * 1024
+"""Of a packet, and of what is compressed in it: some milliseconds of work. memberlist fills 1,400
+bytes before it compresses, unless it is told to send more."""
+
+_ASKS: Final = frozenset(map(int, (MessageType.PING, MessageType.INDIRECT_PING)))
+_COMPOUND: Final = bytes([MessageType.COMPOUND])
+_COMPRESS: Final = bytes([MessageType.COMPRESS])
+_WRAPPED: Final = frozenset(map(int, (MessageType.COMPOUND, MessageType.COMPRESS)))
 _NEWS: Final = frozenset(
     map(int, (MessageType.ALIVE, MessageType.SUSPECT, MessageType.DEAD, MessageType.USER))
 )
@@ -48,23 +60,30 @@ def encode_packet(parts: Sequence[bytes], *, checksum: bool = True) -> bytes:
 
 
 def decode_packet(data: bytes) -> list[PacketMessage]:
-    """Every message of a packet, in order; all of them are well formed or ``ProtocolError``."""
+    """Every message of a packet, in order; all of them are well formed or ``ProtocolError``.
+
+    At most 255 messages out of 65,535 bytes, or out of ``MAX_DECOMPRESSED_BYTES``.
+    """
     body = data
     if len(data) >= CRC_OVERHEAD_BYTES and data[0] == MessageType.CRC:
         _, expected = _CRC_HEADER.unpack_from(data)
         body = data[CRC_OVERHEAD_BYTES:]
         if zlib.crc32(body) != expected:
             raise ProtocolError("the checksum of a gossip packet is wrong")
-    messages: list[PacketMessage] = []
-    _unwrap(body, _MAX_LAYERS, messages)
-    return messages
+    if body[:1] == _COMPRESS:
+        compressed = read_compressed(unpack(body[1:]), MAX_DECOMPRESSED_BYTES)
+        body = decompress(compressed, MAX_DECOMPRESSED_BYTES)
+    parts = _split(body) if body[:1] == _COMPOUND else [body]
+    if sum(part[0] in _ASKS for part in parts if part) > MAX_ASKED:
+        raise ProtocolError(f"a gossip packet asks for more than {MAX_ASKED} answer")
+    return [_decode(part) for part in parts]
 
 
-def decompress_fields(fields: Fields, limit_bytes: int) -> bytes:
-    """What a compress message holds, at most ``limit_bytes``."""
+def read_compressed(fields: Fields, limit_bytes: int) -> bytes:
+    """The LZW in a compress message, at most ``limit_bytes``."""
     if read_int(fields, b"Algo", 255) != 0:
         raise ProtocolError("a gossip message is compressed with an unknown algorithm")
-    return decompress(read_bytes(fields, b"Buf", limit_bytes), limit_bytes)
+    return read_bytes(fields, b"Buf", limit_bytes)
 
 
 def _compound(parts: Sequence[bytes]) -> bytes:
@@ -72,22 +91,13 @@ def _compound(parts: Sequence[bytes]) -> bytes:
     return b"".join((bytes([MessageType.COMPOUND, len(parts)]), lengths, *parts))
 
 
-def _unwrap(data: bytes, layers: int, messages: list[PacketMessage]) -> None:
-    kind = data[0] if data else None
-    if kind in _NEWS and len(data) <= CACHED_NEWS_BYTES:
-        messages.append(_decode_news(data))
-        return
-    if kind not in (MessageType.COMPOUND, MessageType.COMPRESS):
-        messages.append(decode_message(data))
-        return
-    if layers == 0:
+def _decode(part: bytes) -> PacketMessage:
+    kind = part[0] if part else None
+    if kind in _NEWS and len(part) <= CACHED_NEWS_BYTES:
+        return _decode_news(part)
+    if kind in _WRAPPED:
         raise ProtocolError("a gossip packet is wrapped too often")
-    if kind == MessageType.COMPRESS:
-        inner = decompress_fields(unpack(data[1:]), MAX_PACKET_BYTES)
-        _unwrap(inner, layers - 1, messages)
-        return
-    for part in _split(data):
-        _unwrap(part, layers - 1, messages)
+    return decode_message(part)
 
 
 @lru_cache(maxsize=CACHED_NEWS)

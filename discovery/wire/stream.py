@@ -2,14 +2,19 @@
 
 A stream begins with a type byte. COMPRESS wraps any other message; USER is
 ``{UserMsgLen}`` and that many bytes; PUSH_PULL see ``wire.codec``.
+
+A long message costs seconds, and whoever decodes it has other things to do: so it goes by steps.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgpack
 
 from quorumlog.discovery.wire.codec import decode_ack, decode_error, decode_ping, decode_record
 from quorumlog.discovery.wire.fields import Fields, as_map, read_bool, read_int
+from quorumlog.discovery.wire.lzw import decompress_pieces
 from quorumlog.discovery.wire.messages import (
     MemberRecord,
     MessageType,
@@ -17,7 +22,7 @@ from quorumlog.discovery.wire.messages import (
     StreamMessage,
     User,
 )
-from quorumlog.discovery.wire.packet import decompress_fields
+from quorumlog.discovery.wire.packet import read_compressed
 from quorumlog.errors import OversizedMessage, ProtocolError
 
 MAX_STREAM_BYTES: Final = 4 * 1024 * 1024
@@ -26,11 +31,15 @@ MAX_STREAM_BYTES: Final = 4 * 1024 * 1024
 MAX_RECORDS: Final = 16_384
 """Most members in one push/pull."""
 
+STEP_BYTES: Final = 8 * 1024
+"""Decoded in one step: members for two milliseconds."""
+
 _MAX_ITEMS: Final = 64
 
 
 class StreamDecoder:
-    """Takes the bytes of one stream as they come: ``feed`` returns the message once it is whole.
+    """Takes the bytes of one stream as they come: ``feed`` returns the message once it is whole,
+    ``steps`` the same by steps of some milliseconds, the last of which is the message or None.
 
     Raises ``ProtocolError``; after that, and after the message, the decoder is spent. What comes
     behind the message is not looked at. Memory: at most ``MAX_STREAM_BYTES`` and the message.
@@ -53,12 +62,23 @@ class StreamDecoder:
         self._user_state = bytearray()
 
     def feed(self, data: bytes) -> StreamMessage | None:
+        return last(self.steps(data))
+
+    def steps(self, data: bytes) -> Iterator[StreamMessage | None]:
         self._received_bytes += len(data)
         if self._received_bytes > MAX_STREAM_BYTES:
             raise OversizedMessage(f"a gossip stream is longer than {MAX_STREAM_BYTES} bytes")
+        for start in range(0, len(data), STEP_BYTES):
+            message = self._take(data[start : start + STEP_BYTES])
+            if isinstance(message, _Compressed):
+                yield from _decompressed(message.data)
+                return
+            yield message
+            if message is not None:
+                return
+
+    def _take(self, data: bytes) -> "StreamMessage | _Compressed | None":
         if self._kind is None:
-            if not data:
-                return None
             self._kind, data = data[0], data[1:]
         try:
             self._unpacker.feed(data)
@@ -68,7 +88,7 @@ class StreamDecoder:
         except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
             raise ProtocolError(f"a gossip stream is not msgpack: {error}") from error
 
-    def _decode(self) -> StreamMessage | None:
+    def _decode(self) -> "StreamMessage | _Compressed | None":
         if self._header is None:
             self._header = as_map(self._unpacker.unpack())
         header = self._header
@@ -85,7 +105,7 @@ class StreamDecoder:
             case MessageType.ERROR:
                 return decode_error(header)
             case MessageType.COMPRESS if self._may_be_compressed:
-                return _decode_whole(decompress_fields(header, MAX_STREAM_BYTES))
+                return _Compressed(read_compressed(header, MAX_STREAM_BYTES))
         raise ProtocolError(f"a gossip stream begins with a message of type {self._kind}")
 
     def _push_pull(self, header: Fields) -> PushPull | None:
@@ -104,8 +124,26 @@ class StreamDecoder:
         return bytes(self._user_state) if len(self._user_state) == size_bytes else None
 
 
-def _decode_whole(data: bytes) -> StreamMessage:
-    message = StreamDecoder(compressed=False).feed(data)
-    if message is None:
-        raise ProtocolError("a compressed gossip stream is cut short")
+@dataclass(frozen=True, slots=True)
+class _Compressed:
+    data: bytes
+
+
+def last(steps: Iterator[StreamMessage | None]) -> StreamMessage | None:
+    """Make all the steps at once."""
+    message = None
+    for message in steps:
+        if message is not None:
+            break
     return message
+
+
+def _decompressed(data: bytes) -> Iterator[StreamMessage | None]:
+    decoder = StreamDecoder(compressed=False)
+    for piece in decompress_pieces(data, MAX_STREAM_BYTES):
+        yield None
+        for message in decoder.steps(piece):
+            yield message
+            if message is not None:
+                return
+    raise ProtocolError("a compressed gossip stream is cut short")

@@ -132,6 +132,18 @@ def test_a_packet_is_taken_once() -> None:
         reader.open_packet(packet)
 
 
+def test_a_stream_is_taken_once_and_a_packet_is_none_of_it() -> None:
+    reader, sender = envelope(KEYS[0]), envelope(KEYS[0])
+    data = sender.wrap_message(encode_push_pull(STATE), dialled=True)
+    assert read(reader, data, dialled=False) == STATE
+    for step in (1 << 20, 7):
+        with pytest.raises(ReplayedPacket):
+            read(reader, data, dialled=False, step=step)
+    with pytest.raises(ReplayedPacket):
+        read(reader, data, dialled=True)
+    assert read(reader, sender.wrap_message(encode_message(Ack(1)), dialled=True), dialled=False)
+
+
 def test_a_forged_packet_does_not_use_a_nonce_up() -> None:
     reader = envelope(KEYS[0])
     packet = envelope(KEYS[0]).wrap_packet(b"ping")

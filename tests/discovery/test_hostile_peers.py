@@ -19,6 +19,7 @@ from quorumlog.discovery.member_events import MemberEvent
 from quorumlog.discovery.packets import PacketProtocol
 from quorumlog.discovery.sockets import bind_pair
 from quorumlog.discovery.wire.codec import encode_message, encode_push_pull
+from quorumlog.discovery.wire.envelope import Envelope
 from quorumlog.discovery.wire.messages import (
     Ack,
     Alive,
@@ -31,6 +32,7 @@ from quorumlog.discovery.wire.messages import (
     Suspect,
 )
 from quorumlog.discovery.wire.packet import encode_packet
+from quorumlog.discovery.wire.seal import Seal
 from quorumlog.discovery.wire.serf_codec import encode_serf, encode_state
 from quorumlog.discovery.wire.serf_messages import Intent, Query, QueryFlag, SerfState, UserEvent
 from quorumlog.errors import InvariantViolation, QuorumlogError
@@ -240,13 +242,34 @@ async def test_a_udp_socket_that_is_lost_is_told_once() -> None:
         lambda: PacketProtocol(packets, receive=lambda data, sender: None, lost=lost.append),
         sock=packets,
     )
-    protocol.send(b"x", ("127.0.0.1", 70_000))
-    assert protocol.unsent == 1
-    transport.abort()
-    await until(lambda: bool(lost))
-    protocol.send(b"x", NOWHERE)
-    await protocol.close()
+    try:
+        protocol.send(b"x", ("127.0.0.1", 70_000))
+        assert protocol.unsent == 1
+        transport.abort()
+        await until(lambda: bool(lost))
+        protocol.send(b"x", NOWHERE)
+    finally:
+        await protocol.close()
     assert len(lost) == 1
+
+
+async def test_a_stream_that_is_sent_again_is_counted_and_not_answered(start: Start) -> None:
+    pytest.importorskip("cryptography")
+    keys = GossipKeys([bytes(32)])
+    one = await start("one", keys=keys)
+    records = (MemberRecord(Alive("zombie", 1, NOWHERE, b""), Status.LEFT),)
+    wrapped = Envelope(seal=Seal(keys, random.Random(1).randbytes)).wrap_message(
+        encode_push_pull(PushPull(records, True)), dialled=True
+    )
+    answers = []
+    for _ in range(3):
+        reader, writer = await asyncio.open_connection(*one.address)
+        writer.write(wrapped)
+        answers.append(await asyncio.wait_for(reader.read(), 5))
+        writer.close()
+        await writer.wait_closed()
+    assert [bool(answer) for answer in answers] == [True, False, False]
+    assert one.rejected == {"REPLAYED_PACKET": 2}
 
 
 def corpus() -> list[bytes]:

@@ -163,7 +163,8 @@ def test_a_choice_is_of_different_wanted_items(size: int, count: int, seed: int)
 
 def test_a_ping_is_answered_where_it_asks_for_and_only_for_this_member() -> None:
     node = core()
-    tell(node, Ping(1, "me"), Ping(2, "me", "you", FAR), Ping(3, "another"), Ping(4, ""))
+    for ping in (Ping(1, "me"), Ping(2, "me", "you", FAR), Ping(3, "another"), Ping(4, "")):
+        tell(node, ping)
     assert sent(node) == [(THERE, Ack(1)), (FAR, Ack(2)), (THERE, Ack(4))]
 
 
@@ -182,7 +183,8 @@ def test_an_indirect_ping_is_relayed_and_its_ack_goes_back() -> None:
 
 def test_a_relay_pings_twice_and_says_in_time_that_nobody_answers() -> None:
     node = core()
-    tell(node, IndirectPing(9, "far", FAR, True), IndirectPing(10, "far", FAR, False))
+    tell(node, IndirectPing(9, "far", FAR, True))
+    tell(node, IndirectPing(10, "far", FAR, False))
     pings = sent(node)
     node.tick(0.19)
     assert sent(node) == []

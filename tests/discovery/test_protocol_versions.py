@@ -110,7 +110,7 @@ class TestWhoIsTaken:
     @pytest.mark.parametrize("versions", FOREIGN)
     def test_a_claim_that_does_not_fit_is_refused_alone(self, versions: list[int]) -> None:
         node = core()
-        tell(node, alive("a", FAR, versions), alive("b", FAR), Ping(7, "me"))
+        tell(node, alive("a", FAR, versions), alive("b", THERE), Ping(7, "me"))
         outputs = node.take_output()
         refused = [output for output in outputs if isinstance(output, ClaimRefused)]
         assert refused == [ClaimRefused("a", FAR, bytes(versions))]
@@ -118,7 +118,7 @@ class TestWhoIsTaken:
         assert names(node) == {"me", "b"}
         said = [m for data in packets(outputs, THERE) for m in decode_packet(data)]
         assert Ack(7) in said
-        assert alive("b", FAR) in said
+        assert alive("b", THERE) in said
         assert not [m for m in said if isinstance(m, Alive) and m.name == "a"]
 
     @pytest.mark.parametrize("versions", FOREIGN)

@@ -198,10 +198,24 @@ NEWS_MUTANTS: Final = (
     ),
     GossipMutant(
         "layers without a bound",
-        packet.decode_packet,
-        "_MAX_LAYERS",
-        "900",
+        packet._decode,
+        "if kind in _WRAPPED:",
+        "if False:",
         "test_rejections.test_what_is_wrapped_in_one_layer_too_many_is_refused",
+    ),
+    GossipMutant(
+        "any number of answers to one packet",
+        packet.decode_packet,
+        "> MAX_ASKED",
+        "> 1000",
+        "test_rejections.test_one_packet_asks_for_one_answer",
+    ),
+    GossipMutant(
+        "news for strangers",
+        Outbox.send,
+        "if self._table.anybody_at(address):",
+        "if True:",
+        "test_rejections.test_an_answer_to_nobody_known_carries_no_news",
     ),
     GossipMutant(
         "label not compared",
@@ -219,7 +233,7 @@ NEWS_MUTANTS: Final = (
     ),
     GossipMutant(
         "nonces not remembered",
-        Envelope._take_nonce,
+        Envelope.take_nonce,
         "if nonce in self._nonces:",
         "if False:",
         "test_envelope.test_a_packet_is_taken_once",

@@ -71,7 +71,7 @@ def _packets() -> list[bytes]:
     )
     parts = [encode_message(each) for each in gossip]
     parts += [encode_message(encode_serf(each)) for each in serf]
-    return [*parts, encode_packet(parts)]
+    return [*parts, encode_packet(parts[:1] + parts[2:]), encode_packet(parts[1:])]
 
 
 def _check_packet(data: bytes) -> None:

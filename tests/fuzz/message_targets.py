@@ -219,7 +219,7 @@ MESSAGE_TARGETS: Final = (
         "gossip-packets",
         _check_packet,
         (ProtocolError,),
-        lambda: [*_gossip_messages(), encode_packet(_gossip_messages())],
+        lambda: [*_gossip_messages(), encode_packet(_gossip_messages()[1:])],
     ),
     Target("gossip-stream", _check_stream, (ProtocolError,), _push_pulls),
     Target(
