@@ -18,6 +18,7 @@ from quorumlog.broker.replacement import Replacement
 from quorumlog.broker.safety import check_moves, names_of
 from quorumlog.broker.topics import NodeInfo
 from quorumlog.errors import InvalidArgument, Unavailable
+from quorumlog.ports import Member
 from quorumlog.types import NodeId
 
 DEFAULT_REPLICAS: Final = 3
@@ -130,6 +131,7 @@ class AdminService(ClusterChanges):
             partitions_without_leader=leads[None],
             partitions_moving=sum(bool(each.wanted) for each in partitions),
             settings=settings_message(metadata.settings),
+            others=others_of(view),
         )
 
     @aborting
@@ -180,7 +182,7 @@ class AdminService(ClusterChanges):
 def nodes_of(view: ClusterView, metadata: MetadataState) -> list[quorumlog_pb2.Node]:
     """Every node of the cluster, sorted by id: registered, member of the metadata group, or seen.
 
-    What is registered goes before what gossip says; where they differ both addresses are shown.
+    What is registered goes before what gossip says; where names or addresses differ both are shown.
     """
     registered = {node.id: node for node in metadata.nodes()}
     claims = claims_of(view.members, view.cluster_id)
@@ -201,6 +203,7 @@ def nodes_of(view: ClusterView, metadata: MetadataState) -> list[quorumlog_pb2.N
         elif metadata.is_removed(node_id):
             message.standing = "removed"
         if member is not None:
+            message.gossip_name = member.name if member.name != node.name else ""
             message.state = member.state.value
             message.rack = tags.get("rack", "")
         address = tags.get("rpc", "")
@@ -209,6 +212,31 @@ def nodes_of(view: ClusterView, metadata: MetadataState) -> list[quorumlog_pb2.N
             message.claimed_by.extend(each.name for each in claimed)
         nodes.append(message)
     return nodes
+
+
+def others_of(view: ClusterView) -> list[quorumlog_pb2.GossipMember]:
+    """The members of gossip that :func:`nodes_of` does not show, sorted by name."""
+    claims = claims_of(view.members, view.cluster_id).values()
+    shown = {member.name for claimed in claims for member in claimed}
+    return [
+        quorumlog_pb2.GossipMember(
+            name=member.name,
+            gossip=_gossip_endpoint(member),
+            state=member.state.value,
+            node_id=member.tags.get("id", ""),
+            cluster_id=member.tags.get("cluster", ""),
+            address=member.tags.get("rpc", ""),
+            version=member.tags.get("ver", ""),
+            rack=member.tags.get("rack", ""),
+        )
+        for member in view.members
+        if member.name not in shown
+    ]
+
+
+def _gossip_endpoint(member: Member) -> str:
+    host = f"[{member.address}]" if ":" in member.address else member.address
+    return f"{host}:{member.port}"
 
 
 def create_topic(

@@ -351,7 +351,7 @@ class ClusterStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ClusterStatus(_message.Message):
-    __slots__ = ("cluster_id", "node_id", "version", "nodes", "leader", "term", "commit_index", "topics", "partitions", "partitions_without_leader", "partitions_moving", "settings")
+    __slots__ = ("cluster_id", "node_id", "version", "nodes", "leader", "term", "commit_index", "topics", "partitions", "partitions_without_leader", "partitions_moving", "settings", "others")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -364,6 +364,7 @@ class ClusterStatus(_message.Message):
     PARTITIONS_WITHOUT_LEADER_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_MOVING_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    OTHERS_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     node_id: str
     version: str
@@ -376,7 +377,28 @@ class ClusterStatus(_message.Message):
     partitions_without_leader: int
     partitions_moving: int
     settings: ClusterSettings
-    def __init__(self, cluster_id: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., leader: _Optional[str] = ..., term: _Optional[int] = ..., commit_index: _Optional[int] = ..., topics: _Optional[int] = ..., partitions: _Optional[int] = ..., partitions_without_leader: _Optional[int] = ..., partitions_moving: _Optional[int] = ..., settings: _Optional[_Union[ClusterSettings, _Mapping]] = ...) -> None: ...
+    others: _containers.RepeatedCompositeFieldContainer[GossipMember]
+    def __init__(self, cluster_id: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., leader: _Optional[str] = ..., term: _Optional[int] = ..., commit_index: _Optional[int] = ..., topics: _Optional[int] = ..., partitions: _Optional[int] = ..., partitions_without_leader: _Optional[int] = ..., partitions_moving: _Optional[int] = ..., settings: _Optional[_Union[ClusterSettings, _Mapping]] = ..., others: _Optional[_Iterable[_Union[GossipMember, _Mapping]]] = ...) -> None: ...
+
+class GossipMember(_message.Message):
+    __slots__ = ("name", "gossip", "state", "node_id", "cluster_id", "address", "version", "rack")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    GOSSIP_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RACK_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    gossip: str
+    state: str
+    node_id: str
+    cluster_id: str
+    address: str
+    version: str
+    rack: str
+    def __init__(self, name: _Optional[str] = ..., gossip: _Optional[str] = ..., state: _Optional[str] = ..., node_id: _Optional[str] = ..., cluster_id: _Optional[str] = ..., address: _Optional[str] = ..., version: _Optional[str] = ..., rack: _Optional[str] = ...) -> None: ...
 
 class ClusterSettings(_message.Message):
     __slots__ = ("replace_failed_after_s",)
@@ -405,7 +427,7 @@ class Replacement(_message.Message):
     def __init__(self, stage: _Optional[str] = ..., silent_s: _Optional[float] = ..., remaining_s: _Optional[float] = ..., partitions: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("id", "name", "address", "role", "state", "version", "leads", "replicas", "gossip_address", "standing", "replacement", "rack", "presence", "absent_since_ms", "claimed_by")
+    __slots__ = ("id", "name", "address", "role", "state", "version", "leads", "replicas", "gossip_address", "standing", "replacement", "rack", "presence", "absent_since_ms", "claimed_by", "gossip_name")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -421,6 +443,7 @@ class Node(_message.Message):
     PRESENCE_FIELD_NUMBER: _ClassVar[int]
     ABSENT_SINCE_MS_FIELD_NUMBER: _ClassVar[int]
     CLAIMED_BY_FIELD_NUMBER: _ClassVar[int]
+    GOSSIP_NAME_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     address: str
@@ -436,7 +459,8 @@ class Node(_message.Message):
     presence: str
     absent_since_ms: int
     claimed_by: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., leads: _Optional[int] = ..., replicas: _Optional[int] = ..., gossip_address: _Optional[str] = ..., standing: _Optional[str] = ..., replacement: _Optional[_Union[Replacement, _Mapping]] = ..., rack: _Optional[str] = ..., presence: _Optional[str] = ..., absent_since_ms: _Optional[int] = ..., claimed_by: _Optional[_Iterable[str]] = ...) -> None: ...
+    gossip_name: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., leads: _Optional[int] = ..., replicas: _Optional[int] = ..., gossip_address: _Optional[str] = ..., standing: _Optional[str] = ..., replacement: _Optional[_Union[Replacement, _Mapping]] = ..., rack: _Optional[str] = ..., presence: _Optional[str] = ..., absent_since_ms: _Optional[int] = ..., claimed_by: _Optional[_Iterable[str]] = ..., gossip_name: _Optional[str] = ...) -> None: ...
 
 class MetadataRequest(_message.Message):
     __slots__ = ("topics",)

@@ -327,6 +327,62 @@ async def test_what_is_on_record_and_who_else_claims_a_node_is_shown(
     ]
 
 
+async def test_every_member_of_gossip_is_shown_once(
+    broker: FakeBroker, service: AdminService, context: FakeContext
+) -> None:
+    ours = {"cluster": "cluster-1"}
+    broker.strangers = [
+        Member("agent", "10.0.0.9", 7946, MemberState.ALIVE, {"role": "web"}),
+        Member("unformed", "fd00::8", 7946, MemberState.SUSPECT, {"id": "u", "cluster": ""}),
+        Member("foreign", "f", 1, MemberState.FAILED, {"id": "a", "cluster": "x", "rpc": "f:7400"}),
+        Member("node-a-before", "g", 2, MemberState.LEFT, {"id": "a", "ver": "0.1", **ours}),
+        Member("twin", "t", 3, MemberState.ALIVE, {"id": "b", **ours}),
+        Member("joins", "j", 4, MemberState.ALIVE, {"id": "j", "rpc": "j:7400", **ours}),
+    ]
+    status = await service.Status(pb.ClusterStatusRequest(), context)
+    assert list(status.others) == [
+        pb.GossipMember(name="stranger", gossip="x:7946", state="alive", node_id="x"),
+        pb.GossipMember(name="agent", gossip="10.0.0.9:7946", state="alive"),
+        pb.GossipMember(name="unformed", gossip="[fd00::8]:7946", state="suspect", node_id="u"),
+        pb.GossipMember(
+            name="foreign",
+            gossip="f:1",
+            state="failed",
+            node_id="a",
+            cluster_id="x",
+            address="f:7400",
+        ),
+        pb.GossipMember(
+            name="node-a-before",
+            gossip="g:2",
+            state="left",
+            node_id="a",
+            cluster_id="cluster-1",
+            version="0.1",
+        ),
+    ]
+    shown = [name for node in status.nodes for name in node.claimed_by or [node.name]]
+    assert [node.id for node in status.nodes] == ["a", "b", "c", "j"]
+    assert "twin" in shown
+    assert "joins" in shown
+
+
+async def test_a_name_that_only_gossip_knows_is_shown_beside_the_registered_one(
+    broker: FakeBroker, service: AdminService, context: FakeContext
+) -> None:
+    broker.states["b"] = MemberState.FAILED
+    renamed = {"id": "b", "cluster": "cluster-1"}
+    broker.strangers = [Member("renamed", "b", 7946, MemberState.ALIVE, renamed)]
+    status = await service.Status(pb.ClusterStatusRequest(), context)
+    assert [(node.name, node.gossip_name) for node in status.nodes] == [
+        ("node-a", ""),
+        ("node-b", "renamed"),
+        ("node-c", ""),
+    ]
+    (former,) = [other for other in status.others if other.node_id == "b"]
+    assert (former.name, former.state) == ("node-b", "failed")
+
+
 async def test_leadership_goes_to_the_node_that_was_named(
     service: AdminService, context: FakeContext
 ) -> None:

@@ -91,10 +91,32 @@ def test_members_say_where_gossip_and_the_metadata_differ(cluster: FakeCluster) 
         ({"presence": "present"}, None),
         ({"presence": "failed", "state": "failed"}, None),
         ({"presence": "left", "state": "unknown"}, None),
+        ({"presence": "left", "state": "left"}, None),
+        ({"presence": "failed", "state": "unknown"}, None),
+        ({"presence": "present", "state": "suspect"}, "gossip suspects that it failed"),
         ({"presence": "present", "state": "failed"}, "registered, and not there"),
+        ({"presence": "present", "state": "left"}, "registered, and not there"),
+        ({"presence": "present", "state": "unknown"}, "registered, and not there"),
         ({"presence": "failed", "state": "alive"}, "on record as failed"),
+        ({"presence": "left", "state": "alive"}, "on record as left"),
+        (
+            {"presence": "failed", "state": "suspect"},
+            "on record as failed, and gossip says suspect",
+        ),
+        ({"presence": "left", "state": "suspect"}, "on record as left, and gossip says suspect"),
+        ({"presence": "failed", "state": "left"}, "on record as failed, and gossip says left"),
+        ({"presence": "left", "state": "failed"}, "on record as left, and gossip says failed"),
+        ({"standing": "removed", "state": "alive"}, "removed, and still runs"),
+        ({"standing": "removed", "state": "suspect"}, "removed, and still runs"),
+        ({"standing": "removed", "state": "left"}, None),
+        ({"standing": "", "state": "alive"}, "not registered yet"),
         ({"claimed_by": ["x", "y"], "state": "failed"}, "x and y claim to be it: stop all but one"),
         ({"gossip_address": "n:1"}, "gossip has n:1"),
+        ({"gossip_name": "new"}, "gossip calls it new"),
+        (
+            {"state": "suspect", "gossip_address": "n:1", "gossip_name": "new"},
+            "gossip suspects that it failed; gossip has n:1; gossip calls it new",
+        ),
     ],
 )
 def test_members_compare_gossip_with_what_is_on_record(
@@ -103,6 +125,78 @@ def test_members_compare_gossip_with_what_is_on_record(
     cluster.known["node2"] = node
     members = json.loads(invoke(cluster, "cluster", "members", "--json").out)
     assert members[1]["difference"] == difference
+
+
+OTHERS = [
+    pb.GossipMember(name="agent", gossip="10.0.0.9:7946", state="alive"),
+    pb.GossipMember(name="new", gossip="10.0.0.8:7946", state="alive", node_id="8", address="n8:1"),
+    pb.GossipMember(
+        name="odd", gossip="[::7]:7946", state="left", node_id="7", cluster_id="x", address="n7:1"
+    ),
+    pb.GossipMember(
+        name="was", gossip="10.0.0.1:7946", state="left", node_id="node1", cluster_id="fake"
+    ),
+]
+
+
+def test_members_show_who_else_is_in_the_same_gossip(cluster: FakeCluster) -> None:
+    cluster.others = OTHERS
+    lines = [line.split() for line in invoke(cluster, "cluster", "members").out.splitlines()]
+    assert [line[:2] for line in lines[4:]] == [
+        ["agent", "alive"],
+        ["new", "alive"],
+        ["odd", "left"],
+        ["was", "left"],
+    ]
+    assert [line[4] for line in lines[4:]] == ["10.0.0.9:7946", "n8:1", "n7:1", "10.0.0.1:7946"]
+    assert " ".join(lines[4][5:]) == "no node: a Serf agent, or another program -"
+    assert " ".join(lines[5][5:]) == "a node that is in no cluster yet 8"
+    assert " ".join(lines[6][5:]) == "a node of another cluster, x 7"
+    assert " ".join(lines[7][5:]) == "an earlier name of node1 node1"
+    members = json.loads(invoke(cluster, "cluster", "members", "--json").out)
+    kinds = ["node"] * 3 + ["agent", "unformed", "foreign", "former"]
+    assert [each["kind"] for each in members] == kinds
+    assert members[5] == {
+        "id": "7",
+        "name": "odd",
+        "address": "n7:1",
+        "state": "left",
+        "version": "",
+        "rack": "",
+        "cluster_id": "x",
+        "gossip": "[::7]:7946",
+        "kind": "foreign",
+        "difference": "a node of another cluster, x",
+    }
+
+
+@pytest.mark.parametrize(
+    ("state", "other", "difference"),
+    [
+        ("unknown", {"node_id": "8", "state": "alive"}, "gossip has 8 under its name"),
+        ("failed", {"state": "suspect"}, "gossip has no node under its name"),
+        ("alive", {"node_id": "8", "state": "alive"}, None),
+        ("unknown", {"node_id": "8", "state": "left"}, None),
+        ("unknown", {"node_id": "8", "state": "alive", "name": "else"}, None),
+    ],
+)
+def test_an_id_that_gossip_has_under_the_name_of_another_is_a_difference(
+    cluster: FakeCluster, state: str, other: dict[str, Any], difference: str | None
+) -> None:
+    cluster.known["node2"] = {"presence": "failed" if state != "alive" else "present"}
+    cluster.known["node2"]["state"] = state
+    cluster.others = [pb.GossipMember(**{"name": "node2", **other})]
+    members = json.loads(invoke(cluster, "cluster", "members", "--json").out)
+    assert members[1]["difference"] == difference
+
+
+def test_a_machine_that_was_emptied_is_told_from_the_node_that_it_was(cluster: FakeCluster) -> None:
+    """The new node is registered, too, and has the name of the old one."""
+    cluster.known["node2"] = {"presence": "failed", "state": "unknown"}
+    cluster.known["node3"] = {"name": "node2"}
+    members = json.loads(invoke(cluster, "cluster", "members", "--json").out)
+    assert members[1]["difference"] == "gossip has node3 under its name"
+    assert members[2]["difference"] is None
 
 
 def test_an_absence_on_record_is_shown_with_its_time(cluster: FakeCluster) -> None:

@@ -184,3 +184,17 @@ def test_tables_have_lines_on_a_terminal(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     print_table(["NAME", "SIZE"], [["a", 1], ["b", None]])
     assert "┃" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_somebody_called_a_thing_does_nothing_to_a_terminal(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from quorumlog.cli.output import print_table
+
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    print_table(["NAME"], [["\x1b[2Jgone"], ["[red]x[/nothing]"], ["übung"]])
+    out = capsys.readouterr().out
+    assert "\x1b[2J" not in out
+    for name in (r"\x1b[2Jgone", "[red]x[/nothing]", "übung"):
+        assert name in out

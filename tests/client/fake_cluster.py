@@ -61,6 +61,8 @@ class FakeCluster:
             f"n{number}:7400": FakeNode(f"node{number}", f"n{number}:7400")
             for number in range(1, nodes + 1)
         }
+        self.others: list[pb.GossipMember] = []
+        """Who else is in the same gossip."""
         self.topics: dict[str, list[FakePartition]] = {}
         self.configs: dict[str, pb.TopicConfig] = {}
         self.delay_s = 0.001
@@ -248,6 +250,7 @@ class FakeCluster:
             commit_index=7,
             topics=len(self.topics),
             partitions=len(self.partitions()),
+            others=self.others,
         )
 
     def _AssignReplicas(self, address: str, request: pb.AssignReplicasRequest) -> pb.Topic:

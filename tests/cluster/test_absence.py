@@ -58,31 +58,37 @@ def test_a_node_leaves_comes_back_elsewhere_fails_and_is_back(three: LocalCluste
 
 
 def test_what_strangers_say_by_gossip_of_nodes_is_not_believed(three: LocalCluster) -> None:
-    """Two strangers: one claims to be node-2, the other to be a node that nobody knows, at the
-    address of node-1."""
+    """Three strangers: one claims to be node-2, another to be a node that nobody knows, at the
+    address of node-1, and one is no node, as a Serf agent."""
     servers = three.servers
     before = {node["name"]: node for node in succeed_json(servers, "cluster", "members")}
     cluster_id = succeed_json(servers, "cluster", "status")["cluster_id"]
 
     async def forge() -> None:
         seeds = [node.gossip for node in three.nodes]
-        claims = {"thief": (before["node-2"]["id"], "127.0.0.1:1"), "new": ("0" * 32, servers[0])}
+        ours = {"cluster": cluster_id, "ver": "0"}
+        claims = {
+            "thief": {"id": before["node-2"]["id"], "rpc": "127.0.0.1:1", **ours},
+            "new": {"id": "0" * 32, "rpc": servers[0], **ours},
+            "agent": {"role": "web"},
+        }
         strangers = [
             await Gossip.start(
                 name=name,
                 bind=("127.0.0.1", 0),
                 seeds=seeds,
-                tags={"id": node, "cluster": cluster_id, "rpc": address, "ver": "0"},
+                tags=tags,
                 config=GossipConfig(),
                 rng=random.Random(),
             )
-            for name, (node, address) in claims.items()
+            for name, tags in claims.items()
         ]
 
         def seen() -> bool:
             with Client(*servers) as client:
-                nodes = client.cluster_status().nodes
-            return len(nodes) == 4 and any(each.claimed_by for each in nodes)
+                status = client.cluster_status()
+            is_claimed = any(each.claimed_by for each in status.nodes)
+            return len(status.nodes) == 4 and is_claimed and len(status.others) == 1
 
         def refused() -> bool:
             told = [node.output.read_text("utf-8") for node in three.nodes]
@@ -100,6 +106,7 @@ def test_what_strangers_say_by_gossip_of_nodes_is_not_believed(three: LocalClust
         assert found["new"]["standing"] == ""
         assert found["node-2"]["address"] == before["node-2"]["address"]
         assert found["node-2"]["claimed_by"] == ["node-2", "thief"]
+        assert (found["agent"]["kind"], found["agent"]["id"]) == ("agent", "")
         assert found["node-2"]["difference"] == "node-2 and thief claim to be it: stop all but one"
 
     asyncio.run(forge())

@@ -7,6 +7,7 @@ import click
 
 from quorumlog.cli.cluster_changes import add, drain, move, remove
 from quorumlog.cli.connect import CliContext, client_options, pass_context, with_client
+from quorumlog.cli.member_views import difference, explanation, kind
 from quorumlog.cli.output import local_time, plural, print_json, print_table
 
 if TYPE_CHECKING:
@@ -82,15 +83,16 @@ def settings(context: CliContext, replace_failed_after_s: int | None) -> None:
 @client_options
 @pass_context
 def members(context: CliContext) -> None:
-    """List the nodes as gossip sees them and as the metadata know them, and where they differ."""
+    """List the nodes as gossip sees them and as the metadata know them, and where they differ.
+
+    Also who else is in the same gossip: Serf agents, nodes of other clusters or of none yet.
+    """
     info = with_client(context, lambda client: client.cluster_status())
-    differences = {node.id: _difference(node) for node in info.nodes}
     if context.json:
-        print_json(
-            [dataclasses.asdict(node) | {"difference": differences[node.id]} for node in info.nodes]
-        )
+        print_json(_members_as_json(info))
         return
-    racks = ["RACK"] if any(node.rack for node in info.nodes) else []
+    named = [node.rack for node in info.nodes] + [other.rack for other in info.others]
+    racks = ["RACK"] if any(named) else []
     print_table(
         ["NODE", "GOSSIP", "METADATA", "ROLE", *racks, "ADDRESS", "DIFFERENCE", "ID"],
         [
@@ -101,10 +103,23 @@ def members(context: CliContext) -> None:
                 node.role or None,
                 *(node.rack or None for _ in racks),
                 node.address,
-                differences[node.id],
+                difference(node, info),
                 node.id,
             ]
             for node in info.nodes
+        ]
+        + [
+            [
+                other.name,
+                other.state,
+                None,
+                None,
+                *(other.rack or None for _ in racks),
+                other.address or other.gossip,
+                explanation(other, info),
+                other.id or None,
+            ]
+            for other in info.others
         ],
     )
 
@@ -138,20 +153,18 @@ async def _transfer(
     return leader, next((node.name for node in nodes if node.id == leader), "") or leader
 
 
-def _difference(node: "NodeInfo") -> str | None:
-    """Where gossip and the metadata do not say the same of ``node``."""
-    if node.standing == "removed":
-        return "removed, and still runs" if node.state == "alive" else None
-    if not node.standing:
-        return "not registered yet"
-    if node.claimed_by:
-        return f"{' and '.join(node.claimed_by)} claim to be it: stop all but one"
-    if node.state in ("failed", "unknown", "left"):
-        is_recorded = node.presence in ("failed", "left")
-        return None if is_recorded else "registered, and not there"
-    if node.presence in ("failed", "left"):
-        return f"on record as {node.presence}"
-    return f"gossip has {node.gossip_address}" if node.gossip_address else None
+def _members_as_json(info: "ClusterInfo") -> list[dict[str, object]]:
+    """The nodes, then the others; of all ``kind`` and ``difference``."""
+    nodes = [
+        dataclasses.asdict(node) | {"kind": "node", "difference": difference(node, info)}
+        for node in info.nodes
+    ]
+    others = [
+        dataclasses.asdict(other)
+        | {"kind": kind(other, info), "difference": explanation(other, info)}
+        for other in info.others
+    ]
+    return nodes + others
 
 
 def _on_record(node: "NodeInfo") -> str | None:

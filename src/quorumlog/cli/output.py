@@ -25,20 +25,27 @@ def print_error(message: str, reason: str, details: Mapping[str, Any], as_json: 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """With lines and colours on a terminal, in plain columns otherwise."""
-    cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
+    cells = [["-" if cell is None else _printable(str(cell)) for cell in row] for row in rows]
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(*headers)
         for row in cells:
-            table.add_row(*row)
+            # Names are whatever somebody called a thing: no markup.
+            table.add_row(*(Text(cell) for cell in row))
         Console().print(table)
         return
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
     for row in [list(headers), *cells]:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print(line.rstrip())
+
+
+def _printable(text: str) -> str:
+    """With escapes for what would act on a terminal."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 def text_or_base64(name: str, data: bytes | None) -> dict[str, str | None]:

@@ -129,7 +129,8 @@ class NodeInfo:
     what gossip has of it, empty where it says none. ``presence`` is what the metadata have on
     record: present, left or failed, or empty; ``absent_since_ms`` when it was last heard, in ms
     since 1970, 0 while it is present. ``claimed_by`` names the members of gossip that claim to be
-    this node, where several run.
+    this node, where several run. ``gossip_address`` and ``gossip_name`` are what gossip has, where
+    that is something else.
     """
 
     id: str
@@ -147,6 +148,26 @@ class NodeInfo:
     presence: str = ""
     absent_since_ms: int = 0
     claimed_by: tuple[str, ...] = ()
+    gossip_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GossipMemberInfo:
+    """A member of gossip that is no node of this cluster, or was one under this name.
+
+    ``gossip`` is its endpoint there. What it says of itself is empty where it says nothing: ``id``
+    of its node (a Serf agent has none), ``cluster_id`` (a node in no cluster yet has none),
+    ``address`` of its gRPC endpoint, ``version``, ``rack``.
+    """
+
+    id: str
+    name: str
+    address: str
+    state: str
+    version: str
+    rack: str
+    cluster_id: str
+    gossip: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +179,8 @@ class ClusterSettings:
 
 @dataclass(frozen=True, slots=True)
 class ClusterInfo:
-    """The cluster as node ``node_id`` knows it; ``leader`` is that of the metadata group."""
+    """The cluster as node ``node_id`` knows it; ``leader`` is that of the metadata group.
+    ``others`` are members of its gossip that ``nodes`` do not show."""
 
     cluster_id: str
     node_id: str
@@ -172,6 +194,7 @@ class ClusterInfo:
     nodes: tuple[NodeInfo, ...] = field(default_factory=tuple)
     partitions_moving: int = 0
     settings: ClusterSettings = field(default_factory=ClusterSettings)
+    others: tuple[GossipMemberInfo, ...] = ()
 
 
 def partition_info(message: pb.Partition) -> PartitionInfo:
@@ -229,11 +252,26 @@ def cluster_info(message: pb.ClusterStatus) -> ClusterInfo:
                 node.presence,
                 node.absent_since_ms,
                 tuple(node.claimed_by),
+                node.gossip_name,
             )
             for node in message.nodes
         ),
         message.partitions_moving,
         cluster_settings(message.settings),
+        tuple(_gossip_member_info(each) for each in message.others),
+    )
+
+
+def _gossip_member_info(message: pb.GossipMember) -> GossipMemberInfo:
+    return GossipMemberInfo(
+        message.node_id,
+        message.name,
+        message.address,
+        message.state,
+        message.version,
+        message.rack,
+        message.cluster_id,
+        message.gossip,
     )
 
 
