@@ -31,6 +31,7 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
         yield exits
 
 
+@pytest.mark.both_loops
 async def test_an_agent_joins_us_and_both_see_each_others_tags(stack: AsyncExitStack) -> None:
     one = await start_ours(stack, "one")
     two = await start_ours(stack, "two", address_of(one))
