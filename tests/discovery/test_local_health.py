@@ -36,6 +36,16 @@ def test_each_relay_that_owes_a_nack_at_the_end_of_a_probe_costs_health(nacks: i
     assert me.core.health_score == 3 - nacks
 
 
+def test_relays_that_know_no_nacks_owe_none() -> None:
+    me = LoneMember()
+    for name in "abcde":
+        me.hear(Alive(name, 1, address_of(name), b"", bytes([1, 3, 2, 2, 5, 4])))
+    started_at, _ = me.next_probe()
+    me.run_to(started_at + INTERVAL_S)
+    assert [request.wants_nack for request in me.said(IndirectPing)] == [False] * 3
+    assert me.core.health_score == 1
+
+
 def test_a_failed_probe_that_nobody_could_help_with_costs_health_once() -> None:
     me = LoneMember("a")
     started_at, _ = me.next_probe()

@@ -9,7 +9,10 @@ from quorumlog.discovery.config import GossipConfig
 from quorumlog.discovery.wire.messages import (
     Alive,
     Dead,
+    IndirectPing,
     MemberRecord,
+    Nack,
+    Ping,
     PushPull,
     Status,
     Suspect,
@@ -21,6 +24,8 @@ from quorumlog.ports import MemberState
 
 QUIET = GossipConfig(probe_interval_s=100_000.0)
 """Nobody is probed, and so nobody fails, within a day."""
+
+TIMEOUT_S = QUIET.probe_timeout_s
 
 
 @pytest.mark.parametrize(
@@ -96,3 +101,18 @@ def test_an_answer_takes_so_many_other_ways_and_no_more() -> None:
     me.hear(encode_serf(query))
     said = [decode_serf(message.payload) for message in me.said(User)]
     assert sum(isinstance(message, Relay) for message in said) == 5
+
+
+def test_what_is_relayed_wakes_a_member_that_has_nothing_else_to_do() -> None:
+    me = LoneMember(config=QUIET)
+    me.hear(IndirectPing(9, "far", address_of("far"), True))
+    me.run_to(1.0)
+    assert [type(message) for _, _, message in me.sent] == [Ping, Ping, Nack]
+    times = [at for at, _, _ in me.sent]
+    assert times == pytest.approx([0.0, 0.4 * TIMEOUT_S, 0.8 * TIMEOUT_S])
+
+
+def test_a_ping_accuses_nobody_who_is_not_suspected() -> None:
+    me = LoneMember(*"abc")
+    me.next_probe()
+    assert me.said(Suspect) == []

@@ -22,7 +22,7 @@ _TESTS: Final = Path(__file__).parent.parent / "discovery"
 
 @dataclass(frozen=True, slots=True)
 class GossipMutant:
-    """``right`` stands once in ``function``, which is a method as its class has it or a function.
+    """``right`` stands once in ``function``, a function, or a method as its class has it.
 
     ``found_by`` is ``module.test`` or ``module.Class.test`` in tests/discovery.
     """
@@ -45,8 +45,9 @@ class GossipMutant:
             raise ValueError(f"{self.name}: {function} does not have {self.right!r} once")
         names: dict[str, Any] = {}
         exec(source.replace(self.right, self.wrong), function.__globals__, names)
+        wrong = names[function.__name__]
         right_code = function.__code__
-        function.__code__ = names[function.__name__].__code__
+        function.__code__ = (wrong.fget if isinstance(wrong, property) else wrong).__code__
         # Networks that were formed without the bug are not run on with it, nor the other way round.
         formed.cache_clear()
         try:

@@ -47,6 +47,13 @@ GOSSIP_MUTANTS: Final = (
         "test_parts_of_the_core.test_relays_are_bounded",
     ),
     GossipMutant(
+        "a relay sleeps over its times",
+        vars(Prober)["deadline"].fget,
+        "if not self._relays:",
+        "if True:",
+        "test_who_is_told.test_what_is_relayed_wakes_a_member_that_has_nothing_else_to_do",
+    ),
+    GossipMutant(
         "any ack answers a probe",
         Prober.receive_ack,
         "sequence == probe.sequence",
@@ -80,6 +87,13 @@ GOSSIP_MUTANTS: Final = (
         "if peer.status is Status.SUSPECT:",
         "if False:",
         "test_bounds_in_virtual_time.test_a_probe_tells_a_suspect_of_the_suspicion_also_when_the_news_is_spent",
+    ),
+    GossipMutant(
+        "every probe accuses",
+        Prober._send_ping,
+        "if peer.status is Status.SUSPECT:",
+        "if True:",
+        "test_who_is_told.test_a_ping_accuses_nobody_who_is_not_suspected",
     ),
     # -- local health
     GossipMutant(
