@@ -38,7 +38,7 @@ from quorumlog.discovery.packets import PacketProtocol
 from quorumlog.discovery.rejections import Rejections
 from quorumlog.discovery.resolver import Resolver, SystemResolver
 from quorumlog.discovery.seeds import SeedFinder
-from quorumlog.discovery.sockets import bind_pair, bound_address, reachable_host
+from quorumlog.discovery.sockets import bind_pair, bound_address, check_port, reachable_host
 from quorumlog.discovery.supervisor import Supervisor
 from quorumlog.discovery.wire.envelope import Envelope
 from quorumlog.discovery.wire.messages import Address
@@ -199,7 +199,7 @@ class Gossip:
         return 0 if self._packets is None else self._packets.unsent
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Say ``tags`` of this node from now on.
+        """Say ``tags`` of this node from now on, unless it has left.
 
         Raises ``InvalidArgument`` when they take more than 512 bytes; the old ones stay.
         """
@@ -367,6 +367,7 @@ class Gossip:
 async def _advertised(bound: Address, advertise: Address | None, resolver: Resolver) -> Address:
     if advertise is None:
         return reachable_host(bound[0]), bound[1]
+    check_port(*advertise)
     try:
         addresses = await resolver.addresses(advertise[0], advertise[1] or bound[1])
     except OSError as error:

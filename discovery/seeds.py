@@ -14,7 +14,7 @@ from quorumlog.discovery.config import GossipConfig
 from quorumlog.discovery.limits import RateLimit
 from quorumlog.discovery.resolver import Resolver
 from quorumlog.discovery.wire.messages import Address
-from quorumlog.errors import ConfigError, ProtocolError
+from quorumlog.errors import ConfigError, InvariantViolation
 
 _log = structlog.get_logger(__name__)
 
@@ -113,6 +113,7 @@ class SeedFinder:
         self._running = running
         self._config = config
         self._limits = {seed: RateLimit(_LOG_INTERVAL_S) for seed in seeds}
+        self._said_own: set[str] = set()
         self._is_own: dict[str, bool] = {}
         """By seed, of its last try: whether it was this node, and nobody else."""
 
@@ -156,13 +157,23 @@ class SeedFinder:
         try:
             async with asyncio.timeout(self._config.stream_timeout_s):
                 addresses = await self._resolve(seed)
-        except OSError as error:
+        except Exception as error:  # what a resolver does not expect is no reason to give up
             reason = error
         call = self._call_one if seed.kind is SeedKind.MEMBER else self._call_all
         found, failure = await call(addresses)
         self._is_own[text] = self._are_own(addresses)
-        if not found:
+        if not found and self._is_news(text):
             self._report(text, addresses, failure or reason)
+
+    def _is_news(self, text: str) -> bool:
+        """Whether to say of a seed that nobody was found. That it is this node only is no mistake,
+        and said once, while nobody else is known."""
+        if not self._is_own[text]:
+            self._said_own.discard(text)
+            return True
+        is_said = text in self._said_own or len(self._running()) > 1
+        self._said_own.add(text)
+        return not is_said
 
     def _are_own(self, addresses: list[Address]) -> bool:
         """Whether they are this node's, as far as it can reach them: of its family of addresses."""
@@ -225,7 +236,9 @@ class SeedFinder:
     async def _call(self, address: Address) -> Exception | None:
         try:
             await self._exchange(address)
-        except (OSError, ProtocolError) as error:
+        except InvariantViolation:
+            raise
+        except Exception as error:
             return error
         return None
 

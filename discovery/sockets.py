@@ -20,6 +20,7 @@ def bind_pair(host: str, port: int) -> tuple[socket.socket, socket.socket]:
 
     Raises ``AddressInUse``, and ``ConfigError`` for an address that is not this machine's.
     """
+    check_port(host, port)
     for _ in range(_BIND_TRIES if port == 0 else 1):
         stream = _bind(host, port, socket.SOCK_STREAM)
         try:
@@ -30,6 +31,12 @@ def bind_pair(host: str, port: int) -> tuple[socket.socket, socket.socket]:
         stream.listen(_BACKLOG)
         return packets, stream
     raise _in_use(host, port)
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises ``ConfigError`` for a port that cannot be; 0 stands for any."""
+    if not 0 <= port < 65_536:
+        raise ConfigError(f"the gossip address {host}:{port} has no port from 0 to 65535")
 
 
 def reachable_host(bound_host: str) -> str:
@@ -89,7 +96,7 @@ def _is_for_both(bound: socket.socket) -> bool:
 def _bind(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)[0][0]
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise ConfigError(f"the gossip address {host}:{port} is unusable: {error}") from error
     bound = socket.socket(family, kind)
     try:

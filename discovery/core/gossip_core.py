@@ -18,6 +18,7 @@ from quorumlog.discovery.core.prober import Prober
 from quorumlog.discovery.core.rng import Rng, choose
 from quorumlog.discovery.core.serf_layer import SerfLayer
 from quorumlog.discovery.core.suspicion import LocalHealth
+from quorumlog.discovery.wire.fields import utf8
 from quorumlog.discovery.wire.messages import (
     MAX_NAME_BYTES,
     Ack,
@@ -64,7 +65,7 @@ class GossipCore:
         rng: Rng,
         now: float,
     ) -> None:
-        if not 0 < len(name.encode()) <= MAX_NAME_BYTES or "\0" in name:
+        if not 0 < len(utf8(name, "member name")) <= MAX_NAME_BYTES or "\0" in name:
             raise InvalidArgument(f"the member name {name!r} has to have 1 to 128 bytes, none zero")
         self._name = name
         self._config = config
@@ -135,9 +136,10 @@ class GossipCore:
         return self._table.members()
 
     def set_tags(self, tags: Mapping[str, str], now: float) -> None:
-        """Raises ``InvalidArgument`` when they do not fit, and keeps the old ones."""
+        """Raises ``InvalidArgument`` when they do not fit, and keeps the old ones. After ``leave``
+        nobody is told: who has left would be back."""
         meta = encode_tags(tags)
-        if meta != self._claims.me.said.meta:
+        if self._depart_at is None and meta != self._claims.me.said.meta:
             self._claims.announce(meta, self._advance(now))
 
     def leave(self, now: float) -> None:
@@ -184,7 +186,7 @@ class GossipCore:
 
         Raises ``InvalidArgument`` when it has more than ``MAX_OWN_EVENT_BYTES``.
         """
-        if len(name.encode()) + len(payload) > MAX_OWN_EVENT_BYTES:
+        if len(utf8(name, "event name")) + len(payload) > MAX_OWN_EVENT_BYTES:
             raise InvalidArgument(
                 f"the event {name!r:.40} has more than {MAX_OWN_EVENT_BYTES} bytes: send where to "
                 "find the rest"

@@ -16,12 +16,14 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final
 
+from quorumlog.discovery.wire.fields import utf8
 from quorumlog.discovery.wire.messages import MessageType, StreamMessage
 from quorumlog.discovery.wire.seal import BODY_AT, NONCE_AT, SEAL_OVERHEAD_BYTES, Seal
 from quorumlog.discovery.wire.stream import MAX_STREAM_BYTES, StreamDecoder, last
 from quorumlog.errors import (
     ConfigError,
     ForeignPeer,
+    InvalidArgument,
     OversizedMessage,
     ProtocolError,
     ReplayedPacket,
@@ -53,7 +55,10 @@ class Envelope:
         verify_incoming: bool = True,
         verify_outgoing: bool = True,
     ) -> None:
-        self.label = label.encode()
+        try:
+            self.label = utf8(label, "gossip label")
+        except InvalidArgument as error:
+            raise ConfigError(str(error)) from error
         if len(self.label) > MAX_LABEL_BYTES:
             raise ConfigError(
                 f"the gossip label has {len(self.label)} bytes and the limit is {MAX_LABEL_BYTES}"

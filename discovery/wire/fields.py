@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgpack
 
 from quorumlog.discovery.wire.messages import MAX_INCARNATION, MAX_NAME_BYTES, Address
-from quorumlog.errors import ProtocolError
+from quorumlog.errors import InvalidArgument, ProtocolError
 
 Fields = Mapping[Any, Any]
 
@@ -32,6 +32,14 @@ def unpack(data: bytes | memoryview) -> Fields:
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
         raise ProtocolError(f"a gossip message is not msgpack: {error}") from error
     return as_map(value)
+
+
+def utf8(text: str, what: str) -> bytes:
+    """``text`` in bytes. Raises ``InvalidArgument`` for half a surrogate pair, which has none."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"the {what} {text!r:.80} is not text in Unicode") from error
 
 
 def as_map(value: object) -> Fields:

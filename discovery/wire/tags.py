@@ -5,7 +5,7 @@ from typing import Final
 
 import msgpack
 
-from quorumlog.discovery.wire.fields import pack
+from quorumlog.discovery.wire.fields import pack, utf8
 from quorumlog.discovery.wire.messages import MAX_META_BYTES
 from quorumlog.errors import InvalidArgument
 
@@ -17,6 +17,7 @@ def encode_tags(tags: Mapping[str, str]) -> bytes:
     for key, value in tags.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise InvalidArgument(f"the tag {key!r} = {value!r} is not a pair of strings")
+        utf8(key + value, "tag")
     meta = _TAGS + pack(dict(sorted(tags.items())))
     if len(meta) > MAX_META_BYTES:
         raise InvalidArgument(

@@ -32,7 +32,7 @@ async def start_gossip(name: str, *seeds: Gossip | str, **settings: object) -> G
         "bind": LOOPBACK,
         "tags": {"id": name},
         "config": GossipConfig.local(),
-        "rng": random.Random(name),
+        "rng": random.Random(repr(name)),
     } | settings
     return await Gossip.start(name=name, seeds=addresses, **options)  # type: ignore[arg-type]
 
@@ -164,7 +164,45 @@ async def test_an_address_of_another_machine_is_refused(start: Start) -> None:
         await start("one", bind=("192.0.2.1", 0))
 
 
-@pytest.mark.parametrize("name", ["", "n" * 129, "a\0b"])
+@pytest.mark.parametrize("port", [-1, 65_536, 70_000])
+async def test_an_impossible_port_is_refused(start: Start, port: int) -> None:
+    with pytest.raises(ConfigError, match=f"{port} has no port from 0 to 65535"):
+        await start("one", bind=("127.0.0.1", port))
+    with pytest.raises(ConfigError, match=f"{port} has no port from 0 to 65535"):
+        await start("one", advertise=("127.0.0.1", port))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tags": {"rack": "\ud800"}},
+        {"tags": {"\udfff": ""}},
+        {"config": GossipConfig(label="\ud800")},
+        {"bind": ("a..b", 0)},
+    ],
+    ids=["tag", "key of a tag", "label", "address"],
+)
+async def test_what_cannot_be_written_or_bound_is_a_typed_error(
+    start: Start, settings: dict[str, object]
+) -> None:
+    with pytest.raises(InvalidArgument):
+        await start("one", **settings)
+
+
+async def test_who_has_left_is_not_back_by_new_tags(start: Start) -> None:
+    one = await start("one")
+    two = await start("two", one)
+    await meet(one, two)
+    await two.leave()
+    await until(lambda: member(one, "two").state is MemberState.LEFT, one)
+    seen: list[MemberState] = []
+    two.on_change(lambda changed: seen.append(changed.state))
+    two.set_tags({"id": "two", "late": "yes"})
+    assert seen == []
+    assert member(two, "two").state is MemberState.LEFT
+
+
+@pytest.mark.parametrize("name", ["", "n" * 129, "a\0b", "\ud800"])
 async def test_an_impossible_name_is_refused_and_the_port_is_free_again(
     start: Start, name: str
 ) -> None:

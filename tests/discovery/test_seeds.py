@@ -14,6 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from quorumlog.discovery.config import GossipConfig
+from quorumlog.discovery.limits import RateLimit
 from quorumlog.discovery.resolver import Resolver, ServiceTarget, SystemResolver
 from quorumlog.discovery.seeds import MAX_ADDRESSES, Seed, SeedFinder, SeedKind, parse_seed
 from quorumlog.discovery.wire.messages import Address
@@ -207,6 +208,44 @@ async def test_a_name_that_only_this_node_has_is_unreachable() -> None:
         await calls.until(lambda: bool(logs))
     (entry,) = seed_logs(logs)
     assert (entry["error"], entry["alone"]) == ("there is nobody but this node", True)
+
+
+async def test_a_name_that_only_this_node_has_is_said_once_and_not_in_company() -> None:
+    tries = 0
+
+    class Counting(FakeResolver):
+        async def addresses(self, host: str, port: int) -> list[Address]:
+            nonlocal tries
+            tries += 1
+            return await super().addresses(host, port)
+
+    resolver, seed = Counting({"q": [OWN[0]]}), "dns+a://q:7946"
+    calls = Calls(resolver, seed, up=set())
+    calls.finder._limits[seed] = RateLimit(0.0)
+    with capture_logs() as logs:
+        await calls.until(lambda: tries >= 10)
+    assert len(seed_logs(logs)) == 1
+    resolver.hosts.clear()
+    with capture_logs() as logs:
+        await calls.until(lambda: tries >= 20)
+    assert len(seed_logs(logs)) > 1
+    resolver.hosts["q"] = [OWN[0]]
+    calls.members.append(OTHER)
+    with capture_logs() as logs:
+        await calls.until(lambda: tries >= 30)
+    assert seed_logs(logs) == []
+
+
+async def test_a_resolver_that_breaks_is_a_seed_that_does_not_answer() -> None:
+    class Broken(FakeResolver):
+        async def addresses(self, host: str, port: int) -> list[Address]:
+            raise KeyError(host)
+
+    calls = Calls(Broken(), "q:7946", up=set())
+    with capture_logs() as logs:
+        await calls.until(lambda: bool(logs))
+    (entry,) = seed_logs(logs)
+    assert entry["error"] == "'q'"
 
 
 @pytest.mark.parametrize("seed", ["q:7946", "dns+a://q:7946", f"dns+srv://{SERVICE}"])
