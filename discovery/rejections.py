@@ -11,6 +11,7 @@ from quorumlog.errors import QuorumlogError
 _log = structlog.get_logger(__name__)
 
 _LOG_INTERVAL_S: Final = 10.0
+_SUMMARY_INTERVAL_S: Final = 60.0
 _BUG: Final = QuorumlogError.reason
 
 
@@ -24,11 +25,17 @@ class Rejections:
         self.counts: Counter[str] = Counter()
         self._limit = RateLimit(_LOG_INTERVAL_S)
         self._bug_limit = RateLimit(_LOG_INTERVAL_S)
+        self._summary_limit = RateLimit(_SUMMARY_INTERVAL_S)
+        self._told: Counter[str] = Counter()
 
     def count(self, sender: object, error: Exception, now: float) -> None:
-        """Note one more; a line at debug every ten seconds at most, of bugs with a traceback."""
+        """Note one more; a line at debug every ten seconds at most, of bugs with a traceback, and
+        a warning with what came since the one before every minute at most."""
         kind = _kind(error)
         self.counts[kind] += 1
+        if self._summary_limit.allows(now):
+            _log.warning("gossip_not_taken", **(self.counts - self._told))
+            self._told = Counter(self.counts)
         if kind == _BUG and self._bug_limit.allows(now):
             _log.error("gossip_input_failed", sender=sender, exc_info=error)
         if self._limit.allows(now):

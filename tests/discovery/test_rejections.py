@@ -103,5 +103,26 @@ def test_a_thousand_rejections_a_second_are_all_counted_and_few_are_logged() -> 
         for number in range(25_000):
             rejections.count("10.0.0.9", ForeignPeer("another label"), number / 1000)
     assert rejections.counts == {"FOREIGN_PEER": 25_000}
-    assert [line["event"] for line in lines] == ["gossip_rejected"] * 3
+    lines = [line for line in lines if line["event"] == "gossip_rejected"]
     assert [line["not_logged"] for line in lines] == [0, 9_999, 9_999]
+
+
+def test_who_looks_at_warnings_is_told_once_a_minute_what_came_since() -> None:
+    rejections = Rejections()
+    with capture_logs() as lines:
+        for now in range(0, 200, 10):
+            rejections.count("10.0.0.9", ForeignPeer("another label"), float(now))
+            rejections.count("10.0.0.9", ConnectionResetError(), float(now))
+    told = [line for line in lines if line["log_level"] == "warning"]
+    assert [line["event"] for line in told] == ["gossip_not_taken"] * 4
+    assert [line["FOREIGN_PEER"] for line in told] == [1, 6, 6, 6]
+    assert [line.get("BROKEN_STREAM", 0) for line in told] == [0, 6, 6, 6]
+
+
+def test_what_a_bug_of_ours_does_not_let_through_is_logged_with_its_traceback() -> None:
+    rejections, bug = Rejections(), KeyError("x")
+    with capture_logs() as lines:
+        for now in range(9):
+            rejections.count("10.0.0.9", bug, float(now))
+    assert rejections.counts == {"INTERNAL": 9}
+    assert [line["exc_info"] for line in lines if line["log_level"] == "error"] == [bug]
