@@ -116,6 +116,7 @@ class Claims:
                 if peer is not None and peer.status is Status.ALIVE:
                     self._suspicions.pop(claim.name, None)
                     self._outbox.spread(claim.name, claim)
+                    self._tell_displaced(claim, before)
                     if before is not None and before[0] > Status.SUSPECT:
                         self._intents.returned(claim.name)
                 self._report(claim.name, before)
@@ -253,6 +254,12 @@ class Claims:
         peer = self._table.get(name)
         if peer is not None:
             self._outbox.emit(NameConflicted(peer.member(), claimant, name == self._name))
+
+    def _tell_displaced(self, claim: Alive, before: tuple[Status, Address, bytes] | None) -> None:
+        """Whoever runs at the address from before hears of it first: news goes to the new one, and
+        where two processes have one identity the first would learn of the other by chance only."""
+        if before is not None and before[0] <= Status.SUSPECT and before[1] != claim.address:
+            self._outbox.send(before[1], claim)
 
     def _view(self, name: str) -> tuple[Status, Address, bytes] | None:
         """What users see of a member."""

@@ -342,3 +342,21 @@ def _address(node: Any, name: str) -> str | None:
 
 def _tags(node: Any, name: str) -> dict[str, str]:
     return next((m.tags for m in node.core.members() if m.name == name), {})
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_once_a_second_process_of_its_identity_is_gone_a_member_is_back_at_its_own_address(
+    make_network: MakeNetwork, seed: int
+) -> None:
+    network = make_network(seed=seed)
+    nodes = network.start_many(3)
+    network.run(20)
+    second = network.start("n001", seeds=nodes[:1])
+    assert network.run_until(lambda: second.conflicts, 30) is not None
+    second.running = False
+    others = (nodes[0], nodes[2])
+    back_s = network.run_until(
+        lambda: all(each.address_of("n001") == nodes[1].address for each in others), 30
+    )
+    assert back_s is not None
+    assert back_s < 1

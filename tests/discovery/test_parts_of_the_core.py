@@ -29,6 +29,7 @@ from quorumlog.discovery.wire.messages import (
     Suspect,
 )
 from quorumlog.discovery.wire.packet import decode_packet, encode_packet
+from quorumlog.discovery.wire.tags import encode_tags
 from quorumlog.errors import ConfigError, ProtocolError
 from quorumlog.ports import MemberState
 
@@ -322,6 +323,19 @@ def test_an_own_word_that_comes_back_is_not_refuted() -> None:
     node = core()
     tell(node, node.local_state(join=False).records[0].alive)
     assert node.local_state(join=False).records[0].alive.incarnation == 1
+
+
+def test_who_ran_at_the_address_of_before_is_told_that_its_name_is_elsewhere() -> None:
+    node = core()
+    meta = encode_tags({"id": "y"})
+    tell(node, Alive("you", 1, THERE, meta))
+    node.take_output()
+    elsewhere = Alive("you", 2, FAR, meta)
+    tell(node, elsewhere)
+    told = [m for to, m in sent(node) if to == THERE]
+    assert told[0] == elsewhere
+    tell(node, Alive("you", 3, FAR, meta))
+    assert sent(node) == []
 
 
 def test_after_leaving_nothing_is_refuted() -> None:

@@ -61,6 +61,9 @@ class Node:
     def state_of(self, name: str) -> MemberState | None:
         return next((m.state for m in self.core.members() if m.name == name), None)
 
+    def address_of(self, name: str) -> Address | None:
+        return next(((m.address, m.port) for m in self.core.members() if m.name == name), None)
+
     def alive(self) -> set[str]:
         return {m.name for m in self.core.members() if m.state is MemberState.ALIVE}
 
