@@ -163,6 +163,16 @@ def test_the_same_is_sent_to_the_byte(sent: Sent) -> None:
 def test_who_answers_on_a_stream_does_not_repeat_the_label(sent: Sent) -> None:
     answer = sent.stream[sent.prefix :]
     assert isinstance(envelope(sent).message_decoder(dialled=True).feed(answer), PushPull)
+    here = envelope(sent, bytes(12))
+    asked = here.wrap_message(b"message", dialled=True)
+    assert here.wrap_message(b"message", dialled=False) == asked[sent.prefix :]
+
+
+def test_padding_is_taken_off() -> None:
+    sealed = PADDED.packet[PADDED.prefix :]
+    padded = AESGCM(KEY).decrypt(sealed[1:13], sealed[13:], LABEL)
+    assert len(padded) % 16 == 0
+    assert envelope(PADDED).open_packet(PADDED.packet) == padded[: -padded[-1]]
 
 
 @pytest.mark.parametrize("sent", [LABELLED, BOTH, PADDED, COMPRESSED])
