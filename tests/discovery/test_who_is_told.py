@@ -4,9 +4,10 @@ from itertools import pairwise
 
 import pytest
 
-from fakes.lone_member import LoneMember, address_of
+from fakes.lone_member import UDP_ALONE, LoneMember, address_of
 from quorumlog.discovery.config import GossipConfig
 from quorumlog.discovery.wire.messages import (
+    Ack,
     Alive,
     Dead,
     IndirectPing,
@@ -110,6 +111,17 @@ def test_what_is_relayed_wakes_a_member_that_has_nothing_else_to_do() -> None:
     assert [type(message) for _, _, message in me.sent] == [Ping, Ping, Nack]
     times = [at for at, _, _ in me.sent]
     assert times == pytest.approx([0.0, 0.4 * TIMEOUT_S, 0.8 * TIMEOUT_S])
+
+
+def test_one_member_is_probed_an_interval_however_soon_it_answers() -> None:
+    me = LoneMember("a", "b")
+    times = []
+    for _ in range(4):
+        at, ping = me.next_probe()
+        me.hear(Ack(ping.sequence))
+        times.append(at)
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert gaps == pytest.approx([UDP_ALONE.probe_interval_s] * 3)
 
 
 def test_a_ping_accuses_nobody_who_is_not_suspected() -> None:

@@ -54,6 +54,20 @@ GOSSIP_MUTANTS: Final = (
         "test_who_is_told.test_what_is_relayed_wakes_a_member_that_has_nothing_else_to_do",
     ),
     GossipMutant(
+        "relays are never forgotten",
+        Prober._go_on_relaying,
+        "if now >= relay.expires_at:",
+        "if False:",
+        "test_who_is_told.test_what_is_relayed_wakes_a_member_that_has_nothing_else_to_do",
+    ),
+    GossipMutant(
+        "the next probe follows at once",
+        Prober._finish,
+        "self._next_at = next_at",
+        "pass",
+        "test_who_is_told.test_one_member_is_probed_an_interval_however_soon_it_answers",
+    ),
+    GossipMutant(
         "any ack answers a probe",
         Prober.receive_ack,
         "sequence == probe.sequence",
