@@ -12,7 +12,7 @@ from raft.lockstep import Lockstep
 from raft.weather import Weather, draw_lease_weather, draw_weather
 
 SEEDS = int(os.environ.get("RAFT_SEEDS", "300"))
-CHUNKS = 6
+CHUNKS = 30
 
 
 def run_seed(seed: int, weather: Callable[[Random], Weather] = draw_weather) -> Lockstep:
