@@ -446,6 +446,24 @@ def test_a_cluster_whose_nodes_are_suspected_is_one() -> None:
     run_simulated(scenario())
 
 
+def test_who_sees_two_clusters_waits_and_says_so_now_and_then() -> None:
+    async def scenario() -> None:
+        world = World(1, [3, 0, 0], 0.0)
+        world.calm = True
+        for index, cluster_id in ((1, "x"), (2, "y")):
+            world.disks[index] = replace(world.disks[index], cluster_id=cluster_id)
+            world.start(index)
+        with capture_logs() as logs:
+            world.start(0)
+            await asyncio.sleep(21)
+        assert world.disks[0].cluster_id == ""
+        said = [entry for entry in logs if entry["event"] == "two_clusters_seen"]
+        assert [entry["clusters"] for entry in said] == [["x", "y"]] * 4
+        assert not [entry for entry in logs if entry["event"] == "waiting_for_nodes"]
+
+    run_simulated(scenario())
+
+
 @pytest.mark.parametrize(("expect", "says"), [(1, False), (3, False), (2, True), (4, True)])
 def test_an_even_number_is_called_no_better_than_one_less(expect: int, says: bool) -> None:
     with capture_logs() as logs:

@@ -125,13 +125,14 @@ class Bootstrap:
             else:
                 await self._learn_outcome(proposal)
             return
-        clusters = {member.tags["cluster"] for member in self._in_clusters()}
+        clusters = self._clusters()
         if len(clusters) == 1:
             await self._join()
-        elif len(clusters) > 1:
-            _log.error("two_clusters_seen", clusters=sorted(clusters), hint="check --join")
-        elif self._expect and self._may_form():
+        elif not clusters and self._expect and self._may_form():
             await self._propose()
+
+    def _clusters(self) -> set[str]:
+        return {member.tags["cluster"] for member in self._in_clusters()}
 
     def _may_form(self) -> bool:
         """Whether a cluster that is there would have been seen, as far as a node can know."""
@@ -281,6 +282,8 @@ class Bootstrap:
     def _say_what_is_missing(self) -> None:
         if self.identity.accepted is not None:
             _log.warning("waiting_for_bootstrap", coordinator=self.identity.accepted.coordinator)
+        elif len(clusters := self._clusters()) > 1:
+            _log.error("two_clusters_seen", clusters=sorted(clusters), hint="check --join")
         else:
             _log.warning(
                 "waiting_for_nodes",
