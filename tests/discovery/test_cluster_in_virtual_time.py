@@ -233,6 +233,7 @@ def test_a_second_live_node_of_the_same_name_changes_nothing_and_is_told(
         assert _address(node, "n002") == nodes[2].address[0]
         assert node.state_of("n002") is MemberState.ALIVE
     assert any(conflict.ours for conflict in second.conflicts)
+    assert {conflict.claimant for conflict in nodes[0].conflicts} == {second.address}
 
 
 def test_a_copied_identity_is_reported_by_both_who_have_it(make_network: MakeNetwork) -> None:

@@ -103,3 +103,11 @@ def test_only_accusations_of_the_present_incarnation_confirm_a_suspicion(
     # The shortest suspicion is 4 s; with what this member sees itself it is 11.4 s.
     me.run_to(5.0)
     assert me.state_of("a") is state
+
+
+def test_a_suspicion_ends_when_its_time_is_up_not_when_something_else_is_due() -> None:
+    me = LoneMember("a")
+    me.hear(Suspect("a", 1, "b"))
+    me.run_to(6.0)
+    [failed_at] = [at for at, _, state in me.changes if state is FAILED]
+    assert failed_at == pytest.approx(4.0)

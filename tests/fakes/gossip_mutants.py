@@ -203,6 +203,13 @@ GOSSIP_MUTANTS: Final = (
         "test_bounds_in_virtual_time.test_a_killed_member_is_detected_and_known_within_the_bounds",
     ),
     GossipMutant(
+        "the end of a suspicion wakes nobody",
+        vars(Claims)["deadline"].fget,
+        "if not self._suspicions:",
+        "if True:",
+        "test_local_health.test_a_suspicion_ends_when_its_time_is_up_not_when_something_else_is_due",
+    ),
+    GossipMutant(
         "one accuser counts every time",
         Suspicion.confirm,
         "or accuser in self._accusers",

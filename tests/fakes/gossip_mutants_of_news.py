@@ -75,6 +75,14 @@ NEWS_MUTANTS: Final = (
         "test_merge_rules.test_another_node_at_another_address_is_a_conflict_while_the_first_runs",
     ),
     GossipMutant(
+        "a name used twice is told to nobody",
+        Claims.alive,
+        "self._conflict(claim.name, claim.address)",
+        "pass",
+        "test_cluster_in_virtual_time."
+        "test_a_second_live_node_of_the_same_name_changes_nothing_and_is_told",
+    ),
+    GossipMutant(
         "members without a bound",
         MemberTable._add,
         "if len(self._order) >= self._max_members:",
