@@ -352,7 +352,7 @@ def _settings(swarm: Swarm) -> NodeSettings:
         limits=Limits(),
         scrubs="rot" in swarm.faults,
         retention=RetentionConfig(interval_s=0.25, max_lag_s=swarm.max_lag_s),
-        balance=BalanceConfig(interval_s=0.2, settle_s=0.4),
+        balance=BalanceConfig(interval_s=0.2, rest_s=0.2, settle_s=0.4),
         worker=swarm.worker,
         max_drift=swarm.max_drift,
         max_skew_ms=swarm.max_skew_ms,

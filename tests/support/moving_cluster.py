@@ -46,7 +46,7 @@ SETTINGS: Final = NodeSettings(
     log=LogConfig(segment_bytes=1 << 16),
     limits=Limits(),
     retention=RetentionConfig(interval_s=1.0, max_lag_s=2.0),
-    balance=BalanceConfig(interval_s=0.5, settle_s=2.0),
+    balance=BalanceConfig(interval_s=0.5, rest_s=0.5, settle_s=2.0),
     worker=WorkerSpeed(),
     scrubs=False,
     max_drift=0.0,

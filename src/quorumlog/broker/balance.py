@@ -44,17 +44,19 @@ MAX_PATIENCE_S: Final = 600.0
 @dataclass(frozen=True, slots=True)
 class BalanceConfig:
     interval_s: float = 0.25
-    """From one turn to the next.
+    """From a turn in which a hand-over began to the next.
 
     Shorter: leaders are back sooner; longer: fewer groups change hands in the same second."""
+    rest_s: float = 1.0
+    """From a turn in which none did: all groups that this node leads are looked at."""
     settle_s: float = 10.0
     """A node that is back is given leaders when it was heard for so long without a break.
 
     Shorter: the load is even sooner; longer: a node that comes and goes moves less."""
 
     def __post_init__(self) -> None:
-        if self.interval_s <= 0:
-            raise ConfigError("interval_s must be positive")
+        if self.interval_s <= 0 or self.rest_s <= 0:
+            raise ConfigError("interval_s and rest_s must be positive")
         if self.settle_s < 0:
             raise ConfigError("settle_s must not be negative")
 
@@ -111,9 +113,10 @@ class LeaderBalance:
 
     async def run(self) -> None:
         """Turn after turn."""
+        begun = 0
         while True:
-            await asyncio.sleep(self._config.interval_s)
-            self.run_once()
+            await asyncio.sleep(self._config.interval_s if begun else self._config.rest_s)
+            begun = self.run_once()
 
     def run_once(self) -> int:
         """Hand over what others are to lead, as far as they can. How many hand-overs began."""
