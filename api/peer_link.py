@@ -18,7 +18,7 @@ MAX_FRAME_BYTES = 1024 * 1024
 """A frame is closed when it has this many bytes; one message may be larger."""
 
 PAUSE_SHARE = 0.25
-"""Of what messages are late at present: so long a stream pauses between two frames."""
+"""Of what messages are late at present: so long a stream pauses before a frame that is not full."""
 
 MAX_PAUSE_S = 0.1
 """The longest such pause.
@@ -135,6 +135,10 @@ class PeerLink:
             self._wake.clear()
             while self._queue:
                 await write(self._next_frame())
+                if self._queued_bytes >= MAX_FRAME_BYTES:
+                    # A pause makes no frame fuller: beats would wait behind all this, and what they
+                    # take would go on to be the reason to pause.
+                    continue
                 pause_s = min(PAUSE_SHARE * self._patience_s(), MAX_PAUSE_S)
                 if pause_s > 0:
                     await asyncio.sleep(pause_s)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from quorumlog.api.frames import frame_head, split_frame
-from quorumlog.api.peer_link import PeerLink
+from quorumlog.api.peer_link import MAX_FRAME_BYTES, PeerLink
 from quorumlog.types import GroupId, NodeId
 from support.replica_cluster import simulated
 
@@ -106,6 +106,19 @@ async def test_messages_share_frames_while_nodes_keep_each_other_waiting() -> No
     assert frames[0] == frames[3] == 40
     assert 8 <= frames[1] <= 9
     assert frames[2] == 2
+    run.cancel()
+    await asyncio.wait([run])
+
+
+@simulated
+async def test_what_fills_frames_is_not_held_up_while_nodes_keep_each_other_waiting() -> None:
+    link, stream = PeerLink(PEER, lambda: 9.0), Stream()
+    run = stream.run(link, [])
+    await settle()
+    for _ in range(64):
+        link.send(GroupId(1), bytes(MAX_FRAME_BYTES // 4))
+    await settle()
+    assert sum(map(len, stream.written)) > 15 * MAX_FRAME_BYTES
     run.cancel()
     await asyncio.wait([run])
 
