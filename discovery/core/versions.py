@@ -15,6 +15,10 @@ from quorumlog.discovery.wire.messages import Address, Alive
 
 T = TypeVar("T")
 
+MAX_KINDS: Final = 32
+"""Different versions among the members of a table: more than a cluster has, and few enough to
+compare a claim with each."""
+
 NACK_VERSION: Final = 4
 """Since this version of memberlist's protocol a relay says that it got no answer."""
 
@@ -41,14 +45,17 @@ class Versions:
         """Addresses of those that do not; most often there are none."""
 
     def fits(self, claim: Alive, instead_of: Alive | None = None) -> bool:
-        """Whether ``claim`` goes together with every member, but for what it said before."""
+        """Whether ``claim`` goes together with every member, but for what it said before, and is
+        not of one kind more than ``MAX_KINDS``."""
         versions = claim.versions
         if versions in self._said:
             return True
         others = set(self._said)
         if instead_of is not None and self._said[instead_of.versions] == 1:
             others.remove(instead_of.versions)
-        return versions[0] > 0 and all(_go_together(versions, o) for o in (versions, *others))
+        if versions[0] == 0 or len(others) >= MAX_KINDS:
+            return False
+        return all(_go_together(versions, o) for o in (versions, *others))
 
     def add(self, claim: Alive) -> None:
         self._said[claim.versions] += 1

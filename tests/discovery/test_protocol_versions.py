@@ -12,6 +12,7 @@ from quorumlog.discovery.config import GossipConfig
 from quorumlog.discovery.core.gossip_core import GossipCore
 from quorumlog.discovery.core.members import MemberTable, Merge
 from quorumlog.discovery.core.output import ClaimRefused, OpenPing, Output, SendPacket
+from quorumlog.discovery.core.versions import MAX_KINDS
 from quorumlog.discovery.gossip import Gossip
 from quorumlog.discovery.wire.codec import encode_message, encode_push_pull
 from quorumlog.discovery.wire.messages import (
@@ -171,6 +172,18 @@ class TestWhoIsTaken:
             table.apply_alive(alive(name, versions=understands(2)), 0.0)
         newer = alive("a", versions=[1, 5, 5, 2, 5, 4], incarnation=2)
         assert table.apply_alive(newer, 0.0) is Merge.INCOMPATIBLE
+
+    def test_a_claim_is_compared_with_so_many_kinds_of_versions_and_no_more(self) -> None:
+        table = MemberTable(1000)
+        kinds = [bytes([1, 2 + number, 2, 2, 5, 4]) for number in range(MAX_KINDS + 1)]
+        for kind in kinds[:-1]:
+            assert table.apply_alive(alive(f"one of {kind[1]}", versions=kind), 0.0) is Merge.NEWS
+        late = alive("late", versions=kinds[-1])
+        assert table.apply_alive(late, 0.0) is Merge.INCOMPATIBLE
+        assert table.apply_alive(alive("late", versions=kinds[0]), 0.0) is Merge.NEWS
+        # Who was the only one of its kind makes room for another.
+        changed = alive(f"one of {kinds[1][1]}", versions=kinds[-1], incarnation=2)
+        assert table.apply_alive(changed, 0.0) is Merge.NEWS
 
     def test_who_is_forgotten_keeps_nobody_out(self) -> None:
         newest = alive("new", versions=[1, 5, 5, 2, 5, 4])
