@@ -63,8 +63,8 @@ class GrpcPeers:
         """Whether a node was taken out of the cluster for good: it is refused as well."""
         self.on_removed: Callable[[str], None] = lambda message: None
         """Called when a peer says so of this node."""
-        self.patience_s: Callable[[], float] = lambda: 0.0
-        """How much longer than usual messages are under way at present."""
+        self.patience_s: Callable[[NodeId], float] = lambda peer: 0.0
+        """How much longer than usual messages to a peer are under way at present."""
         self._node_id = node_id
         self._process_id = process_id
         self._address = address
@@ -113,7 +113,7 @@ class GrpcPeers:
                 link.disconnect()
 
     def _link_to(self, peer: NodeId) -> PeerLink:
-        return self._links.setdefault(peer, PeerLink(peer, lambda: self.patience_s()))
+        return self._links.setdefault(peer, PeerLink(peer, lambda: self.patience_s(peer)))
 
     def _let_go(self, peer: NodeId) -> None:
         link = self._links.pop(peer, None)

@@ -119,6 +119,10 @@ class GroupHost:
         time."""
         return self._sleep.patience_s()
 
+    def patience_with(self, node: NodeId) -> float:
+        """By how many seconds longer than usual messages to ``node`` and back take at present."""
+        return self._sleep.patience_with(node)
+
     def path_of(self, group: GroupId) -> str:
         return self._files.path_of(group)
 

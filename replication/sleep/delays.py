@@ -84,9 +84,17 @@ class Delays:
             way.delay_s *= _DECAY
         self._weigh()
 
+    def patience_with(self, node: NodeId) -> float:
+        """By how much longer than usual messages to ``node`` and back take at present."""
+        way = self._ways.get(node)
+        return 0.0 if way is None else self._beyond_normal(way.delay_s)
+
     def _weigh(self) -> None:
         slowest_s = max((way.delay_s for way in self._ways.values()), default=0.0)
-        self.patience_s = min(max(0.0, slowest_s - self._normal_s), self._most_s)
+        self.patience_s = self._beyond_normal(slowest_s)
+
+    def _beyond_normal(self, delay_s: float) -> float:
+        return min(max(0.0, delay_s - self._normal_s), self._most_s)
 
     def _way(self, node: NodeId) -> _Way:
         way = self._ways.get(node)

@@ -102,6 +102,10 @@ class SleepKeeper:
         """See :class:`~quorumlog.replication.sleep.delays.Delays`."""
         return self._delays.patience_s
 
+    def patience_with(self, node: NodeId) -> float:
+        """See :meth:`Delays.patience_with`."""
+        return self._delays.patience_with(node)
+
     def receive(self, sender: NodeId, payload: memoryview) -> None:
         """Take a beat."""
         try:

@@ -100,6 +100,22 @@ async def test_who_was_only_heard_of_is_dialled_no_more_once_nobody_speaks_of_it
         assert a.transport.connected(b.node_id)
 
 
+async def test_a_stream_pauses_by_how_late_its_own_peer_is() -> None:
+    asked = []
+
+    def patience_s(peer: NodeId) -> float:
+        asked.append(peer)
+        return 0.0
+
+    async with two_peers() as (a, b):
+        a.transport.patience_s = patience_s
+        await connected(a, b)
+        for node in (b.node_id, NodeId("c")):
+            a.transport.send(node, GroupId(7), b"once")
+        await asyncio.wait_for(b.received.get(), 10)
+    assert asked == [b.node_id]
+
+
 async def test_another_cluster_is_refused() -> None:
     async with two_peers() as (a, b):
         hello = b.transport.hello()

@@ -42,6 +42,15 @@ def test_the_slowest_way_counts_and_quicker_beats_do_not_shorten_it_at_once() ->
     assert node.patience_s == pytest.approx(0.45)
 
 
+def test_who_is_late_is_so_for_messages_to_it_alone() -> None:
+    node = delays()
+    answered(node, B, 0, 0.5)
+    answered(node, C, 0, NORMAL_S)
+    assert node.patience_with(B) == pytest.approx(0.45)
+    assert node.patience_with(C) == pytest.approx(0)
+    assert node.patience_with(A) == 0
+
+
 def test_patience_is_forgotten_heartbeat_by_heartbeat() -> None:
     node = delays()
     answered(node, B, 0, 1.0)

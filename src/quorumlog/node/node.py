@@ -153,7 +153,7 @@ class Node:
             events=self._replica_event,
         )
         stack.push_async_callback(self.host.close)
-        self._peers.patience_s = lambda: self.host.patience_s
+        self._peers.patience_s = self.host.patience_with
         scrubbing = Scrubbing(
             self._logs,
             disk,
