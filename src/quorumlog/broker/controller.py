@@ -108,6 +108,7 @@ class Controller:
             metadata=self.metadata,
             log_config=log_config,
             is_durable=partial(is_durable_here, host, self.metadata),
+            is_caught_up=lambda: self.caught_up,
             look_again=self._changed.set,
         )
         self.partitions = self._keeper.machines

@@ -28,6 +28,9 @@ leader: others open theirs in the same moment, and the first is where the placem
 _LOOK_S: Final = 0.02
 """While the metadata's log waits for the disk: how often to see whether it is durable."""
 
+_LOOK_AT_REST_S: Final = 0.5
+"""While the metadata are those of before the start, and something may have to go."""
+
 _WRITE_AGAIN_S: Final = 1.0
 """After a write of the list of groups that failed."""
 
@@ -50,6 +53,7 @@ class PartitionKeeper:
         metadata: MetadataState,
         log_config: Callable[[TopicConfig], LogConfig],
         is_durable: Callable[[], bool],
+        is_caught_up: Callable[[], bool],
         look_again: Callable[[], None],
     ) -> None:
         """``log_config`` makes the settings of a partition's log from those of its topic.
@@ -63,6 +67,7 @@ class PartitionKeeper:
         self._metadata = metadata
         self._log_config = log_config
         self._is_durable = is_durable
+        self._is_caught_up = is_caught_up
         self._look_again = look_again
         self._opened_with: dict[GroupId, LogConfig] = {}
         self._removed: list[GroupId] = []
@@ -95,11 +100,7 @@ class PartitionKeeper:
                 await self._remove(group)
             except (QuorumlogError, OSError) as error:
                 failures.append(error)
-        for group in self._not_held():
-            try:
-                await self._let_go(group)
-            except (QuorumlogError, OSError) as error:
-                failures.append(error)
+        failures += await self._let_go_what_is_not_held()
         self._waits_for_disk = False
         for topic, partition in self._metadata.groups_of(self._node_id):
             try:
@@ -165,6 +166,21 @@ class PartitionKeeper:
         self._strays.discard(group)
 
     # -- replicas that were moved away ---------------------------------------------------------
+
+    async def _let_go_what_is_not_held(self) -> list[QuorumlogError | OSError]:
+        """Returns what failed. Before the metadata are those of the start, this node may have been
+        given again what they do not name: nothing would be lost with it but time."""
+        failures: list[QuorumlogError | OSError] = []
+        not_held = self._not_held()
+        if not_held and not self._is_caught_up():
+            asyncio.get_running_loop().call_later(_LOOK_AT_REST_S, self._look_again)
+            return failures
+        for group in not_held:
+            try:
+                await self._let_go(group)
+            except (QuorumlogError, OSError) as error:
+                failures.append(error)
+        return failures
 
     def _not_held(self) -> list[GroupId]:
         """Groups that there are and that this node has something of and need not keep."""
