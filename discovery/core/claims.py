@@ -33,6 +33,9 @@ _RESTART_DISPLACEMENTS: Final = 2
 """Times that another address may be claimed for this very node before it counts as a second
 process with the same identity: once for the time before a restart, once for a late echo."""
 
+MAX_DISPLACED_TOLD: Final = 4
+"""In a round of gossip: two processes of one identity have found each other out by then."""
+
 _FORMER: Final = "\0"
 """In front of a name no member can have: the news that it left where it was before."""
 
@@ -59,6 +62,9 @@ class Claims:
         self._name = me.name
         self._suspicions: dict[str, Suspicion] = {}
         self._displacements = 0
+        self._round_ends_at = now
+        self._displaced_told = 0
+        """In the round of gossip that ends then."""
         table.apply_alive(me, now)
         peer = table.get(me.name)
         if peer is None:
@@ -116,7 +122,7 @@ class Claims:
                 if peer is not None and peer.status is Status.ALIVE:
                     self._suspicions.pop(claim.name, None)
                     self._outbox.spread(claim.name, claim)
-                    self._tell_displaced(claim, before)
+                    self._tell_displaced(claim, before, now)
                     if before is not None and before[0] > Status.SUSPECT:
                         self._intents.returned(claim.name)
                 self._report(claim.name, before)
@@ -255,10 +261,21 @@ class Claims:
         if peer is not None:
             self._outbox.emit(NameConflicted(peer.member(), claimant, name == self._name))
 
-    def _tell_displaced(self, claim: Alive, before: tuple[Status, Address, bytes] | None) -> None:
+    def _tell_displaced(
+        self, claim: Alive, before: tuple[Status, Address, bytes] | None, now: float
+    ) -> None:
         """Whoever runs at the address from before hears of it first: news goes to the new one, and
-        where two processes have one identity the first would learn of the other by chance only."""
-        if before is not None and before[0] <= Status.SUSPECT and before[1] != claim.address:
+        where two processes have one identity the first would learn of the other by chance only.
+
+        A few in a round of gossip: anybody can name two addresses in turns, often in each packet.
+        """
+        if before is None or before[0] > Status.SUSPECT or before[1] == claim.address:
+            return
+        if now >= self._round_ends_at:
+            self._round_ends_at = now + self._config.gossip_interval_s
+            self._displaced_told = 0
+        if self._displaced_told < MAX_DISPLACED_TOLD:
+            self._displaced_told += 1
             self._outbox.send(before[1], claim)
 
     def _view(self, name: str) -> tuple[Status, Address, bytes] | None:

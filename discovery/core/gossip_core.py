@@ -16,7 +16,7 @@ from quorumlog.discovery.core.outbox import Outbox
 from quorumlog.discovery.core.output import OpenExchange, Output
 from quorumlog.discovery.core.prober import Prober
 from quorumlog.discovery.core.rng import Rng, choose
-from quorumlog.discovery.core.serf_layer import SerfLayer
+from quorumlog.discovery.core.serf_layer import SerfLayer, check_asked
 from quorumlog.discovery.core.suspicion import LocalHealth
 from quorumlog.discovery.wire.fields import utf8
 from quorumlog.discovery.wire.messages import (
@@ -156,6 +156,7 @@ class GossipCore:
         """Take one UDP packet. Raises ``ProtocolError``, and then nothing of it was taken."""
         messages = decode_packet(data)
         said = [decode_serf(m.payload) if isinstance(m, User) else m for m in messages]
+        check_asked(said)
         at = self._advance(now)
         for message in said:
             if message is not None:

@@ -6,7 +6,7 @@ and relayed messages go to running members only, so that nobody can have packets
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from quorumlog.discovery.core.claims import Claims
@@ -40,6 +40,12 @@ from quorumlog.discovery.wire.serf_messages import (
 from quorumlog.discovery.wire.tags import decode_tags
 from quorumlog.errors import ProtocolError
 
+MAX_RELAYED: Final = 1
+"""Messages to be sent on, in one packet: who wants that sends each by itself."""
+
+MAX_QUERIES: Final = 16
+"""In one packet: each may be answered in six others. In 1,400 bytes there is room for a dozen."""
+
 _CONFLICT: Final = "_serf_conflict"
 _KEY_QUERIES: Final[Mapping[str, KeyChange]] = {
     "_serf_install-key": KeyChange.INSTALL,
@@ -49,6 +55,14 @@ _KEY_QUERIES: Final[Mapping[str, KeyChange]] = {
 }
 _SERF_STATUS: Final = {Status.ALIVE: 1, Status.SUSPECT: 1, Status.LEFT: 3, Status.DEAD: 4}
 _MAX_RELAYS: Final = 5
+
+
+def check_asked(messages: Collection[object]) -> None:
+    """Raises ``ProtocolError`` for a packet of ``messages`` that would make very many."""
+    relayed = sum(isinstance(message, Relay) for message in messages)
+    queries = sum(isinstance(message, Query) for message in messages)
+    if relayed > MAX_RELAYED or queries > MAX_QUERIES:
+        raise ProtocolError(f"a gossip packet has {queries} queries and {relayed} relayed messages")
 
 
 class SerfLayer:

@@ -9,12 +9,14 @@ from structlog.testing import capture_logs
 
 from fakes.lzw import compress
 from quorumlog.discovery.config import GossipConfig
+from quorumlog.discovery.core.claims import MAX_DISPLACED_TOLD
 from quorumlog.discovery.core.gossip_core import GossipCore
 from quorumlog.discovery.core.output import SendPacket
 from quorumlog.discovery.rejections import Rejections
 from quorumlog.discovery.wire.codec import encode_message
 from quorumlog.discovery.wire.messages import Ack, Alive, IndirectPing, PacketMessage, Ping
 from quorumlog.discovery.wire.packet import MAX_DECOMPRESSED_BYTES, decode_packet, encode_packet
+from quorumlog.discovery.wire.tags import encode_tags
 from quorumlog.errors import ForeignPeer, ProtocolError
 
 MEMBER, VICTIM = ("10.0.0.2", 7946), ("203.0.113.9", 53)
@@ -86,6 +88,22 @@ def test_an_answer_to_nobody_known_carries_no_news(ask: PacketMessage) -> None:
     [answer] = sent(core)
     assert answer.address == MEMBER
     assert len(decode_packet(answer.data)) > 1
+
+
+def test_a_member_that_moves_to_and_fro_has_few_packets_sent_in_a_round() -> None:
+    core = node()
+    round_s = GossipConfig().gossip_interval_s
+    meta = encode_tags({"id": "mover"})
+
+    def sent_for_moves(first: int, now: float) -> int:
+        """Packets that go out when it moves twenty times in one packet."""
+        moves = [Alive("mover", first + i, (VICTIM, MEMBER)[i % 2], meta) for i in range(20)]
+        core.receive_packet(MEMBER, encode_packet([encode_message(move) for move in moves]), now)
+        return len(sent(core))
+
+    assert sent_for_moves(1, 0.0) == MAX_DISPLACED_TOLD
+    assert sent_for_moves(21, round_s / 2) == 0
+    assert sent_for_moves(41, round_s) == MAX_DISPLACED_TOLD
 
 
 def test_a_packet_is_decompressed_up_to_a_bound() -> None:

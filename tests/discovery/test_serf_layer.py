@@ -13,6 +13,7 @@ from quorumlog.discovery.core.filters import passes
 from quorumlog.discovery.core.gossip_core import GossipCore
 from quorumlog.discovery.core.lamport import MAX_BYTES, WINDOW, LamportClock, RecentMessages
 from quorumlog.discovery.core.output import EventReceived, KeyChange, KeysAsked, Output, SendPacket
+from quorumlog.discovery.core.serf_layer import MAX_QUERIES
 from quorumlog.discovery.wire.codec import encode_message
 from quorumlog.discovery.wire.messages import (
     Address,
@@ -297,8 +298,17 @@ def test_a_query_for_others_is_passed_on_and_not_answered(me: Member) -> None:
 
 def test_nobody_has_answers_sent_to_a_stranger(me: Member) -> None:
     stray = encode_serf(QueryResponse(1, 1, "b")).payload
-    out = me.tell(ask(reply_to=STRANGER), Relay(STRANGER, "x", stray), Relay(ASKER, "a", stray))
-    assert answers(out) == {(ASKER, QueryResponse(1, 1, "b"))}
+    assert answers(me.tell(ask(reply_to=STRANGER), Relay(STRANGER, "x", stray))) == set()
+    assert answers(me.tell(Relay(ASKER, "a", stray))) == {(ASKER, QueryResponse(1, 1, "b"))}
+
+
+def test_a_packet_that_would_make_very_many_is_refused(me: Member) -> None:
+    relay = Relay(ASKER, "a", encode_serf(QueryResponse(1, 1, "b")).payload)
+    for too_many in ([relay] * 2, [ask(number) for number in range(MAX_QUERIES + 1)]):
+        with pytest.raises(ProtocolError, match="queries and"):
+            me.tell(*too_many)
+    assert me.core.take_output() == []
+    assert len(answers(me.tell(*(ask(number) for number in range(MAX_QUERIES)), relay))) == 17
 
 
 def test_answers_take_so_many_other_ways_too(me: Member) -> None:
