@@ -494,5 +494,6 @@ async def test_patience_that_is_over_holds_up_no_election() -> None:
     cluster.wire.cut = {cluster.node_of(old)}
     new = await cluster.leader()
     assert new is not old
-    assert asyncio.get_running_loop().time() - cut_s < 1.5
+    # As long as it lasted it would be another six seconds: half of it is forgotten after 1.7 s.
+    assert asyncio.get_running_loop().time() - cut_s < 3
     await cluster.close()
