@@ -1,7 +1,7 @@
 """Lets the groups of one node sleep and wakes them; sends and takes the beats."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -153,12 +153,15 @@ class SleepKeeper:
         now = self._clock.monotonic_s()
         self._delays.beaten()
         self._ledger.check(now, self._config.raft.heartbeat_s, self._delays.patience_s)
-        self._ledger.call(self._leaderless())
+        leaderless = self._leaderless()
+        self._ledger.call(leaderless)
         self._put_to_sleep(now)
-        self._send_beats()
+        # Whoever beats has this node for a member. The members that are known here may be of the
+        # past, and none of them lead any more.
+        self._send_beats(self._ledger.heard() if leaderless else ())
 
-    def _send_beats(self) -> None:
-        for peer in self._find_neighbours():
+    def _send_beats(self, others: Iterable[NodeId] = ()) -> None:
+        for peer in dict.fromkeys((*self._find_neighbours(), *others)):
             beat = self._ledger.beat_for(peer)
             echo = self._delays.sending(peer, beat.sequence, self._clock.monotonic_s())
             self._send(peer, BEAT_GROUP, encode(replace(beat, echo=echo)))

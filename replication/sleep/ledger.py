@@ -115,6 +115,10 @@ class Ledger:
         known = self._peers.get(peer)
         return known is None or known.silent
 
+    def heard(self) -> list[NodeId]:
+        """The nodes that are not silent."""
+        return [node for node, peer in self._peers.items() if not peer.silent]
+
     def heard_at(self, peer: NodeId | None) -> float | None:
         """When the last beat of ``peer`` came; None: never."""
         known = self._peers.get(peer) if peer is not None else None
@@ -154,7 +158,8 @@ class Ledger:
         """The members of ``groups`` here hear no leader; said with every beat until the next call.
 
         A leader may sleep without them, on any node: one that was asked to join a group does not
-        know whose it is. Who votes wakes it with that, too, but later. Who is no member of the
+        know whose it is, nor does one that was away while all the others were replaced: they call
+        whoever beats to them. Who votes wakes it with that, too, but later. Who is no member of the
         group, or not yet, calls in vain.
         """
         self._calling = tuple(groups)

@@ -1,12 +1,14 @@
 """Groups of real replicas that fall asleep, and what wakes them."""
 
 import asyncio
+import random
 
 import pytest
 
 from quorumlog.errors import InvalidArgument, LogFenced
 from quorumlog.replication.core.members import Members
 from quorumlog.types import NodeId
+from sim.disk import SimDisk
 from support.replica_cluster import Cluster, draft, simulated
 
 
@@ -75,5 +77,22 @@ async def test_a_member_whose_process_begins_anew_is_soon_one_of_those_that_slee
     await asyncio.sleep(0.3)
     assert leader.answers(other)
     assert cluster.replicas[other].log.last_index == leader.log.last_index
+    assert all(replica.core.asleep for replica in cluster.replicas.values())
+    await cluster.close()
+
+
+@simulated
+async def test_a_learner_that_knows_no_member_of_today_wakes_the_group_that_sleeps() -> None:
+    cluster = Cluster(3)
+    await cluster.open()
+    leader = await cluster.leader()
+    newcomer = NodeId("newcomer")
+    cluster.disks[newcomer] = SimDisk(random.Random(newcomer))
+    await leader.propose_members(Members(tuple(cluster.nodes), learners=(newcomer,)))
+    await asyncio.sleep(3)
+    assert leader.core.asleep
+    await cluster.open_node(newcomer, members=Members((NodeId("gone"),)))
+    await asyncio.sleep(2)
+    assert cluster.replicas[newcomer].log.last_index == leader.log.last_index
     assert all(replica.core.asleep for replica in cluster.replicas.values())
     await cluster.close()

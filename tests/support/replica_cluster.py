@@ -115,7 +115,13 @@ class Cluster:
         for node in self.nodes:
             await self.open_node(node, config)
 
-    async def open_node(self, node: NodeId, config: ReplicationConfig | None = None) -> None:
+    async def open_node(
+        self,
+        node: NodeId,
+        config: ReplicationConfig | None = None,
+        members: Members | None = None,
+    ) -> None:
+        """``members``: who they are as far as the node knows; by default all nodes."""
         self.wire.processes[node] = process = Process(node)
         worker = SimWorker(process, random.Random(node), WorkerSpeed())
         self.workers[node] = worker
@@ -136,7 +142,10 @@ class Cluster:
         token = PROCESS.set(process)
         try:
             self.replicas[node] = await host.open_group(
-                GROUP, Members(tuple(self.nodes)), self.new_machine(), self.log_config
+                GROUP,
+                members or Members(tuple(self.nodes)),
+                self.new_machine(),
+                self.log_config,
             )
         finally:
             PROCESS.reset(token)
