@@ -486,7 +486,8 @@ async def test_patience_that_is_over_holds_up_no_election() -> None:
     await cluster.open()
     old = await cluster.leader()
     await asyncio.sleep(3)
-    await old.propose(draft(b"awake"))
+    for number in range(5):
+        await old.propose(draft(b"awake %d" % number))
     for replica in cluster.replicas.values():
         replica.core._patience_drawn = 5.0  # the most
     cluster.wire.delay_s = 0.0005
