@@ -266,7 +266,7 @@ class Gossip:
             sock=packets,
         )
         await self._tasks.start(finder.run())
-        self._listener = Listener(stream, take=self._exchanges.accept, lost=self._tasks.fail)
+        self._listener = Listener(stream, take=self._take_stream, lost=self._tasks.fail)
         self._drain_is_due = False
         self._schedule_drain()
 
@@ -278,6 +278,13 @@ class Gossip:
         if self._packets is not None:
             await self._packets.close()
         self._audience.ended(self.failure)
+
+    def _take_stream(self, connection: socket.socket, peer: Address) -> None:
+        if self._tasks.stopping:
+            # What holds the end up may take a second, and nothing new is begun in it.
+            connection.close()
+        else:
+            self._exchanges.accept(connection, peer)
 
     def _receive_packet(self, data: bytes, sender: Address) -> None:
         if self._tasks.stopping:

@@ -234,6 +234,33 @@ async def test_gossip_that_cannot_go_on_says_so_to_everybody(start: Start) -> No
     assert two.failure is None
 
 
+async def test_who_calls_while_gossip_ends_is_turned_away(start: Start) -> None:
+    one = await start("one")
+    loop = asyncio.get_running_loop()
+    errors: list[object] = []
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    may_end = asyncio.Event()
+
+    async def takes_long_to_end() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await may_end.wait()
+
+    one._tasks.spawn(takes_long_to_end())
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(one.close())
+    await asyncio.sleep(0.01)
+    try:
+        with socket.create_connection(one.address) as caller:
+            caller.setblocking(False)
+            assert await asyncio.wait_for(loop.sock_recv(caller, 1), 5) == b""
+    finally:
+        may_end.set()
+        await closing
+    assert errors == []
+
+
 async def test_a_udp_socket_that_is_lost_is_told_once() -> None:
     packets, stream = bind_pair("127.0.0.1", 0)
     stream.close()
