@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
+from reprlib import repr as short_repr
 from typing import Any, Final
 
 import msgpack
@@ -52,7 +53,9 @@ def read_int(fields: Fields, key: bytes, maximum: int, default: int | None = Non
     """A whole number in ``[0, maximum]``."""
     value = fields.get(key, default)
     if type(value) is not int or not 0 <= value <= maximum:
-        raise ProtocolError(f"{key.decode()} is {value!r:.40}, not a number from 0 to {maximum}")
+        raise ProtocolError(
+            f"{key.decode()} is {short_repr(value)}, not a number from 0 to {maximum}"
+        )
     return value
 
 
@@ -63,7 +66,7 @@ def read_incarnation(fields: Fields) -> int:
 def read_bool(fields: Fields, key: bytes) -> bool:
     value = fields.get(key, False)
     if not isinstance(value, bool):
-        raise ProtocolError(f"{key.decode()} is {value!r:.40}, not a boolean")
+        raise ProtocolError(f"{key.decode()} is {short_repr(value)}, not a boolean")
     return value
 
 

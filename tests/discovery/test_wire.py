@@ -139,6 +139,7 @@ BAD_MESSAGES = {
     ),
     "an unhashable key": b"\x00\x81\x90\x01",
     "nested too deep": b"\x00" + b"\x91" * 2000,
+    "nested as deep as may be": b"\x00\x81\xa5SeqNo" + b"\x91" * 1000 + b"\x00",
     "a map of four billion": b"\x00\xdf\xff\xff\xff\xff",
 }
 
