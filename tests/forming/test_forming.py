@@ -37,7 +37,7 @@ def test_one_set_of_nodes_forms_one_cluster_once_and_all_are_in_it(first: int) -
         (26, "only the coordinator is asked"),
         (4, "a stranger ends a start"),
         (68, "what a start reads is not synced"),
-        (13, "does not wait for its seeds"),
+        (11, "does not wait for its seeds"),
         (5, "another that expects one is waited for"),
     ],
 )

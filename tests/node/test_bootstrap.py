@@ -433,6 +433,24 @@ def test_who_sees_a_cluster_promises_itself_to_no_other() -> None:
     run_simulated(scenario())
 
 
+def test_a_coordinator_that_sees_a_cluster_gives_up_what_all_have_accepted() -> None:
+    async def scenario() -> None:
+        world = await one_cluster_and_newcomers()
+        accepted = Proposal(
+            "x",
+            world.disks[0].node_id,
+            tuple(Seat(world.disks[i].node_id, f"n{i}", str(i)) for i in range(3)),
+        )
+        for index in range(3):
+            world.disks[index] = replace(world.disks[index], accepted=accepted)
+            world.start(index)
+        async with asyncio.timeout(30):
+            await asyncio.gather(*world.tasks.values())
+        assert len({identity.cluster_id for identity in world.disks}) == 1
+
+    run_simulated(scenario())
+
+
 def test_a_cluster_whose_nodes_are_suspected_is_one() -> None:
     async def scenario() -> None:
         world = await one_cluster_and_newcomers()

@@ -4,10 +4,11 @@ Forming is a two-phase commit with a single decider (docs/design/0001). Nodes th
 see N such nodes that are in no cluster: the one with the smallest id coordinates. It accepts its
 own proposal first, durably; every member accepts at most one proposal at a time, durably; when
 all N have, the coordinator decides by writing the cluster id into its identity. It alone may
-abort, and only before that. A member that accepted and hears nothing asks the coordinator, or one
-that has heard. A node that sees a cluster joins it and never forms another; so that it does see one
-which is there, nobody proposes or accepts before it has tried each seed that it was given, and who
-expects 1, and would ask nobody, forms none while a seed is anybody else.
+abort, and only before that; it does when it sees a cluster. A member that accepted and hears
+nothing asks the coordinator, or one that has heard. A node that sees a cluster joins it and never
+forms another; so that it does see one which is there, nobody proposes or accepts before it has
+tried each seed that it was given, and who expects 1, and would ask nobody, forms none while a seed
+is anybody else.
 """
 
 import asyncio
@@ -197,14 +198,15 @@ class Bootstrap:
 
     async def _coordinate(self, proposal: Proposal) -> None:
         states = await self._tell(proposal, "BootstrapPrepare")
-        if all(state == Accepted for state in states):
+        sees_cluster = bool(self._in_clusters())
+        if not sees_cluster and all(state == Accepted for state in states):
             async with self._lock:
                 await self._enter(proposal.cluster_id, proposal.seats)
             _log.info("cluster_formed", cluster=proposal.cluster_id, nodes=len(proposal.seats))
             await self._tell(proposal, "BootstrapDecide")
             return
         self._attempts += 1
-        if Refused in states or self._attempts >= _GIVE_UP_ROUNDS:
+        if sees_cluster or Refused in states or self._attempts >= _GIVE_UP_ROUNDS:
             async with self._lock:
                 await self._keep(replace(self.identity, accepted=None))
             _log.info("bootstrap_aborted", cluster=proposal.cluster_id)
