@@ -18,6 +18,7 @@ from quorumlog.errors import (
     ConfigError,
     DiskFull,
     DuplicateNode,
+    InvariantViolation,
     KeyMissing,
     LogLocked,
     OffsetOutOfRange,
@@ -80,6 +81,22 @@ async def test_one_node_embedded_in_a_program_keeps_records_over_a_restart(
         with pytest.raises(OffsetOutOfRange):
             async with client.consumer("events", start=11):
                 pass
+
+
+async def test_a_node_whose_start_has_a_bug_fails_and_does_not_wait_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*args: object, **kwargs: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(quorumlog.node.node, "announce", broken)
+    node = Node(config_in(tmp_path))
+    await node.start()
+    try:
+        with pytest.raises(InvariantViolation, match="a bug"):
+            await node.wait_ready(5)
+    finally:
+        await node.close()
 
 
 async def test_a_node_says_its_rack_by_gossip_and_in_the_status(tmp_path: Path) -> None:

@@ -279,11 +279,11 @@ class Node:
             self._controller.metadata.on_change(lambda change: self._metadata_changed())
             self._metadata_changed()
             await self._controller.wait_applied(self._is_registered)
-        except QuorumlogError as error:
-            self._fail(error)
-            return
         except OSError as error:
             self._fail(unusable(self.config.data_dir, error))
+            return
+        except Exception as error:  # nobody waits for this task
+            self._fail(error)
             return
         await self._server.set_serving()
         self._ready.set()
