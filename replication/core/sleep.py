@@ -2,7 +2,7 @@
 
 A leader whose followers have everything, and know so, *sleeps*, and so do they. From then on the
 node of the leader is heard instead of the leader, by the beats of
-:mod:`quorumlog.replication.beats`; whoever drives the core brings their news here. Term, vote and
+:mod:`quorumlog.replication.sleep`; whoever drives the core brings their news here. Term, vote and
 log are as ever: what sleep touches is time alone, so a mistake here costs liveness, never safety.
 Nor may a lease rest on it: a leader that sleeps has none.
 """
