@@ -154,6 +154,7 @@ class Gossip:
                 seeds,
                 exchange=gossip._exchanges.join,
                 running=gossip._running,
+                bound=bound,
                 resolver=resolver,
                 config=config,
             )

@@ -5,7 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 import structlog
@@ -90,7 +90,8 @@ class SeedFinder:
     """Calls the seeds until this node has company, and goes on looking for the others.
 
     ``exchange`` does a push/pull with an address and raises when it fails; ``running`` gives the
-    addresses of the members that run, this node's own first and included.
+    addresses of the members that run, this node's own first and included; ``bound`` is where this
+    node listens, perhaps at every address of the machine.
     Raises ``ConfigError``: a seed that cannot be, too many, no library for SRV records.
     """
 
@@ -100,6 +101,7 @@ class SeedFinder:
         *,
         exchange: Callable[[Address], Awaitable[None]],
         running: Callable[[], list[Address]],
+        bound: Address,
         resolver: Resolver,
         config: GossipConfig,
     ) -> None:
@@ -111,6 +113,7 @@ class SeedFinder:
         self._resolver = resolver
         self._exchange = exchange
         self._running = running
+        self._bound = bound
         self._config = config
         self._limits = {seed: RateLimit(_LOG_INTERVAL_S) for seed in seeds}
         self._said_own: set[str] = set()
@@ -177,9 +180,13 @@ class SeedFinder:
 
     def _are_own(self, addresses: list[Address]) -> bool:
         """Whether they are this node's, as far as it can reach them: of its family of addresses."""
-        own = self._running()[0]
-        reachable = [each for each in addresses if (":" in each[0]) == (":" in own[0])]
-        return bool(reachable) and all(each == own for each in reachable)
+        own = {self._running()[0]}
+        host, port = self._bound
+        if ip_address(host).is_unspecified:
+            own |= {("127.0.0.1", port), ("::1", port)}
+        families = {":" in each[0] for each in (self._running()[0], self._bound)}
+        reachable = [each for each in addresses if (":" in each[0]) in families]
+        return bool(reachable) and own.issuperset(reachable)
 
     async def _resolve(self, seed: Seed) -> list[Address]:
         """At most ``MAX_ADDRESSES``, none twice. Raises ``OSError`` when nothing was found."""

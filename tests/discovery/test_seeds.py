@@ -53,7 +53,9 @@ class FakeResolver:
 class Calls:
     """Notes who is called; those in ``up`` answer and become members."""
 
-    def __init__(self, resolver: Resolver, *seeds: str, up: set[Address]) -> None:
+    def __init__(
+        self, resolver: Resolver, *seeds: str, up: set[Address], bound: Address | None = None
+    ) -> None:
         self.called: list[Address] = []
         self.members = [OWN]
         self.up = up
@@ -61,6 +63,7 @@ class Calls:
             seeds,
             exchange=self._exchange,
             running=self._running,
+            bound=bound or OWN,
             resolver=resolver,
             config=GossipConfig(seed_retry_s=0.001),
         )
@@ -176,6 +179,25 @@ async def test_whether_a_seed_is_this_node_and_nobody_else_is_known(
     calls = Calls(resolver, seed, "own:7946", up={IPV4})
     resolver.hosts["own"] = [OWN[0]]
     assert not calls.finder.only_this_node
+    await calls.until(lambda: calls.finder.tried)
+    assert calls.finder.only_this_node is is_own
+
+
+@pytest.mark.parametrize(
+    ("bound", "found", "is_own"),
+    [
+        ("0.0.0.0", ["127.0.0.1"], True),
+        ("0.0.0.0", ["127.0.0.1", "::1"], True),
+        ("::", ["127.0.0.1", "::1"], True),
+        ("0.0.0.0", ["127.0.0.1", IPV4[0]], False),
+        (OWN[0], ["127.0.0.1"], False),
+    ],
+)
+async def test_loopback_is_this_node_where_it_listens_at_every_address(
+    bound: str, found: list[str], is_own: bool
+) -> None:
+    resolver = FakeResolver({"localhost": found})
+    calls = Calls(resolver, f"localhost:{OWN[1]}", up=set(), bound=(bound, OWN[1]))
     await calls.until(lambda: calls.finder.tried)
     assert calls.finder.only_this_node is is_own
 

@@ -86,6 +86,7 @@ class AirMembership:
             seeds,
             exchange=lambda address: self._exchange(address, join=True),
             running=self._running,
+            bound=self._address,
             resolver=_Numeric(),
             config=air.config,
         )
