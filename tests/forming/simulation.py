@@ -231,6 +231,9 @@ class Forming:
         if self._is_known(self.witness.cluster_id) and not scenario.stranger:
             await self._add_late_nodes(rng)
         await asyncio.sleep(_LATE_S)
+        if self._blocked:
+            # Somebody was writing down the decision when all who had it were lost.
+            await self._settle()
         if not self._is_settled():
             raise Violation("somebody left the cluster again")
 
@@ -283,6 +286,7 @@ class Forming:
             return all(self._knows_better(machine) for machine in self._live)
         cluster_id = self.witness.cluster_id
         if self._is_known(cluster_id):
+            self._blocked = False
             return all(machine.serves == cluster_id for machine in self._live)
         founders = [machine for machine in self._live if machine.founder]
         free = [machine for machine in founders if not self._waits_in_vain(machine)]
